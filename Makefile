@@ -1,0 +1,42 @@
+# One command from a fresh clone: every target first makes .venv with the pinned versions of constraints.txt.
+#   make help        what there is
+#   PYTHON=python3.12 make run    another interpreter (remove .venv first)
+
+PYTHON ?= python3
+STAMP := .venv/.stamp
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: run test test-all lint bench clean help
+.DELETE_ON_ERROR:
+
+# PIP_CONSTRAINT reaches pip's isolated build environments too, which -c does not. Without the torch pin a resolve
+# would take the newest CUDA build, gigabytes of it. The path is relative because pip splits the variable at blanks.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+run: $(STAMP)  ## run the embedded demo on two ranks
+	$(BIN)/igc-dist fabric.devices=2
+
+test: $(STAMP)  ## run the timed set of tests
+	$(BIN)/python -m pytest -q -m "not slow and not bench"
+
+test-all: $(STAMP)  ## run every test
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)  ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## time the engine
+	$(BIN)/python -m tests.benchmarks
+
+clean:  ## remove outputs and caches, keep .venv
+	rm -rf outputs multirun dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -path ./.git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile

@@ -1,0 +1,204 @@
+"""The door: `igc-dist [run|plan|verify|report|compare|info]`. Hydra stands behind run and plan."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HELP = """\
+igc-dist - what a model has learned from a whole data set, split over its input features
+
+  igc-dist [run] [overrides]     compute; without overrides the embedded demo (handwritten digits)
+  igc-dist plan [overrides]      print shards, gradient evaluations, memory and disk; exit 2 if they do not fit
+  igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped
+  igc-dist verify STORE          check every file of a store; run again to repair it
+  igc-dist report STORE [DIR]    write report.html and PNG files
+  igc-dist compare STORE STORE.. what differs: specs, correlations, maps
+  igc-dist info STORE            status, spec, arrays and provenance
+  torchrun --nproc-per-node N -m igc_dist [overrides]     the same on N ranks, with the same bits; srun works too
+
+Overrides are Hydra's: group=choice selects a file of conf/, key=value sets a leaf. Groups and choices:
+
+{groups}
+
+Often used:
+  method=igc baseline=samples baseline.k=8 quadrature=gauss_legendre quadrature.n_steps=8 statistic=all
+  store.path=DIR store.samples=true fabric.devices=2 fabric.precision=bf16-mixed target.outputs=[0,3] seed=1
+  plan.n_folds=32 plan.output_block=8 plan.micro_batch=256 plan.host_memory=8 on_nonfinite=skip report.enabled=false
+Your own model and data (any class or function of yours that returns them):
+  igc-dist --allow-target mypkg.* model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\
+           data.build._target_=mypkg.Data target=one_hot
+Options:
+  --allow-target PREFIX.*   let the configuration build classes of this package (only here, never in a file)
+  -m, --multirun            sweep          --cfg job   print the composed configuration
+  --config-dir DIR          add a folder of your own groups                --version, --help, --hydra-help
+
+Exit codes: 0 done, 2 bad configuration, 3 bad model or data, 4 non-finite values, 75 stopped by a signal (run again to resume)
+"""
+
+COMMANDS = ("run", "plan", "verify", "report", "compare", "info")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
+    if "--help" in arguments or "-h" in arguments:
+        print(_help())
+        raise SystemExit(0)
+    if "--version" in arguments:
+        from importlib.metadata import version
+
+        print(version("igc-dist"))
+        raise SystemExit(0)
+    from igc_dist.records import IgcError
+
+    try:
+        raise SystemExit(_on_config(command, arguments) if command in ("run", "plan") else _on_stores(command, arguments))
+    except IgcError as error:
+        rank = os.environ.get("RANK")
+        print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        raise SystemExit(error.exit_code) from None
+
+
+def _help() -> str:
+    here = Path(__file__).resolve().parent
+    conf = next(path for path in (here / "conf", here.parent / "conf") if (path / "config.yaml").is_file())
+    groups = sorted(path for path in conf.iterdir() if path.is_dir())
+    lines = [f"  {group.name:<11}{' '.join(sorted(path.stem for path in group.glob('*.yaml')))}" for group in groups]
+    return HELP.replace("{groups}", "\n".join(lines))
+
+
+# -- commands on a configuration ---------------------------------------------------------------------------------------
+
+
+def _on_config(command: str, arguments: list[str]) -> int:
+    from igc_dist import config
+    from igc_dist.records import ConfigError
+
+    allow = []
+    while "--allow-target" in arguments:
+        at = arguments.index("--allow-target")
+        if at + 1 >= len(arguments):
+            raise ConfigError("--allow-target needs a prefix, for example mypkg.*")
+        allow.append(arguments[at + 1])
+        del arguments[at : at + 2]
+    codes: list[int] = []
+
+    def task(cfg: Any) -> None:
+        codes.append(_plan(cfg, allow) if command == "plan" else _run(cfg, allow, arguments))
+
+    config.compose_and_call(task, arguments)
+    return max(codes, default=0)
+
+
+def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
+    from igc_dist import config, distributed
+
+    folder, overrides = config.hydra_job()
+    path = Path(cfg.store.path) if cfg.store.path is not None else folder / "store.zarr"
+    beside = path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run")
+    if distributed.environment() is None and cfg.fabric.devices > 1:
+        flags = [part for prefix in allow for part in ("--allow-target", prefix)]
+        kept = config.folder_flags(arguments)
+        return distributed.launch(cfg.fabric.devices, ["run", *flags, *kept, *overrides, config.override("store.path", path), config.override("hydra.run.dir", folder)], path.name)
+    return _work(cfg, allow, path, beside)
+
+
+def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> int:
+    """One rank of a run."""
+    from igc_dist import distributed, job, progress, run, store
+
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    _log_to(beside / "logs", rank)
+    todo = job.from_config(cfg, path, allow)
+    fabric = cfg.fabric
+    with (
+        distributed.joined(
+            accelerator=fabric.accelerator, strategy=fabric.strategy, timeout=fabric.timeout, threads=fabric.threads, loggers=distributed.loggers(fabric.loggers, beside / "logs")
+        ) as world,
+        progress.metered(world, show=True) as meter,
+    ):
+        run.run(todo, world, meter)
+    if rank == 0:
+        tree = store.open(path)
+        _show(tree, path, _page(tree, beside, cfg.report.max_outputs) if cfg.report.enabled else None)
+    return 0
+
+
+def _page(tree: Any, beside: Path, max_outputs: int) -> Path:
+    from igc_dist.report import write_report
+
+    return write_report(tree, beside, max_outputs=max_outputs)
+
+
+def _show(tree: Any, path: Path, page: Path | None) -> None:
+    from rich.console import Console
+
+    from igc_dist.report import summary_table
+
+    console = Console()
+    console.print(summary_table(tree))
+    print(f"store:  {path}")
+    if page is not None:
+        print(f"report: {page}")
+
+
+def _log_to(folder: Path, rank: int) -> None:
+    """A file per rank; warnings of every rank and progress of the first on stderr."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stderr = logging.StreamHandler()
+    stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    handlers = [logging.FileHandler(folder / f"rank-{rank}.log"), stderr]
+    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", handlers=handlers, force=True)
+    logging.getLogger("igc_dist").setLevel(logging.INFO)
+
+
+def _plan(cfg: Any, allow: Sequence[str]) -> int:
+    from igc_dist import distributed, job
+
+    todo = job.from_config(cfg, None, allow)
+    with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world, todo.model.borrowed(world.device):
+        plan = job.plan_of(todo, world.device, check=False)
+    for name, value in plan.summary().items():
+        print(f"{name:<28} {value}")
+    plan.check()
+    return 0
+
+
+# -- commands on stores ------------------------------------------------------------------------------------------------
+
+
+def _on_stores(command: str, arguments: list[str]) -> int:
+    from rich.console import Console
+
+    from igc_dist import report, store
+    from igc_dist.records import ConfigError
+
+    allowed = {"verify": (1, 1), "info": (1, 1), "report": (1, 2), "compare": (2, 99)}[command]
+    if not allowed[0] <= len(arguments) <= allowed[1] or any(argument.startswith("-") for argument in arguments):
+        raise ConfigError(f"igc-dist {command} takes {'a store' if allowed[1] == 1 else 'stores'}, got {arguments}: see igc-dist --help")
+    path, console = Path(arguments[0]), Console()
+    if command == "verify":
+        damage = store.Store.existing(path).verify()
+        for line in damage:
+            print(line)
+        print(f"{path}: {f'{len(damage)} damages; run the same command again to repair them' if damage else 'complete and undamaged'}")
+        return 2 if damage else 0
+    if command == "info":
+        console.print(report.info(store.open(path, allow_partial=True)))
+    elif command == "report":
+        folder = Path(arguments[1]) if len(arguments) > 1 else (path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run"))
+        print(report.write_report(store.open(path), folder))
+    else:
+        console.print(report.compare({argument: store.open(argument) for argument in arguments}))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

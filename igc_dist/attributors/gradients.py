@@ -1,0 +1,33 @@
+"""Gradients at the input, plain and times the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from igc_dist.attributors.base import Attributor, Step
+from igc_dist.records import Tensors
+
+
+@dataclass(frozen=True)
+class Gradients(Attributor):
+    """``a_i = d f(x) / d x_i`` (Simonyan, Vedaldi, Zisserman 2013)."""
+
+    name = "gradient"
+    complete = False
+    baselines = False
+
+    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:
+        yield Step(tuple(x[None] for x in inputs), tuple(x.new_ones(()).expand_as(x)[None] for x in inputs))
+
+
+@dataclass(frozen=True)
+class GradientXInput(Attributor):
+    """``a_i = x_i * d f(x) / d x_i`` (Shrikumar et al. 2016)."""
+
+    name = "gradient_x_input"
+    complete = False
+    baselines = False
+
+    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:
+        yield Step(tuple(x[None] for x in inputs), tuple(x[None] for x in inputs))

@@ -1,0 +1,232 @@
+"""Baselines: where the paths start.
+
+A baseline object gives, for a micro-batch of n samples, `count` baselines each: (B, n, *P) per input. `shared` says
+that all samples have the same ones; then the baseline output is constant and completeness is exact
+(``rho0 = 0``, see `statistics/correlation.py`).
+"""
+
+from __future__ import annotations
+
+import numbers
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from igc_dist import seeds
+from igc_dist.data import Source
+from igc_dist.records import Batch, ConfigError, Tensors
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a baseline may draw from: the data, the rows of it that are fit for use, the run's seed, the mean of the inputs."""
+
+    source: Source
+    pool: Int64[np.ndarray, " N"]
+    seed: int
+    mean: Tensors | None = None
+
+
+class Baseline(ABC):
+    """`count` baselines per sample; `shared` by all samples or not; `needs_mean` asks pass 1 for the mean input."""
+
+    shared: ClassVar[bool]
+    needs_mean: ClassVar[bool] = False
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        """B, the number of baselines of a sample. Raises `ConfigError` if this cannot serve `n_pool` usable samples of these shapes."""
+        return 1
+
+    @abstractmethod
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        """Baselines number `block` of each sample: per input (len(block), n, *P), or (len(block), 1, *P) when shared."""
+
+
+@dataclass(frozen=True)
+class Constant(Baseline):
+    """Every feature at `value`, in the units of the input."""
+
+    value: float = 0.0
+    shared = True
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        return tuple(torch.full((1, 1, *x.shape[1:]), float(self.value), dtype=x.dtype) for x in batch.inputs)
+
+
+@dataclass(frozen=True)
+class Zeros(Constant):
+    """Every feature at 0."""
+
+    def __post_init__(self) -> None:
+        if self.value != 0:
+            raise ConfigError(f"Zeros(value={self.value}): use Constant({self.value})")
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Baseline):
+    """The user's own: per input one baseline (*P) or several (B, *P), shared by all samples."""
+
+    values: Tensors
+    shared = True
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        if len(self.values) != len(features):
+            raise ConfigError(f"baseline has {len(self.values)} tensors, but the model has {len(features)} inputs: give one each")
+        for value, shape in zip(self.values, features, strict=True):
+            if tuple(value.shape) != tuple(shape) and (not len(value) or tuple(value.shape[1:]) != tuple(shape)):
+                raise ConfigError(f"baseline of shape {tuple(value.shape)}: expected {tuple(shape)}, or (B, *{tuple(shape)}) for B baselines")
+        counts = [1 if value.ndim == len(shape) else len(value) for value, shape in zip(self.values, features, strict=True)]
+        if len(set(counts)) > 1:
+            raise ConfigError(f"baseline: the inputs have {counts} baselines, the numbers must agree")
+        return counts[0]
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        rows = (value[None] if value.ndim == x.ndim - 1 else value for value, x in zip(self.values, batch.inputs, strict=True))
+        return tuple(row[block.start : block.stop, None].to(x.dtype) for row, x in zip(rows, batch.inputs, strict=True))
+
+
+@dataclass(frozen=True)
+class Mean(Baseline):
+    """The mean of the inputs over the data set, found in pass 1."""
+
+    shared = True
+    needs_mean = True
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        assert around.mean is not None
+        return tuple(mean[None, None].to(x.dtype) for mean, x in zip(around.mean, batch.inputs, strict=True))
+
+
+@dataclass(frozen=True)
+class Samples(Baseline):
+    """One set of `k` rows of the data, drawn without replacement and shared by all inputs: completeness is exact."""
+
+    k: int
+    shared = True
+
+    def __post_init__(self) -> None:
+        check_positive("baseline.k", self.k)
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return enough(self.k, n_pool)
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        chosen = seeds.generator(around.seed, 0, "baselines.samples").choice(around.pool, self.k, replace=False)
+        return tuple(x[:, None] for x in around.source.fetch(chosen[block.start : block.stop]).inputs)
+
+
+@dataclass(frozen=True)
+class Resampled(Baseline):
+    """`k` rows of the data for each input, drawn without replacement, addressed by (seed, sample index).
+
+    Unbiased for the expectation over baselines; the baseline term rho0 is then random with mean 0 and standard
+    deviation near ``1 / sqrt(N k)``.
+    """
+
+    k: int
+    shared = False
+
+    def __post_init__(self) -> None:
+        check_positive("baseline.k", self.k)
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return enough(self.k, n_pool)
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        drawn = [seeds.generator(around.seed, int(i), "baselines.resampled").choice(around.pool, self.k, replace=False) for i in batch.index]
+        rows = np.stack(drawn, axis=1)[block.start : block.stop]  # B n
+        unique, where = np.unique(rows, return_inverse=True)
+        return tuple(x[torch.from_numpy(where.reshape(rows.shape))] for x in around.source.fetch(unique).inputs)
+
+
+@dataclass(frozen=True)
+class Noise(Baseline):
+    """`k` draws of Gaussian noise ``mean + std * N(0, 1)`` per input, in the units of the input, addressed by (seed, sample index, draw)."""
+
+    std: float = 1.0
+    mean: float = 0.0
+    k: int = 1
+    shared = False
+
+    def __post_init__(self) -> None:
+        check_positive("baseline.k", self.k)
+        if not self.std >= 0:
+            raise ConfigError(f"baseline.std={self.std}: give a standard deviation of at least 0")
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return self.k
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        def noise(x: Tensor, i: int) -> Tensor:
+            draws = [
+                [seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(x.shape[1:]) for n in batch.index] for b in block
+            ]
+            return torch.from_numpy(self.mean + self.std * np.asarray(draws)).to(x.dtype)
+
+        return tuple(noise(x, i) for i, x in enumerate(batch.inputs))
+
+
+@dataclass(frozen=True)
+class Blur(Baseline):
+    """The input itself, blurred by a Gaussian of `sigma` pixels over its last two dimensions (edges reflected, cut at 4 sigma)."""
+
+    sigma: float = 2.0
+    shared = False
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise ConfigError(f"baseline.sigma={self.sigma}: give a width in pixels above 0")
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        for shape in features:
+            if len(shape) < 2:
+                raise ConfigError(f"baseline Blur needs inputs with at least two dimensions (..., height, width), got {tuple(shape)}")
+        return 1
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        def blurred(x: Tensor) -> Tensor:
+            width = (0.0,) * (x.ndim - 2) + (float(self.sigma),) * 2
+            return torch.from_numpy(gaussian_filter(x.double().numpy(), width, mode="reflect", truncate=4.0)).to(x.dtype)
+
+        return tuple(blurred(x)[None] for x in batch.inputs)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise `ConfigError` unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ConfigError(f"{name}={value!r}: give an integer of at least 1")
+
+
+def enough(k: int, n_pool: int) -> int:
+    """`k`, or `ConfigError` if `k` rows cannot be drawn without replacement from `n_pool`."""
+    if k > n_pool:
+        raise ConfigError(f"baseline.k={k} rows cannot be drawn from {n_pool} usable samples: give at most {n_pool}")
+    return k
+
+
+def ensure(baseline: Any) -> Baseline:
+    """Coerce to a `Baseline`: None (zeros), a float (constant), an int K (K shared data samples), a tensor or a tuple of them, an object."""
+    if isinstance(baseline, Baseline):
+        return baseline
+    if baseline is None:
+        return Zeros()
+    if isinstance(baseline, bool):
+        raise ConfigError(f"baseline={baseline!r}: give None, a float, an int K, tensors, or a baseline object")
+    if isinstance(baseline, numbers.Integral):
+        if baseline < 1:
+            raise ConfigError(f"baseline={baseline}: an int is a number of data samples, at least 1; for a constant give a float ({float(baseline)})")
+        return Samples(int(baseline))
+    if isinstance(baseline, numbers.Real):
+        return Constant(float(baseline))
+    if isinstance(baseline, Tensor | np.ndarray):
+        return Given((torch.as_tensor(baseline),))
+    if isinstance(baseline, list | tuple) and baseline and all(isinstance(value, Tensor | np.ndarray) for value in baseline):
+        return Given(tuple(torch.as_tensor(value) for value in baseline))
+    raise ConfigError(f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float, an int K, tensors, or a baseline object")

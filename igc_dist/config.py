@@ -1,0 +1,342 @@
+"""Configuration: typed schemas of the Hydra groups, allow-listed instantiation, the spec and its hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+from igc_dist.model import digest_of_weights
+from igc_dist.plan import Limits
+from igc_dist.quadrature import Quadrature
+from igc_dist.records import ConfigError, ModelError
+
+ALLOWED = ("igc_dist.demo.", "igc_dist.baselines.", "igc_dist.attributors.", "igc_dist.paths.")
+"""Prefixes of `_target_`s that a configuration may name. More are given on the command line only (--allow-target), never in a file."""
+
+
+@dataclass
+class ModelConfig:
+    """The model: what builds it, its weights, how to call it, which output counts."""
+
+    build: dict[str, Any] = MISSING
+    weights: str | None = None
+    forward: str | None = None
+    forward_kwargs: dict[str, Any] = field(default_factory=dict)
+    output: Any = None
+    channels_last: bool = False
+    compiled: bool = False
+
+
+@dataclass
+class DataConfig:
+    """The data set or LightningDataModule, and its loader."""
+
+    build: dict[str, Any] = MISSING
+    stage: str = "test"
+    num_workers: int = 0
+
+
+@dataclass
+class TargetConfig:
+    """Which outputs, and how y becomes a vector of outputs."""
+
+    outputs: list[int] | None = None
+    one_hot: bool | None = None
+    names: list[str] | None = None
+
+
+@dataclass
+class QuadratureConfig:
+    """Rule and number of gradient evaluations per (input, baseline)."""
+
+    name: str = MISSING
+    n_steps: int = 32
+
+
+@dataclass
+class MethodConfig:
+    """A preset: an attributor and statistics; `samples`: its result is per sample."""
+
+    name: str = MISSING
+    attributor: dict[str, Any] = MISSING
+    statistics: list[str] = MISSING
+    samples: bool = False
+
+
+@dataclass
+class StatisticConfig:
+    """Statistics to fold, all from one pass."""
+
+    names: list[str] = MISSING
+
+
+@dataclass
+class FabricConfig:
+    """Ranks, devices and precision, in Lightning's words."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    threads: int | None = 1
+    timeout: float = 1800.0
+    loggers: list[str] = field(default_factory=lambda: ["csv"])
+
+
+@dataclass
+class StoreConfig:
+    """Where the results go (null: store.zarr in the run's folder), and whether per-sample attributions are kept."""
+
+    path: str | None = None
+    samples: bool = False
+
+
+@dataclass
+class ReportConfig:
+    """The page to look at."""
+
+    enabled: bool = True
+    max_outputs: int = 32
+
+
+@dataclass
+class Config:
+    """The whole configuration of a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    baseline: dict[str, Any] = MISSING
+    quadrature: QuadratureConfig = field(default_factory=QuadratureConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    statistic: StatisticConfig = field(default_factory=StatisticConfig)
+    fabric: FabricConfig = field(default_factory=FabricConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    plan: Limits = field(default_factory=Limits)
+    seed: int = 0
+    on_nonfinite: str = "fail"
+    name: str = "igc"
+
+
+ConfigStore.instance().store(name="base_config", node=Config)
+
+
+def typed(cfg: Any) -> Config:
+    """The configuration as dataclasses. Raises `ConfigError` for a value that is missing."""
+    try:
+        return OmegaConf.to_object(cfg)  # type: ignore[return-value]
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
+
+
+def folder() -> Path:
+    """The folder of the groups: inside the wheel, or beside the package in a checkout (where an editable install leaves stale copies)."""
+    here = Path(__file__).resolve().parent
+    return next(path for path in (here / "conf", here.parent / "conf") if (path / "config.yaml").is_file())
+
+
+def preset(name: str) -> MethodConfig:
+    """The method preset `name` from its file in conf/method. Raises `ConfigError` with the near names for an unknown one."""
+    known = sorted(path.stem for path in (folder() / "method").glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"method={name!r} is unknown{near(name, known)}: choose one of {', '.join(known)}")
+    merged = OmegaConf.merge(OmegaConf.structured(MethodConfig), OmegaConf.load(folder() / "method" / f"{name}.yaml"))
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """" (did you mean ...?)" for the nearest of `known`, or nothing."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
+    """Instantiate a node with `_target_`, after checking every `_target_` in it against the allow-list.
+
+    Raises `ConfigError` for a target outside it: a configuration is data, and Hydra's own block list still lets
+    `torch.load`, `torch.hub.load` or `pathlib.Path.unlink` run.
+    """
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, Mapping) or "_target_" not in plain:
+        raise ConfigError(f"{plain!r} cannot be built: it needs a _target_, the dotted name of a class or function")
+    _check_targets(plain, (*ALLOWED, *allow))
+    try:
+        return instantiate({**plain, **extra}, _convert_="all")
+    except ConfigError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        raise ConfigError(f"{plain['_target_']} could not be built: {type(cause).__name__}: {cause}") from error
+
+
+def _check_targets(node: Any, allowed: Sequence[str]) -> None:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "_target_" and not _is_allowed(value, allowed):
+                raise ConfigError(f"_target_ {value!r} is not allowed: the command line may allow it with --allow-target {str(value).rsplit('.', 1)[0]}.*")
+            _check_targets(value, allowed)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _check_targets(value, allowed)
+
+
+def _is_allowed(target: Any, allowed: Sequence[str]) -> bool:
+    """Whether a target is under a prefix, and is defined there: a module under a prefix may import something else into its name space."""
+    if not isinstance(target, str) or not any(target.startswith(prefix.rstrip("*").rstrip(".") + ".") for prefix in allowed):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        home = getattr(importlib.import_module(module), name).__module__
+    except Exception:
+        return True  # not found: `instantiate` says so in its own words
+    return any(f"{home}.".startswith(prefix.rstrip("*").rstrip(".") + ".") for prefix in allowed)
+
+
+def build_attributor(node: Any, quadrature: Quadrature | None, allow: Sequence[str] = ()) -> Any:
+    """An attributor; one that integrates gets the quadrature."""
+    attributor = build(node, allow)
+    if quadrature is not None and "quadrature" in {f.name for f in dataclasses.fields(attributor)}:
+        return dataclasses.replace(attributor, quadrature=quadrature)
+    return attributor
+
+
+def load_weights(module: nn.Module, path: str) -> None:
+    """Load weights into a module: safetensors, or a state dict read with `weights_only=True`. Never code."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise ModelError(f"model.weights={path!r}: there is no such file")
+    try:
+        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state.get("state_dict", state))
+    except Exception as error:
+        raise ModelError(f"model.weights={path!r} do not load into {type(module).__name__}: {error}") from error
+
+
+def describe(value: Any) -> Any:
+    """What identifies a part of a run, as JSON: a dataclass by its fields, tensors by digest, modules by weights."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Quadrature):
+        return {"name": value.name, "digest": digest(value.nodes, value.weights)}
+    if isinstance(value, np.ndarray | Tensor):
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        return {"shape": list(array.shape), "digest": digest(array)}
+    if isinstance(value, nn.Module):
+        return {"class": _name(type(value)), "weights": digest_of_weights(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"kind": _name(type(value)), **{f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [describe(item) for item in value]
+    return _name(value) if hasattr(value, "__qualname__") else _name(type(value))
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 of arrays: types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def spec_hash(spec: Mapping[str, Any]) -> str:
+    """SHA-256 of the spec: everything that changes the numbers, and nothing else."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+# -- Hydra -------------------------------------------------------------------------------------------------------------
+
+
+def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str]) -> None:
+    """Compose the configuration from the command line and call `task` with it, once, or once per job of a sweep.
+
+    Raises `ConfigError` with the nearest key or choice for an override that fits nothing.
+    """
+    # Hydra would print its errors and leave with 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    before, sys.argv = sys.argv, ["igc-dist", *arguments]
+    try:
+        hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    except SystemExit as leaving:
+        if leaving.code not in (0, None):
+            raise ConfigError("the command line does not parse: see igc-dist --help") from leaving
+    finally:
+        sys.argv = before
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key is None:
+        return text
+    hint = near(key[1], leaves())
+    return f"unknown setting {key[1]!r}{hint}. {text}"
+
+
+def leaves() -> list[str]:
+    """Every dotted key of the default configuration."""
+
+    def walk(node: Any, prefix: str) -> list[str]:
+        if not isinstance(node, Mapping):
+            return [prefix]
+        return [key for name in node for key in walk(node[name], f"{prefix}.{name}" if prefix else str(name))]
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(folder()), version_base="1.3"):
+        return walk(OmegaConf.to_container(hydra.compose("config")), "")
+
+
+def hydra_job() -> tuple[Path, list[str]]:
+    """Inside a task: the job's folder, and its overrides."""
+    found = HydraConfig.get()
+    return Path(found.runtime.output_dir), list(found.overrides.task)
+
+
+def override(key: str, value: Any) -> str:
+    """An override with its value quoted, as folders of sweeps hold "=" and ","."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def folder_flags(arguments: Sequence[str]) -> list[str]:
+    """The --config-dir of a command line and its overrides of Hydra's search path, for handing on to ranks."""
+    kept = [argument for argument in arguments if argument.startswith(("hydra.searchpath=", "--config-dir="))]
+    for flag in ("--config-dir", "-cd"):
+        if flag in arguments[:-1]:
+            kept += ["--config-dir", arguments[list(arguments).index(flag) + 1]]
+    return kept

@@ -1,0 +1,118 @@
+"""Data sets addressed by global index.
+
+The contract: a map-style data set (`__len__` and `__getitem__`) whose items are ``(x, y)`` or ``((x1, x2, ...), y)``, the
+same each time an index is read. Every index is read once; nothing is dropped, repeated or padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset, default_collate
+
+from igc_dist.records import Batch, ConfigError, DataError, Tensors
+
+
+class Source:
+    """A data set, its collate function and its loader settings."""
+
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any] = default_collate, num_workers: int = 0) -> None:
+        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+            raise DataError(
+                f"data of type {type(dataset).__name__} cannot be addressed by index: give a map-style dataset with __len__ and "
+                "__getitem__ (an iterable one can be listed first: list(dataset))"
+            )
+        if num_workers < 0:
+            raise ConfigError(f"data.num_workers={num_workers}: give 0 (load in the main process) or more")
+        self.dataset, self.collate, self.num_workers = dataset, collate, num_workers
+        if len(self) == 0:
+            raise DataError(f"data set {type(dataset).__name__} is empty: len() is 0, at least 1 sample is needed")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        """Some samples as one batch, in the order of `indices`, loaded in this process."""
+        return self._batch(self.collate([self.dataset[int(i)] for i in indices]), indices)
+
+    def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
+        """The samples at `indices` in this order, `size` at a time; the last batch holds what is left."""
+        cuts = [[int(i) for i in indices[start : start + size]] for start in range(0, len(indices), size)]
+        loader = DataLoader(self.dataset, batch_sampler=cuts, num_workers=self.num_workers, collate_fn=self.collate)
+        for cut, item in zip(cuts, loader, strict=True):
+            yield self._batch(item, cut)
+
+    def _batch(self, item: Any, indices: Sequence[int]) -> Batch:
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            got = f"a {type(item).__name__} of {len(item)}" if isinstance(item, list | tuple) else f"a {type(item).__name__}"
+            raise DataError(f"data set item is {got}: it must be a pair (x, y), or ((x1, x2, ...), y) for several inputs")
+        x, y = item
+        inputs: Tensors = tuple(x) if isinstance(x, list | tuple) else (x,)
+        for name, value in [*((f"x[{i}]", v) for i, v in enumerate(inputs)), ("y", y)]:
+            if not isinstance(value, Tensor):
+                raise DataError(f"data set item: {name} collates to {type(value).__name__}, expected a tensor; give arrays, tensors or numbers")
+            if value.shape[:1] != (len(indices),):
+                raise DataError(f"data set item: {name} collates to shape {tuple(value.shape)}, expected {len(indices)} rows")
+        return Batch(np.asarray(indices, dtype=np.int64), inputs, y)
+
+    def check_deterministic(self) -> None:
+        """Read a few indices twice. Raises `DataError` if they differ: addressed reads must not depend on their history."""
+        for index in sorted({0, len(self) // 2, len(self) - 1}):
+            one, two = self.fetch([index]), self.fetch([index])
+            for name, a, b in zip(input_names(len(one.inputs)) + ("y",), (*one.inputs, one.target), (*two.inputs, two.target), strict=True):
+                if a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
+                    raise DataError(
+                        f"data set gives another {name} each time index {index} is read: results could not be reproduced or resumed. "
+                        "Switch random augmentation off, or seed it by the index"
+                    )
+
+
+def input_names(n_inputs: int) -> tuple[str, ...]:
+    """Names of the inputs in the store: x, x1, x2, ..."""
+    return ("x", *(f"x{i}" for i in range(1, n_inputs)))
+
+
+def ensure(data: Any, num_workers: int = 0, stage: str = "test") -> Source:
+    """Coerce what users have to a `Source`.
+
+    Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, a `DataLoader` (its dataset and collate
+    function are used, its sampler and batch size are not) or a `LightningDataModule` (the dataset behind its
+    ``{stage}_dataloader``).
+    """
+    if isinstance(data, Source):
+        return data
+    stages = ("train", "val", "test", "predict")
+    if hasattr(data, "prepare_data") and hasattr(data, "setup"):
+        if stage not in stages:
+            raise ConfigError(f"data.stage={stage!r}: choose one of {', '.join(stages)}")
+        data.prepare_data()
+        data.setup({"train": "fit", "val": "validate"}.get(stage, stage))
+        data = getattr(data, f"{stage}_dataloader")()
+    if isinstance(data, DataLoader):
+        return Source(data.dataset, data.collate_fn, num_workers or data.num_workers)
+    if isinstance(data, tuple) and len(data) == 2:
+        x, y = data
+        return Source(_Arrays(tuple(x) if isinstance(x, tuple) else x, y), num_workers=num_workers)
+    return Source(data, num_workers=num_workers)
+
+
+class _Arrays(torch.utils.data.Dataset[Any]):
+    """Arrays in memory as a map-style data set."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        arrays = [torch.as_tensor(array) for array in ((*x, y) if isinstance(x, tuple) else (x, y))]
+        lengths = {len(array) for array in arrays if array.ndim}
+        if len(lengths) != 1 or any(array.ndim == 0 for array in arrays):
+            raise DataError(f"arrays of shapes {[tuple(a.shape) for a in arrays]} do not pair up: all must have the same number of rows")
+        self.rows, self.single = TensorDataset(*arrays), not isinstance(x, tuple)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        *x, y = self.rows[index]
+        return (x[0] if self.single else tuple(x)), y

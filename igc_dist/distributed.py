@@ -1,0 +1,316 @@
+"""Ranks: launch through Lightning Fabric, process group, claims, exchange, heartbeat. The only torch.distributed.
+
+There is no collective between the start of a pass and its end: ranks claim shards from a counter in the process group's
+store, so a slow rank costs little. Every rank says now and then where it is; those that wait name the silent one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from igc_dist.faults import fault
+from igc_dist.records import ConfigError, PeerError, Stopped
+
+log = logging.getLogger(__name__)
+
+POLL = 0.05
+"""Seconds between looks at the store while waiting: 25 us each, so a waiting rank costs 0.05 % of a core."""
+
+
+@dataclass
+class World:
+    """This rank among the others. Alone, `store` is None and every exchange is the identity."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    fabric: Fabric | None = None
+    store: Any = None
+    silence: float = 1800.0
+    """Seconds without a sign of life after which a rank counts as lost."""
+    stopping: bool = False
+    _beat: float = 0.0
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes what is written once."""
+        return self.rank == 0
+
+    def count(self, name: str, step: int = 0) -> int:
+        """Add to a counter that all ranks share; returns the new value."""
+        if self.store is None:
+            self._counts[name] = self._counts.get(name, 0) + step
+            return self._counts[name]
+        return int(self.store.add(name, step))
+
+    def claims(self, phase: str, pending: Sequence[int]) -> Iterator[int]:
+        """Shard numbers that this rank is to do, until none of `pending` is left. The list must be the same on all ranks."""
+        while (turn := self.count(f"claim/{phase}", 1) - 1) < len(pending):
+            self.watch(f"{phase} shard {pending[turn]}", force=True)
+            yield pending[turn]
+
+    def watch(self, where: str, force: bool = False) -> None:
+        """Say where this rank is (once a second); raises `Stopped` after a signal here or on another rank, `PeerError` if one failed."""
+        if self.stopping:
+            if self.store is not None:
+                self.store.set("stop", "1")
+            raise Stopped(f"rank {self.rank} stopped by a signal at {where}: shards that were committed are safe, run the same command again to go on")
+        now = time.monotonic()
+        if self.store is None or (now - self._beat < 1 and not force):
+            return
+        self._beat = now
+        self.store.set(f"beat/{self.rank}", json.dumps([time.time(), where]))
+        self._check_peers()
+        if self.store.check(["stop"]):
+            raise Stopped(f"rank {self.rank} stops at {where}, since another rank was told to: run the same command again to go on")
+
+    def _check_peers(self) -> None:
+        if self.store.check(["abort"]):
+            rank, message, code = json.loads(self.store.get("abort"))
+            if rank != self.rank:
+                raise PeerError(f"rank {rank} failed: {message}", code)
+
+    def abort(self, error: BaseException) -> None:
+        """Tell the other ranks why this one fails."""
+        if self.store is not None:
+            with contextlib.suppress(Exception):
+                self.store.set("abort", json.dumps([self.rank, f"{type(error).__name__}: {error}", getattr(error, "exit_code", 1)]))
+
+    def meet(self, name: str, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """Wait for all ranks. Raises `PeerError` that names a rank, and where it was, if it failed or stays silent."""
+        if self.store is None:
+            return
+        fault("barrier")
+        here = self.count(f"meet/{name}", 1)
+        warned: set[int] = set()
+        while here < self.size:
+            time.sleep(POLL)
+            while_waiting()
+            self.watch(f"waiting at {name}")
+            for rank, silent, where in self._silent():
+                if silent > self.silence:
+                    raise PeerError(f"rank {rank} is silent for {silent:.0f} s, last seen at {where}: it hangs or is gone; run again to resume")
+                if silent > self.silence / 10 and rank not in warned and self.first:
+                    warned.add(rank)
+                    log.warning("rank %d is silent for %.0f s, last seen at %s", rank, silent, where)
+            here = self.count(f"meet/{name}")
+
+    def _silent(self) -> Iterator[tuple[int, float, str]]:
+        for rank in range(self.size):
+            if rank != self.rank and self.store.check([f"beat/{rank}"]):
+                at, where = json.loads(self.store.get(f"beat/{rank}"))
+                yield rank, time.time() - at, where
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""
+        if self.store is not None:
+            dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM)
+        return array
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Hand metrics to the loggers, on rank 0."""
+        if self.first and self.fabric is not None:
+            self.fabric.log_dict(metrics, step=self._next("log"))
+
+    def gather(self, value: Any) -> list[Any]:
+        """The objects of all ranks."""
+        if self.store is None:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value (of JSON). Through the store, so that the others hear of it if rank 0 fails instead."""
+        if self.store is None:
+            return value
+        key = f"share/{self._next('share')}"
+        if self.first:
+            self.store.set(key, json.dumps(value))
+        while not self.store.check([key]):
+            time.sleep(POLL)
+            self.watch("waiting for rank 0")
+        return json.loads(self.store.get(key))
+
+    def _next(self, name: str) -> int:
+        self._counts[name] = self._counts.get(name, 0) + 1
+        return self._counts[name]
+
+
+def environment() -> ClusterEnvironment | None:
+    """The cluster that started this process as one of several ranks, if any."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()  # a launcher that sets torchrun's variables, as Kubeflow's does
+    for kind in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment):
+        if kind.detect():
+            return kind()  # type: ignore[abstract]
+    return None
+
+
+def world_size() -> int:
+    """Ranks of the job that this process belongs to; 1 when it was started alone."""
+    found = environment()
+    return 1 if found is None else found.world_size()
+
+
+@contextmanager
+def joined(
+    *, accelerator: str = "auto", strategy: str = "auto", timeout: float = 1800.0, threads: int | None = None, loggers: Sequence[Any] = ()
+) -> Iterator[World]:
+    """Join the ranks of this job for one run; leaves threads, signal handlers and process group as they were.
+
+    `threads`: of each rank on CPU. Bits are the same for any number of ranks only if this is the same, since a BLAS may
+    cut its sums by threads; None leaves the process's own.
+    """
+    found = environment()
+    size = 1 if found is None else found.world_size()
+    before = torch.get_num_threads()
+    own_group = False
+    try:
+        store = None
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if found is not None and size > 1:
+            store, own_group = _connect(found, accelerator, timeout)
+        fabric = _fabric(found if size > 1 else None, accelerator, strategy, size, list(loggers))
+        world = World(fabric.global_rank, size, fabric.device, fabric, store, silence=timeout)
+        with _signals(world):
+            try:
+                yield world
+            except BaseException as error:
+                world.abort(error)
+                raise
+            world.meet("end")
+            if own_group:
+                dist.barrier()  # gloo aborts now and then if a rank leaves while another still talks to it
+    finally:
+        torch.set_num_threads(before)
+        if own_group and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+_runs = 0
+
+
+def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tuple[Any, bool]:
+    """The process group's store under this run's own prefix, and whether the group is ours to destroy."""
+    global _runs
+    _runs += 1
+    attempt = f"igc/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_runs}"
+    if dist.is_initialized():
+        return dist.PrefixStore(attempt, dist.distributed_c10d._get_default_store()), False
+    os.environ.setdefault("MASTER_ADDR", found.main_address)
+    os.environ.setdefault("MASTER_PORT", str(found.main_port))
+    rank, size, limit = found.global_rank(), found.world_size(), timedelta(seconds=timeout)
+    base, _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+    base.set_timeout(limit)
+    cuda = accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
+    # without a prefix of its own, a restarted attempt reads the stale addresses of the one that died
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=dist.PrefixStore(f"{attempt}/group", base), rank=rank, world_size=size, timeout=limit)
+    return dist.PrefixStore(f"{attempt}/run", base), True
+
+
+def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int, loggers: list[Any]) -> Fabric:
+    if found is None:
+        fabric = Fabric(accelerator=accelerator, devices=1, loggers=loggers)
+    else:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
+        kind = "ddp" if strategy == "auto" else strategy
+        fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=max(1, size // local), strategy=kind, plugins=[found], loggers=loggers)
+    fabric.launch()
+    return fabric
+
+
+@contextmanager
+def _signals(world: World) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGUSR1 set a flag that the walk looks at between micro-batches; a second SIGINT ends at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if world.stopping and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        world.stopping = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def launch(devices: int, arguments: Sequence[str], run_id: str) -> int:
+    """Start `devices` ranks of ``python -m igc_dist`` on this machine, as torchrun does; returns the exit code of the run."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=run_id,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        local_addr="127.0.0.1",
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        elastic_launch(config, sys.executable)("-m", "igc_dist", *arguments)
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        log.error("ranks failed with exit codes %s", codes)
+        # the ranks that were ended by the agent show its signal; the cause is the code that a rank chose itself
+        return next((code for code in codes.values() if code > 0), 1)
+    except (SignalException, KeyboardInterrupt):
+        return Stopped.exit_code
+    return 0
+
+
+def loggers(names: Sequence[str], folder: Path) -> list[Any]:
+    """Lightning's loggers by name: csv always works, tensorboard and wandb need their packages. They write into `folder`."""
+    from lightning.fabric.loggers import CSVLogger
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+    made: list[Any] = []
+    for name in names:
+        if name == "csv":
+            made.append(CSVLogger(folder, name="csv", version="", flush_logs_every_n_steps=1))
+        elif name in ("tensorboard", "wandb"):
+            try:
+                made.append(TensorBoardLogger(folder, name="tensorboard", version="") if name == "tensorboard" else WandbLogger(save_dir=folder))
+            except ModuleNotFoundError as error:
+                raise ConfigError(f"fabric.loggers has {name}, which is not installed: pip install 'igc-dist[{name}]'") from error
+        else:
+            raise ConfigError(f"fabric.loggers has {name!r}: choose from csv, tensorboard, wandb")
+    return made

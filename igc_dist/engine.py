@@ -1,0 +1,126 @@
+"""Pass 2: a shard becomes its state, and optional per-sample rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float64, UInt8
+from torch import Tensor
+
+from igc_dist.attributors import Attributor
+from igc_dist.baselines import Baseline, Surroundings
+from igc_dist.data import Source
+from igc_dist.model import Model
+from igc_dist.plan import Plan
+from igc_dist.predict import to_inputs
+from igc_dist.records import Attribution, Batch, NonFiniteError, Shard, Tensors
+from igc_dist.statistics import Centre, State, empty, of
+
+
+@dataclass(frozen=True)
+class Known:
+    """What pass 1 found of the samples of one fold: tables over its rows and the selected outputs."""
+
+    target: Float64[np.ndarray, "n J"]
+    prediction: np.ndarray
+    bad: UInt8[np.ndarray, " n"]
+
+
+Rows = Callable[[range, Attribution], None]
+"""Takes per-sample attributions of some rows (in fold order) of the shard at hand."""
+
+
+@dataclass
+class Engine:
+    """Everything that shards share. `skip`: leave samples with non-finite attributions out instead of failing."""
+
+    model: Model
+    source: Source
+    attributor: Attributor
+    baseline: Baseline
+    around: Surroundings
+    plan: Plan
+    centre: Centre
+    terms: tuple[str, ...]
+    device: torch.device
+    skip: bool = False
+    watch: Callable[[int], None] = lambda rows: None
+    _shared: dict[range, tuple[Tensors, Tensor]] = field(default_factory=dict)
+
+    def run(self, shard: Shard, known: Known, rows: Rows | None = None) -> tuple[State, list[int]]:
+        """The state of a shard on the host, and the indices of samples left out for non-finite attributions.
+
+        No collective in here: ranks do not wait for each other.
+        """
+        outputs = slice(shard.outputs.start, shard.outputs.stop)
+        host = self.centre.outputs(outputs)
+        centre = Centre(*(torch.as_tensor(c, device=self.device) for c in (host.y, host.r, host.b)))
+        state = empty(centre, self.plan.shapes.features, self.terms, self.device)
+        left_out: list[int] = []
+        at = 0
+        for batch in self.source.batches(self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.plan.samples_per_batch):
+            here = slice(at, at + len(batch.index))
+            attribution = self._attribute(batch, shard, Known(known.target[here, outputs], known.prediction[here, outputs], known.bad[here]))
+            attribution, lost = self._screened(attribution, batch, shard)
+            left_out += lost
+            state = state + of(attribution, centre, self.terms)
+            if rows is not None:
+                rows(range(shard.rows.start + here.start, shard.rows.start + here.stop), attribution)
+            at = here.stop
+        # + 0.0 turns -0.0 into 0.0, as adding the zeros of the other ranks would
+        return State(host, *_on_host(state)), left_out
+
+    def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
+        inputs = to_inputs(batch, self.model, self.device)
+        fraction = len(shard.baselines) / self.plan.work.n_baselines
+        double = {"dtype": torch.float64, "device": self.device}
+        target = torch.as_tensor(known.target, **double)
+        prediction = torch.as_tensor(known.prediction, **double)
+        weight = torch.as_tensor((known.bad == 0) * fraction, **double)[:, None].expand_as(target)
+        outputs = [self.plan.work.outputs[k] for k in shard.outputs]
+        baselines, at_baseline = self._baselines(batch, inputs, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
+        values = self.attributor.attribute(
+            self.model, inputs, baselines, outputs, share=1 / len(shard.baselines), size=self.plan.points_per_batch, watch=self.watch
+        )
+        return Attribution(values, target, prediction, at_baseline.expand_as(target), weight)
+
+    def _baselines(self, batch: Batch, inputs: Tensors, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
+        """Baselines of this block, and the mean prediction over them; computed once if all samples share them."""
+        columns = [self.plan.work.outputs[k] for k in shard.outputs]
+        if self.baseline.shared and shard.baselines in self._shared:
+            baselines, predictions = self._shared[shard.baselines]
+        else:
+            drawn = self.baseline.draw(batch, shard.baselines, self.around)
+            baselines = tuple(x0.to(x) for x0, x in zip(drawn, inputs, strict=True))
+            predictions = self._predict(tuple(x0.flatten(0, 1) for x0 in baselines)).unflatten(0, baselines[0].shape[:2]).mean(0)
+            if self.baseline.shared:
+                self._shared[shard.baselines] = baselines, predictions
+        return baselines, predictions[:, columns]
+
+    def _predict(self, points: Tensors) -> Tensor:
+        rows = self.plan.samples_per_batch * self.plan.points_per_batch
+        return torch.cat([self.model.predict(tuple(p[i : i + rows] for p in points)).double() for i in range(0, len(points[0]), rows)])
+
+    def _screened(self, attribution: Attribution, batch: Batch, shard: Shard) -> tuple[Attribution, list[int]]:
+        """Weight 0 for samples whose attribution is not finite, or `NonFiniteError` with the index of the first."""
+        used = attribution.weight > 0
+        lost = (~torch.isfinite(attribution.delta()) & used).any(1)
+        if not bool(lost.any()):
+            return attribution, []
+        indices = batch.index[lost.cpu().numpy()].tolist()
+        cut = len(shard.baselines) < self.plan.work.n_baselines
+        if not self.skip or cut:
+            advice = "use one block of baselines to skip it" if cut and self.skip else "set on_nonfinite=skip to leave such samples out and record them"
+            raise NonFiniteError(
+                f"sample {indices[0]} has NaN or infinity in a gradient or a baseline prediction ({shard}): try another baseline or precision, or {advice}"
+            )
+        weight = torch.where(lost[:, None], 0.0, attribution.weight)
+        return Attribution(attribution.values, attribution.target, attribution.prediction, attribution.baseline_prediction, weight), indices
+
+
+def _on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:
+    moved = state.map(lambda sums: sums.cpu().numpy() + 0.0)
+    return dict(moved.scalars), tuple(dict(sums) for sums in moved.features)

@@ -1,0 +1,217 @@
+"""The model as a function: predictions, and gradients of outputs with respect to inputs. The only autograd of the package.
+
+The user's module is borrowed: inside `Model.borrowed` it is frozen, in eval mode, on the run's device and in the run's
+dtype; afterwards it is as it was. It is never wrapped (`fabric.setup_module` refuses frozen modules under DDP, refuses
+`autograd.grad` under mixed precision, and rounds inputs to bf16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from igc_dist.records import ConfigError, ModelError, Tensors
+
+PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's names. Mixed: autocast round the forward only, path points and gradients stay float32."""
+
+Select = str | int | Sequence[str | int] | Callable[[Any], Tensor] | None
+
+
+class Model:
+    """A module, how to call it, and which part of its output counts.
+
+    `forward`: name of the method to call; `forward_kwargs`: constant keyword arguments for it.
+    `output`: what to take of the result. None: it must be (n, J) or (n,). A name or index: that entry of a dict, tuple or
+    ModelOutput; a sequence of them goes deeper, and indexes the dimensions after the batch once a tensor is reached;
+    "flatten": all dimensions after the batch are outputs; a callable: ``result -> (n, J)``.
+    `channels_last`: convolution layout, the largest free gain for convolutional nets, also on CPU.
+    `compiled`: `torch.compile` the forward.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        forward: str | None = None,
+        forward_kwargs: Mapping[str, Any] | None = None,
+        output: Select = None,
+        precision: str = "32-true",
+        channels_last: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"model of type {type(module).__name__}: expected a torch.nn.Module or LightningModule")
+        if precision not in PRECISIONS:
+            raise ConfigError(f"fabric.precision={precision!r}: choose one of {', '.join(PRECISIONS)}")
+        if forward is not None and not callable(getattr(module, forward, None)):
+            raise ModelError(f"{type(module).__name__} has no method {forward!r}: give the name of the method that maps inputs to outputs")
+        self.module, self.forward, self.forward_kwargs, self.output = module, forward, dict(forward_kwargs or {}), output
+        self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
+        self._call: Callable[..., Any] = module if forward is None else getattr(module, forward)
+        if compiled:
+            self._call = torch.compile(self._call)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; cpu for a module without parameters and buffers. Raises `ModelError` if they are on several devices."""
+        devices = {tensor.device for tensor in (*self.module.parameters(), *self.module.buffers())}
+        if len(devices) > 1:
+            raise ModelError(f"the model's parameters are on several devices ({', '.join(sorted(map(str, devices)))}): move it to one with model.to(device)")
+        return devices.pop() if devices else torch.device("cpu")
+
+    def dtype(self, inputs: Tensors) -> torch.dtype:
+        """Of path points: that of the parameters, else of the inputs; float64 under 64-true, never below float32."""
+        if self.precision == "64-true":
+            return torch.float64
+        kinds = [tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()]
+        kinds = kinds or [x.dtype for x in inputs if x.is_floating_point()]
+        return torch.float64 if kinds and all(kind == torch.float64 for kind in kinds) else torch.float32
+
+    @contextmanager
+    def borrowed(self, device: torch.device | str) -> Iterator[Model]:
+        """Frozen and in eval mode on `device`; on leaving handed back as it was: training flags, requires_grad, data, buffers."""
+        if self.device.type == "meta" or (self.device != torch.device("cpu") and self.device.type != torch.device(device).type):
+            raise ModelError(f"the model's parameters are on {self.device}, the run uses {device}: move the model with model.to({str(device)!r})")
+        if torch.is_inference_mode_enabled():
+            raise ModelError("torch.inference_mode is on, which makes input gradients impossible: leave it, or use torch.no_grad() instead")
+        modules = list(self.module.modules())
+        training = [m.training for m in modules]
+        parameters = [(p, p.data, p.requires_grad) for p in self.module.parameters()]
+        buffers = [(m, name, b, None if b is None else b.data, None if b is None else b.detach().clone()) for m in modules for name, b in m._buffers.items()]
+        try:
+            self.module.eval().requires_grad_(False).to(device)
+            if self.precision == "64-true":
+                self.module.double()
+            if self.channels_last:
+                self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            with _donated_buffers_off() if self.compiled else nullcontext():
+                yield self
+        finally:
+            for m, flag in zip(modules, training, strict=True):
+                m.training = flag
+            for p, data, requires_grad in parameters:
+                p.data = data
+                p.requires_grad_(requires_grad)
+            for m, name, b, data, value in buffers:
+                if b is not None:
+                    b.data = data
+                    b.copy_(value)
+                m._buffers[name] = b
+
+    def _forward(self, inputs: Tensors) -> Tensor:
+        if self.channels_last:
+            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+        half = PRECISIONS[self.precision]
+        with torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext():
+            raw = self._call(*inputs, **self.forward_kwargs)
+        y = selected(raw, self.output)
+        if y.ndim == 1 and len(y) == len(inputs[0]):
+            y = y[:, None]
+        if y.ndim != 2 or len(y) != len(inputs[0]):
+            raise ModelError(
+                f"the model's output has shape {tuple(y.shape)} for {len(inputs[0])} inputs, expected (n, outputs): set model.output to the "
+                "indices of the entry to explain (after the batch), to 'flatten' for all of them, or to a function of the output (from Python)"
+            )
+        # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
+        return y if y.dtype == torch.float64 else y.float()
+
+    def predict(self, inputs: Tensors) -> Float[Tensor, "n J"]:
+        """f(x) for all outputs of the model, without a graph."""
+        with torch.no_grad():
+            return self._forward(inputs)
+
+    def gradients(self, points: Tensors, outputs: Sequence[int]) -> Iterator[tuple[int, Tensors]]:
+        """``d f_k(x) / d x`` at each point for each k of `outputs`: yields (position in `outputs`, one (n, *P) tensor per input).
+
+        One forward for all outputs; one backward per output on the same graph, which is freed with the last. The samples
+        of a batch are independent, so the gradient of the sum over rows is each row's own. Gradients to the inputs only.
+        """
+        assert not torch.is_inference_mode_enabled()
+        points = tuple(x.detach().requires_grad_() for x in points)
+        with torch.enable_grad():
+            y = self._forward(points)
+            columns = [y[:, k].sum() for k in outputs] if y.requires_grad else []
+        if not columns:  # an output that is constant by construction; `predict.py` has refused outputs that merely lost their graph
+            yield from ((j, tuple(torch.zeros_like(x) for x in points)) for j in range(len(outputs)))
+            return
+        for j, column in enumerate(columns):
+            try:
+                grads = torch.autograd.grad(column, points, retain_graph=j < len(columns) - 1, materialize_grads=True)
+            except RuntimeError as error:
+                raise ModelError(_explain(error)) from error
+            yield j, grads
+
+    def differentiable(self, inputs: Tensors) -> bool:
+        """Whether the outputs depend on the inputs through the autograd graph."""
+        with torch.enable_grad():
+            return self._forward(tuple(x.detach().requires_grad_() for x in inputs)).requires_grad
+
+
+def selected(raw: Any, output: Select) -> Tensor:
+    """The part of a model's result that `output` names. Raises `ModelError` that lists what there is to choose from."""
+    if callable(output):
+        return output(raw)
+    flatten = output == "flatten"
+    steps = [] if output is None or flatten else [output] if isinstance(output, str | int) else list(output)
+    value = raw
+    if isinstance(value, list | tuple) and not steps and len(value) == 1:
+        value = value[0]
+    for step in steps:
+        try:
+            value = value[:, step] if isinstance(value, Tensor) else value[step]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelError(f"model.output={output!r}: {step!r} is not in {_inside(value)}") from error
+    if not isinstance(value, Tensor):
+        raise ModelError(f"the model returns {_inside(value)}: set model.output to the name or index of the tensor to explain")
+    return value.flatten(1) if flatten and value.ndim > 2 else value
+
+
+def _inside(value: Any) -> str:
+    def kind(v: Any) -> str:
+        return f"tensor {tuple(v.shape)}" if isinstance(v, Tensor) else type(v).__name__
+
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of " + ", ".join(f"{k!r}: {kind(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of " + ", ".join(f"{i}: {kind(v)}" for i, v in enumerate(value))
+    return f"a {kind(value)}"
+
+
+def _explain(error: RuntimeError) -> str:
+    text = str(error)
+    if "reentrant" in text or "torch.utils.checkpoint" in text:
+        return f"reentrant activation checkpointing cannot give input gradients: use checkpoint(..., use_reentrant=False) in the model ({text})"
+    if "donated buffer" in text:
+        return f"a compiled part of the model donates its buffers: set torch._functorch.config.donated_buffer = False before compiling it ({text})"
+    if "does not require grad" in text:
+        return f"an output has no gradient with respect to the inputs: the model detaches them, or uses torch.no_grad() in its forward ({text})"
+    return f"the backward pass failed: {text}"
+
+
+@contextmanager
+def _donated_buffers_off() -> Iterator[None]:
+    # a compiled forward frees its saved tensors after the first backward otherwise, and retain_graph raises
+    import torch._functorch.config as functorch
+
+    with functorch.patch(donated_buffer=False):
+        yield
+
+
+def digest_of_weights(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of parameters and buffers."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(np.ascontiguousarray(flat.view(torch.uint8).numpy()) if flat.numel() else b"")
+    return digest.hexdigest()

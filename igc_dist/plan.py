@@ -1,0 +1,273 @@
+"""The plan: a pure function from shapes and limits to shards, micro-batches, gradient evaluations, memory and disk.
+
+Inputs fold, outputs stack, baselines average: so inputs and outputs may be cut freely, baselines only under statistics
+that are linear in the attribution. A plan depends on the configuration and never on the number of ranks; its
+micro-batches are fixed by it, because the composition of a batch decides the rounding of its gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+import numpy as np
+from jaxtyping import Int64
+
+from igc_dist import seeds
+from igc_dist.records import ConfigError, Shapes, Shard
+
+GIB = 2**30
+MAX_ROWS = 512
+"""Rows of a forward pass if memory allows more: beyond it CPUs lose their caches and GPUs gain little."""
+
+
+@dataclass
+class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-only
+    """How to cut the grid, and what it may cost. None means: chosen by the plan."""
+
+    n_folds: int = 32
+    """Folds of the inputs, at most: units of work and groups of the jackknife."""
+    output_block: int | None = None
+    """Outputs of one shard."""
+    baseline_block: int | None = None
+    """Baselines of one shard (None: all of them)."""
+    micro_batch: int | None = None
+    """Rows of one forward pass of the walk."""
+    host_memory: float = 4.0
+    """Budget of host memory per rank, in GiB, with everything that the process holds."""
+    device_memory: float = 8.0
+    """Budget of accelerator memory per rank, in GiB; not used on CPU."""
+    disk: float | None = None
+    """Budget of the store on disk, in GiB (None: no limit)."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_folds", "output_block", "baseline_block", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"plan.{name}={value!r}: give an integer of at least 1" + ("" if name == "n_folds" else ", or null to let the plan choose"))
+        for name in ("host_memory", "device_memory", "disk"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"plan.{name}={value!r}: give a number of GiB above 0")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked of the grid: everything about the method that a plan needs to know."""
+
+    outputs: tuple[int, ...]
+    """Selected outputs of the model."""
+    n_baselines: int
+    """B; 1 for attributors without baselines."""
+    points: int
+    """Gradient evaluations per (input, baseline, output)."""
+    n_terms: int
+    """Feature sums of a state."""
+    nonlinear: tuple[str, ...] = ()
+    """Names of the requested statistics that are not linear in the attribution."""
+    samples: bool = False
+    """Whether per-sample attributions are stored."""
+    on_device: bool = False
+    """Whether the walk lives in accelerator memory."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Shards that tile the grid exactly once, and what they cost."""
+
+    shapes: Shapes
+    work: Work
+    limits: Limits
+    seed: int
+    fold_size: int
+    baseline_block: int
+    output_block: int
+    samples_per_batch: int
+    """n: samples of one micro-batch."""
+    points_per_batch: int
+    """c: path points of one forward pass, so that it has n * c rows."""
+
+    @property
+    def n_folds(self) -> int:
+        return ceil(self.shapes.n_samples / self.fold_size)
+
+    @property
+    def n_baseline_blocks(self) -> int:
+        return ceil(self.work.n_baselines / self.baseline_block)
+
+    @property
+    def n_output_blocks(self) -> int:
+        return ceil(len(self.work.outputs) / self.output_block)
+
+    @property
+    def n_parts(self) -> int:
+        """Shards of one output block: (fold, block of baselines), the fold slow."""
+        return self.n_folds * self.n_baseline_blocks
+
+    @cached_property
+    def order(self) -> Int64[np.ndarray, " N"]:
+        """Global index of each row in fold order: a seeded permutation, since image folders come sorted by class."""
+        return seeds.generator(self.seed, 0, "plan.folds").permutation(self.shapes.n_samples).astype(np.int64)
+
+    def fold(self, number: int) -> range:
+        """Rows of a fold, in fold order."""
+        return range(number * self.fold_size, min((number + 1) * self.fold_size, self.shapes.n_samples))
+
+    def shard(self, number: int) -> Shard:
+        """Shard `number`; outputs vary slowest, then folds, then blocks of baselines."""
+        output_block, part = divmod(number, self.n_parts)
+        fold, baseline_block = divmod(part, self.n_baseline_blocks)
+        cut = lambda block, size, total: range(block * size, min((block + 1) * size, total))  # noqa: E731
+        baselines = cut(baseline_block, self.baseline_block, self.work.n_baselines)
+        outputs = cut(output_block, self.output_block, len(self.work.outputs))
+        return Shard(number, fold, self.fold(fold), baseline_block, baselines, output_block, outputs)
+
+    @property
+    def n_shards(self) -> int:
+        return self.n_parts * self.n_output_blocks
+
+    @property
+    def forwards(self) -> int:
+        """Rows of forward passes of the walks; outputs in other blocks need their own."""
+        return self.shapes.n_samples * self.work.n_baselines * self.work.points * self.n_output_blocks
+
+    @property
+    def gradient_evaluations(self) -> int:
+        """Inputs x baselines x nodes x outputs."""
+        return self.shapes.n_samples * self.work.n_baselines * self.work.points * len(self.work.outputs)
+
+    @property
+    def finalize_outputs(self) -> int:
+        """Outputs finalised at a time: the slots of all folds, and what the jackknife makes of them, in a quarter of the budget."""
+        one = FINALIZE_COPIES * self.n_parts * self.work.n_terms * self.shapes.n_features * 8
+        return max(1, min(self.output_block, int(self.limits.host_memory * GIB / 4 // max(one, 1))))
+
+    def memory(self) -> dict[str, int]:
+        """Projected peak bytes of a rank: `host` and `device`."""
+        cost = _Cost(self.shapes, self.work)
+        walk = cost.walk(self.samples_per_batch, self.points_per_batch, self.output_block)
+        state = cost.state(self.output_block)
+        finalize = FINALIZE_COPIES * self.n_parts * self.work.n_terms * self.shapes.n_features * 8 * self.finalize_outputs
+        host = self.shapes.reserved_bytes
+        if self.work.on_device:
+            return {"host": host + max(2 * state, finalize), "device": walk + state}
+        return {"host": host + max(walk + state, finalize), "device": 0}
+
+    def disk(self) -> int:
+        """Bytes of the store's arrays before compression."""
+        features, outputs, n = self.shapes.n_features, len(self.work.outputs), self.shapes.n_samples
+        shards = self.n_parts * outputs * (self.work.n_terms * features + 10) * 8 + 2 * 8 * n * outputs
+        results = 2 * 3 * outputs * features * 8
+        samples = n * outputs * (features * self.shapes.itemsize + 4 * 8) if self.work.samples else 0
+        return shards + results + samples
+
+    def summary(self) -> dict[str, str]:
+        """What `igc-dist plan` prints."""
+        memory = self.memory()
+        return {
+            "samples": f"{self.shapes.n_samples}",
+            "outputs": f"{len(self.work.outputs)} of {self.shapes.n_outputs}",
+            "features": " + ".join(f"{name} {shape}" for name, shape in zip(self.shapes.input_names, self.shapes.features, strict=True)),
+            "baselines x nodes": f"{self.work.n_baselines} x {self.work.points}",
+            "shards": f"{self.n_shards} = {self.n_folds} folds x {self.n_baseline_blocks} baseline blocks x {self.n_output_blocks} output blocks",
+            "micro-batch": f"{self.samples_per_batch} samples x {self.points_per_batch} points = {self.samples_per_batch * self.points_per_batch} rows",
+            "forward rows": f"{self.forwards:,}",
+            "gradient evaluations": f"{self.gradient_evaluations:,}",
+            "peak host memory per rank": f"{size(memory['host'])} (held before the run: {size(self.shapes.reserved_bytes)}; budget {size(self.limits.host_memory * GIB)})",
+            "peak device memory per rank": f"{size(memory['device'])} (budget {size(self.limits.device_memory * GIB)})" if self.work.on_device else "none",
+            "store on disk, at most": size(self.disk()),
+        }
+
+    def check(self) -> None:
+        """Raise `ConfigError` with the numbers if the plan does not fit its budget."""
+        memory = self.memory()
+        for place in ("host", "device"):
+            limit = getattr(self.limits, f"{place}_memory")
+            if memory[place] > limit * GIB:
+                raise ConfigError(
+                    f"projected peak {place} memory is {size(memory[place])} per rank, the budget plan.{place}_memory is {size(limit * GIB)} "
+                    f"(held before the run: {size(self.shapes.reserved_bytes)}; micro-batch {self.samples_per_batch} samples x {self.points_per_batch} "
+                    f"points, {self.output_block} outputs per shard): raise the budget, or lower plan.output_block, plan.micro_batch or plan.n_folds"
+                )
+        if self.limits.disk is not None and self.disk() > self.limits.disk * GIB:
+            raise ConfigError(
+                f"the store needs up to {size(self.disk())} on disk, the budget plan.disk is {size(self.limits.disk * GIB)}: "
+                "raise it, lower plan.n_folds, or leave store.samples off"
+            )
+
+
+FINALIZE_COPIES = 6
+"""Arrays of the size of the slots that finalising holds: slots, prefix, suffix, left-out sums, two results of the jackknife."""
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """The memory model: bytes of the parts of a walk."""
+
+    shapes: Shapes
+    work: Work
+
+    def per_row(self) -> int:
+        # beside the model's own: point, factor and factor * gradient
+        return int(MARGIN * self.shapes.row_bytes) + 3 * self.shapes.n_features * self.shapes.itemsize
+
+    def per_sample(self, n_outputs: int) -> int:
+        inputs = (2 + self.work.n_baselines) * self.shapes.n_features * self.shapes.itemsize
+        # the sums of the walk, then their float64 copy, its masked copy and one product
+        return inputs + n_outputs * self.shapes.n_features * (self.shapes.itemsize + 3 * 8)
+
+    def walk(self, samples: int, points: int, n_outputs: int) -> int:
+        return int(MARGIN * self.shapes.fixed_bytes) + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
+
+    def state(self, n_outputs: int) -> int:
+        # the running sums, those of the last micro-batch, and the new ones
+        return 3 * self.work.n_terms * n_outputs * self.shapes.n_features * 8
+
+
+MARGIN = 1.2
+"""On the measured memory of the model: scratch space inside operators is not seen by `footprint.Peak`."""
+
+
+def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
+    """Choose what the limits leave open; whether it fits them is for `Plan.check`.
+
+    Raises `ConfigError` if baselines are cut under a statistic that is not linear, or under stored samples.
+    """
+    n_outputs, n_baselines = len(work.outputs), work.n_baselines
+    baseline_block = min(limits.baseline_block or n_baselines, n_baselines)
+    if baseline_block < n_baselines:
+        _refuse_baseline_cut(work, baseline_block)
+    cost = _Cost(shapes, work)
+    # not the memory that is free now: the plan, and with it the rounding, must not depend on the machine's state
+    free = int(limits.device_memory * GIB) if work.on_device else int(limits.host_memory * GIB) - min(GIB, int(limits.host_memory * GIB) // 2)
+    output_block = min(limits.output_block or n_outputs, n_outputs)
+    while limits.output_block is None and output_block > 1 and cost.state(output_block) + cost.walk(1, 1, output_block) > free // 2:
+        output_block = ceil(output_block / 2)
+    free -= cost.state(output_block)
+    fold = ceil(shapes.n_samples / limits.n_folds)
+    points = max(1, baseline_block * work.points)
+    rows = limits.micro_batch or max(1, min(MAX_ROWS, free // 2 // max(cost.per_row(), 1)))
+    samples = max(1, min(rows, fold, free // 4 // max(cost.per_sample(output_block), 1)))
+    # whole micro-batches make a fold, so that each writes whole chunks of per-sample arrays
+    fold_size = ceil(fold / samples) * samples
+    return Plan(shapes, work, limits, seed, fold_size, baseline_block, output_block, samples, max(1, min(rows // samples, points)))
+
+
+def _refuse_baseline_cut(work: Work, block: int) -> None:
+    for name in work.nonlinear:
+        raise ConfigError(
+            f"plan.baseline_block={block} cuts {work.n_baselines} baselines, but the statistic {name!r} is not linear in the attribution: the {name} "
+            "of a mean over baselines is not the mean over blocks. Leave plan.baseline_block null, or drop the statistic"
+        )
+    if work.samples:
+        raise ConfigError(f"plan.baseline_block={block} with store.samples=true: a sample's attribution is a mean over all its baselines, leave the block null")
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in human units."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.2f} GiB"

@@ -1,0 +1,148 @@
+"""Types that cross two or more stages, and the shape legend of the whole package.
+
+Shape legend (suffixes of array names and dimension names in annotations):
+
+    N  samples of the data set          n  samples of one micro-batch
+    F  folds of the samples             G  folds that hold samples (jackknife groups)
+    B  baselines per sample             K  nodes of the quadrature
+    c  path points of one micro-batch   J  outputs of one block (or all selected outputs)
+    *P feature shape of one input       T  terms of a state (see `statistics/state.py`)
+
+A forward pass of the walk has ``c * n`` rows; a gradient evaluation is one row, one output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+"""One tensor per input of the model, batch dimension first."""
+
+
+class IgcError(Exception):
+    """Base of the errors that end a run with a documented exit code."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(IgcError, ValueError):
+    """A setting cannot be used: exit code 2."""
+
+    exit_code = 2
+
+
+class StoreError(IgcError, ValueError):
+    """A store is damaged, taken by another spec, or cannot be written: exit code 2."""
+
+    exit_code = 2
+
+
+class ModelError(IgcError, ValueError):
+    """The model cannot be attributed as given: exit code 3."""
+
+    exit_code = 3
+
+
+class DataError(IgcError, ValueError):
+    """The data set does not fit the model or the contract of `data.py`: exit code 3."""
+
+    exit_code = 3
+
+
+class NonFiniteError(IgcError, ValueError):
+    """NaN or infinity under the policy `fail`: exit code 4."""
+
+    exit_code = 4
+
+
+class Stopped(IgcError, RuntimeError):
+    """A signal asked the run to stop; the store resumes: exit code 75 (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class PeerError(IgcError, RuntimeError):
+    """Another rank failed or fell silent; `exit_code` is that rank's where it is known."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of the data set with their global indices; targets are raw, as the data set gave them."""
+
+    index: Int64[np.ndarray, " n"]
+    inputs: Tensors
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What the engine hands to statistics: one micro-batch of attributions, averaged over baselines.
+
+    `values[i]` is (n, J, *P_i). `weight` is 0 for a sample that is masked for an output; it is the fraction of
+    the baselines in this block otherwise, so that blocks of baselines add up to weight 1.
+    """
+
+    values: Tensors
+    target: Float64[Tensor, "n J"]
+    prediction: Float64[Tensor, "n J"]
+    baseline_prediction: Float64[Tensor, "n J"]
+    weight: Float64[Tensor, "n J"]
+
+    def delta(self) -> Float[Tensor, "n J"]:
+        """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64."""
+        total = sum(value.flatten(2).sum(-1, dtype=self.target.dtype) for value in self.values)
+        return total - (self.prediction - self.baseline_prediction)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of work, of commit and of retry: (fold of inputs) x (block of baselines) x (block of outputs).
+
+    `rows` are positions in fold order (see `Plan.order`); `baselines` and `outputs` are ranges of positions among
+    the baselines of a sample and among the selected outputs.
+    """
+
+    number: int
+    fold: int
+    rows: range
+    baseline_block: int
+    baselines: range
+    output_block: int
+    outputs: range
+
+    def __str__(self) -> str:
+        return (
+            f"shard {self.number} (fold {self.fold}, baselines {self.baselines.start}-{self.baselines.stop - 1}, "
+            f"outputs {self.outputs.start}-{self.outputs.stop - 1})"
+        )
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a first look at the data and the model tells: everything that a plan needs to know of them."""
+
+    n_samples: int
+    n_outputs: int
+    input_names: tuple[str, ...]
+    features: tuple[tuple[int, ...], ...]
+    itemsize: int
+    """Bytes of one element of a path point."""
+    fixed_bytes: int
+    """Memory of one forward and backward pass that does not grow with its rows."""
+    row_bytes: int
+    """Memory of one forward and backward pass for each row."""
+    reserved_bytes: int
+    """Memory that the process holds before the run: interpreter, libraries, weights."""
+
+    @property
+    def n_features(self) -> int:
+        return int(sum(np.prod(shape, dtype=np.int64) for shape in self.features))

@@ -1,0 +1,120 @@
+"""How far two or more stores agree: their specs, their numbers per output, their maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from igc_dist.report.contents import Floats, flatten, inputs, labels, leaf, map_names, mapping_of
+
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one map array is from the same array of the first store, over the cells that are finite in both.
+
+    largest: largest absolute difference
+    relative: root mean square of the difference over that of the first store's map
+    correlation: Pearson correlation of the two maps; NaN if either is constant
+    in_errors: largest |difference| / sqrt(se1^2 + se2^2); NaN without standard errors, infinite where both are zero
+    lone_nans: cells that are NaN (or infinite) in one store only
+    same_bits: the two arrays are the same bytes, type and NaN included
+    """
+
+    largest: float
+    relative: float
+    correlation: float
+    in_errors: float
+    lone_nans: int
+    same_bits: bool
+
+
+def difference(one: NDArray[Any], two: NDArray[Any], errors: tuple[NDArray[Any], NDArray[Any]] | None = None) -> Difference:
+    """Compare two arrays of one shape; `errors` are their standard errors. NaN where no cell is finite in both."""
+    same = one.dtype == two.dtype and one.tobytes() == two.tobytes()
+    finite_one, finite_two = np.isfinite(one), np.isfinite(two)
+    both, lone = finite_one & finite_two, int(np.sum(finite_one != finite_two))
+    a, b = one[both].astype(np.float64), two[both].astype(np.float64)
+    if not a.size:
+        return Difference(math.nan, math.nan, math.nan, math.nan, lone, same)
+    gap = np.abs(b - a)
+    relative = ratio(float(np.sqrt(np.mean(gap**2))), float(np.sqrt(np.mean(a**2))))
+    in_errors = math.nan
+    if errors is not None:
+        in_errors = worst_ratio(gap, np.hypot(*[error[both].astype(np.float64) for error in errors]))
+    return Difference(float(gap.max()), relative, pearson(a, b), in_errors, lone, same)
+
+
+def ratio(part: float, whole: float) -> float:
+    """part / whole, where nothing of nothing is 0 and something of nothing is infinite."""
+    return part / whole if whole else (math.inf if part else 0.0)
+
+
+def worst_ratio(gap: Floats, spread: Floats) -> float:
+    """The largest gap in standard errors over cells whose standard error is known; NaN if there is none."""
+    known = np.isfinite(spread)
+    gap, spread = gap[known], spread[known]
+    certain = spread == 0
+    ratios = [ratio(float(gap[certain].max()), 0.0)] if certain.any() else []
+    ratios += [float((gap[~certain] / spread[~certain]).max())] if not certain.all() else []
+    return max(ratios, default=math.nan)
+
+
+def pearson(a: Floats, b: Floats) -> float:
+    """Pearson correlation of two vectors; NaN if either is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return float(a @ b) / norms if norms else math.nan
+
+
+def map_differences(one: xr.DataTree, two: xr.DataTree) -> dict[str, Difference]:
+    """Compare every map array both stores hold, by its path (x/igc); one pair is in memory at a time.
+
+    Raises ValueError for an array whose shape differs.
+    """
+    found: dict[str, Difference] = {}
+    ours, theirs = inputs(one), inputs(two)
+    for group in [name for name in ours if name in theirs]:
+        for name in [name for name in map_names(ours[group]) if name in theirs[group]]:
+            pair = [dataset[group][name].transpose("output", ...).values for dataset in (ours, theirs)]
+            if pair[0].shape != pair[1].shape:
+                shapes = f"{pair[0].shape} in one store and {pair[1].shape} in the other"
+                raise ValueError(f"{group}/{name} has shape {shapes}; compare stores over inputs of one shape")
+            spread = f"{name}_se"
+            errors = None
+            if spread in ours[group] and spread in theirs[group]:
+                errors = (ours[group][spread].transpose("output", ...).values, theirs[group][spread].transpose("output", ...).values)
+            found[f"{group}/{name}"] = difference(pair[0], pair[1], errors)
+    return found
+
+
+def spec_differences(trees: Mapping[str, xr.DataTree]) -> dict[str, list[str]]:
+    """The keys of method and spec that are not the same in all stores, dotted, with the value in each."""
+    flat = [{"method": leaf(tree.attrs.get("method", ABSENT))} | flatten(mapping_of(tree, "spec")) for tree in trees.values()]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    rows = {key: [one.get(key, ABSENT) for one in flat] for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def check_comparable(trees: Mapping[str, xr.DataTree]) -> None:
+    """Raise ValueError unless there are two or more stores with the same outputs in the same order."""
+    if len(trees) < 2:
+        raise ValueError(f"compare was given {len(trees)} store(s): {', '.join(trees) or 'none'}; give two or more")
+    (first, tree), *others = trees.items()
+    expected = labels(tree)
+    for name, other in others:
+        found = labels(other)
+        if len(found) != len(expected):
+            raise ValueError(f"{first} has {len(expected)} outputs and {name} has {len(found)}; compare stores with the same outputs")
+        wrong = [(place, a, b) for place, (a, b) in enumerate(zip(expected, found, strict=True)) if a != b]
+        if wrong:
+            place, a, b = wrong[0]
+            pair = f"output {place} is {a!r} in {first} and {b!r} in {name} ({len(wrong)} differ)"
+            raise ValueError(f"{pair}; compare stores with the same outputs in the same order")

@@ -1,0 +1,130 @@
+"""What the tree of a store holds, under the names the rest of the report uses. Reads an opened tree, nothing else.
+
+Shape legend: O outputs, F the feature dimensions of one input (any number), K folds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+NOT_INPUTS = ("samples", "shards", "convergence")
+FLAGS = {1: "constant target", 2: "constant prediction"}
+TITLES = {
+    "igc": "IGC",
+    "igac": "IGaC",
+    "ig_mean": "mean of IG",
+    "ig_std": "standard deviation of IG",
+    "bsc": "BSC",
+}
+
+
+def inputs(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """The group of every model input, x2 before x10; groups kept for resuming and for samples are no inputs.
+
+    A store lists its groups and arrays in the order of the file system, so every listing here has an order of its own.
+    """
+    return {name: tree.children[name].to_dataset() for name in sorted(tree.children, key=natural) if name not in NOT_INPUTS}
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """A sort key under which runs of digits count as numbers."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def map_names(group: xr.Dataset) -> list[str]:
+    """The arrays over outputs in an input's group, igc and igac first, without those that are the standard error of another one."""
+    names = [str(name) for name, array in group.data_vars.items() if "output" in array.dims]
+    names = sorted(names, key=lambda name: (name != "igc", name != "igac", name))
+    return [name for name in names if not (name.endswith("_se") and name.removesuffix("_se") in names)]
+
+
+def main_map(group: xr.Dataset) -> str | None:
+    """The array a reader looks at first: igc, else igac, else the first one; None in a group without maps."""
+    return next(iter(map_names(group)), None)
+
+
+def title_of(name: str) -> str:
+    """How an array or a method is called in print; names without an entry stand for themselves."""
+    return TITLES.get(name, printable(name.replace("_", " ")))
+
+
+def labels(tree: xr.DataTree) -> list[str]:
+    """One printable name per output, in store order."""
+    if "output" in tree.coords:
+        return [printable(value) for value in tree.coords["output"].values.tolist()]
+    return [str(index) for index in range(tree.sizes.get("output", 0))]
+
+
+def column(tree: xr.DataTree, name: str) -> Floats | None:
+    """A root variable over outputs as float64 (O,), or None where this method has no such number."""
+    if name not in tree.data_vars:
+        return None
+    return np.asarray(tree.data_vars[name].values, dtype=np.float64)
+
+
+def flags(tree: xr.DataTree) -> list[str]:
+    """Why an output has no correlation, per output: '' or 'constant target', 'constant prediction', or both."""
+    bits = tree.data_vars["constant"].values.tolist() if "constant" in tree.data_vars else [0] * len(labels(tree))
+    return [", ".join(text for bit, text in FLAGS.items() if int(value) & bit) for value in bits]
+
+
+def rows_in(tree: xr.DataTree, group: str, dim: str) -> int:
+    """How many samples or shards a group keeps: the size of `dim`, else the number of its members, 0 without the group."""
+    if group not in tree.children:
+        return 0
+    node = tree.children[group]
+    return int(node.sizes.get(dim, 0)) or len(node.children) or len(node.data_vars)
+
+
+def mapping_of(tree: xr.DataTree, name: str) -> dict[str, Any]:
+    """A root attribute that should be a mapping (spec, provenance); anything else comes back under its own name."""
+    value = tree.attrs.get(name, {})
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as one level with dotted keys; every leaf as printable text."""
+    if isinstance(value, Mapping) and value:
+        flat: dict[str, str] = {}
+        for key, item in value.items():
+            flat |= flatten(item, f"{prefix}.{printable(key)}" if prefix else printable(key))
+        return flat
+    return {prefix: leaf(value)}
+
+
+def leaf(value: Any) -> str:
+    """A value of the spec or the provenance on one line."""
+    return printable(value) if isinstance(value, str) else printable(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def printable(value: object) -> str:
+    """Text without control characters: a name from a data set must not steer a terminal or break a page."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def number(value: float) -> str:
+    """A number for reading: four decimals, powers of ten when small or large, 'NaN' when undefined."""
+    if math.isnan(value):
+        return "NaN"
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+
+
+def span(values: NDArray[Any]) -> str:
+    """One whole number if all are equal, else the range."""
+    if values.size == 0:
+        return "0"
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,211 @@
+"""Every figure of a report as a PNG file: maps per input, completeness, convergence.
+
+Figures are matplotlib objects drawn by Agg; the state of pyplot and the reader's own matplotlib settings play no part.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from igc_dist.report.contents import Floats, column, inputs, labels, main_map, map_names, printable, title_of
+from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
+
+DPI = 144
+NAMED_LINES = 10  # more outputs than this are drawn as one grey bundle with its median
+CURVES = {
+    "correlation": "correlation",
+    "igc_sum": "sum of the map",
+    "map_distance": "relative distance to the final map",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on disk: its file, what it shows in a few words, its caption, and its width in CSS pixels."""
+
+    path: Path
+    title: str
+    caption: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """The figures of a report. `main` and `others` hold the maps by input, the most telling array apart from the rest."""
+
+    main: dict[str, Drawing]
+    others: dict[str, list[Drawing]]
+    completeness: Drawing | None
+    convergence: Drawing | None
+
+
+def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings:
+    """Draw every figure the store has numbers for into `folder` (made if missing), for at most `max_outputs` outputs each."""
+    if max_outputs < 1:
+        raise ValueError(f"max_outputs is {max_outputs}; give the number of outputs to draw, 1 or more")
+    folder.mkdir(parents=True, exist_ok=True)
+    main: dict[str, Drawing] = {}
+    others: dict[str, list[Drawing]] = {}
+    with house_style():
+        for place, (group, dataset) in enumerate(inputs(tree).items(), start=1):
+            first, others[group] = main_map(dataset), []
+            for name in map_names(dataset):
+                maps = read_maps(tree, group, name, max_outputs)
+                path = folder / f"maps-{place}-{plain(group)}-{plain(name)}.png"
+                drawing = save(draw_maps(maps), path, title_of(name), map_caption(maps, group, tree.sizes.get("output", 0)))
+                if name == first:
+                    main[group] = drawing
+                else:
+                    others[group].append(drawing)
+        return Drawings(main, others, draw_completeness(tree, folder, max_outputs), draw_convergence(tree, folder, max_outputs))
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """matplotlib's own defaults with few changes, whatever the reader's matplotlibrc says; put back afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "text.parse_math": False,  # a "$" in an output's name is a dollar
+                "font.size": 9,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "hatch.linewidth": 0.6,
+            }
+        )
+        yield
+
+
+def save(figure: Figure, path: Path, title: str, caption: str) -> Drawing:
+    """Write a PNG; the same figure gives the same bytes. Names in scripts that the font lacks come out as boxes, without a warning."""
+    FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
+        figure.savefig(path, dpi=DPI, facecolor="white", metadata={"Software": None})
+    return Drawing(path, title, caption, round(float(figure.get_size_inches()[0]) * 96))
+
+
+def plain(name: str) -> str:
+    """A group's or array's name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:60]
+
+
+def left_out(total: int, drawn: int) -> str:
+    """The sentence that owns up to outputs not drawn; empty when all are."""
+    if total <= drawn:
+        return ""
+    return f"The first {drawn} of {total} outputs are drawn; {total - drawn} are left out (raise max_outputs to see more)."
+
+
+def map_caption(maps: Maps, group: str, total: int) -> str:
+    """What a figure of maps shows, how to read its scales, and what it leaves out."""
+    what = f"{title_of(maps.name)} of input {printable(group)}"
+    beside = "" if maps.errors is None else (", beside its standard error" if maps.values.ndim == 3 else ", with its standard error")
+    colour = "Red is positive, blue negative, zero in the middle." if maps.signed else "The scale starts at zero."
+    scale = "One scale for all outputs drawn, so maps can be compared with each other."
+    hatched = "Hatched grey: undefined (NaN)." if not np.isfinite(maps.values).all() else ""
+    return " ".join(filter(None, [f"{what}{beside}.", scale, colour, maps.note, hatched, left_out(total, len(maps.labels))]))
+
+
+def draw_completeness(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:
+    """Per output: the correlation with the sum of the map, then the two parts of their gap, each on its own scale. No units.
+
+    None for methods whose maps need not sum to the correlation.
+    """
+    total, correlation = column(tree, "igc_sum"), column(tree, "correlation")
+    if total is None or correlation is None:
+        return None
+    signs = {"baseline_term": ("minus baseline term", -1.0), "quadrature_error": ("quadrature error", 1.0)}
+    parts = {title: sign * values[:max_outputs] for name, (title, sign) in signs.items() if (values := column(tree, name)) is not None}
+    names = labels(tree)[:max_outputs]
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.24 * max(len(names), 3)), layout="constrained")
+    panels = figure.subplots(1, 1 + len(parts), sharey=True, squeeze=False, width_ratios=[2] + [1] * len(parts))[0]
+    spread = column(tree, "correlation_se")
+    draw_totals(panels[0], correlation[:max_outputs], total[:max_outputs], None if spread is None else spread[:max_outputs])
+    for axes, (title, values) in zip(panels[1:], parts.items(), strict=True):
+        draw_part(axes, title, values)
+    panels[0].set_yticks(range(len(names)), labels=[short(name) for name in names])
+    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    caption = "The gap from a circle to its cross is the sum of the two bars to the right, each with its own scale."
+    caption += "" if spread is None else " Whiskers: standard error of the correlation."
+    return save(figure, folder / "completeness.png", "completeness", f"{caption} {left_out(len(total), len(names))}".strip())
+
+
+def draw_totals(axes: Axes, correlation: Floats, total: Floats, spread: Floats | None) -> None:
+    """Correlation (circle, standard error) and sum of the map (cross), one row per output."""
+    place = np.arange(total.size)
+    if spread is not None:
+        axes.hlines(place, correlation - spread, correlation + spread, color=NEGATIVE, linewidth=1)
+    axes.plot(correlation, place, "o", color=NEGATIVE, mfc="white", markersize=7, label="correlation of prediction and target")
+    axes.plot(total, place, "x", color=POSITIVE, markersize=5, label="sum of the map")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def draw_part(axes: Axes, title: str, values: Floats) -> None:
+    """One part of the gap as bars, one row per output."""
+    axes.barh(np.arange(values.size), np.nan_to_num(values), color="#4d4d4d", height=0.6)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def draw_convergence(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:
+    """Correlation, sum of the map and distance of the running map from the final one, over samples; None below two folds."""
+    if "convergence" not in tree.children or tree["convergence"].sizes.get("fold", 0) < 2:
+        return None
+    group = tree["convergence"].to_dataset()
+    series = {name: title for name, title in CURVES.items() if name in group.data_vars}
+    if not series or "n" not in group.data_vars:
+        return None
+    names = labels(tree)[:max_outputs]
+    samples = np.asarray(group["n"].values, dtype=np.float64)
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(series), squeeze=False)[0]
+    for axes, (name, title) in zip(panels, series.items(), strict=True):
+        values = np.asarray(group[name].transpose("fold", "output").values[:, :max_outputs], dtype=np.float64)
+        draw_curves(axes, samples, values, logarithmic=name == "map_distance")
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlabel("samples")
+    if len(names) <= NAMED_LINES:
+        legend = figure.legend(panels[0].get_lines(), [str(index) for index in range(len(names))], loc="outside right upper", frameon=False)
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set_text(short(name, 18))
+    bundle = "" if len(names) <= NAMED_LINES else "Grey: one line per output. Red: their median. "
+    caption = f"What the run would have found had it stopped earlier. {bundle}{left_out(tree.sizes.get('output', 0), len(names))}"
+    return save(figure, folder / "convergence.png", "convergence", caption.strip())
+
+
+def draw_curves(axes: Axes, samples: Floats, values: Floats, *, logarithmic: bool) -> None:
+    """One line per output over samples, named colours when few; undefined outputs and the final zero distance leave gaps."""
+    few = values.shape[1] <= NAMED_LINES
+    values = np.where(np.isfinite(values) & ~((values <= 0) & logarithmic), values, np.nan)
+    for index in range(values.shape[1]):
+        axes.plot(samples, values[:, index], color=f"C{index}" if few else "#bbbbbb", linewidth=1.4 if few else 0.7)
+    known = np.isfinite(values).any(axis=1)
+    if not few:
+        axes.plot(samples[known], np.nanmedian(values[known], axis=1), color=POSITIVE, linewidth=2)
+    if logarithmic and known.any():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter())
+    axes.grid(color="#dddddd", linewidth=0.6)

@@ -1,0 +1,199 @@
+"""The report: one HTML file that carries its figures and its style inside and loads nothing.
+
+Every string from the store (output names, spec, provenance, reasons) goes through the template's autoescape.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from igc_dist.report.contents import (
+    column,
+    flags,
+    flatten,
+    inputs,
+    labels,
+    leaf,
+    main_map,
+    map_names,
+    mapping_of,
+    number,
+    printable,
+    rows_in,
+    span,
+    title_of,
+)
+from igc_dist.report.figures import Drawing, draw_all
+
+TABLE_ROWS = 2000  # a page with more table rows is slow to open; the store has them all
+SKIPPED_ROWS = 200
+SUMMARY = {
+    "n": "n",
+    "correlation": "correlation",
+    "correlation_se": "SE of correlation",
+    "igc_sum": "sum of map",
+    "igc_sum_se": "SE of sum",
+    "baseline_term": "baseline term",
+    "quadrature_error": "quadrature error",
+    "target_mean": "target mean",
+    "target_std": "target SD",
+    "prediction_mean": "prediction mean",
+    "prediction_std": "prediction SD",
+}
+IDENTITY = ("igc_sum", "correlation", "baseline_term", "quadrature_error")
+
+
+def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -> Path:
+    """Draw the store `tree` and write `folder`/report.html with the same figures as PNG files in `folder`/figures.
+
+    At most `max_outputs` outputs are drawn in each figure, and its caption says how many were left out; tables list up to 2000.
+    Returns the path of the page. Raises ValueError for a max_outputs below 1, OSError where the folder cannot be written.
+    """
+    folder = Path(folder)
+    drawings = draw_all(tree, folder / "figures", max_outputs)
+    context = {
+        "title": f"{title_of(str(tree.attrs.get('method', 'attribution')))} report",
+        "facts": facts(tree),
+        "notices": notices(tree),
+        "summary": summary_rows(tree, tuple(SUMMARY)),
+        "identity": summary_rows(tree, IDENTITY) if "igc_sum" in tree.data_vars else None,
+        "worst": {name: extreme(tree, name) for name in IDENTITY},
+        "arrays": {group: [title_of(name) for name in map_names(dataset)] for group, dataset in inputs(tree).items()},
+        "leading": {group: title_of(main_map(dataset) or "") for group, dataset in inputs(tree).items()},
+        "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
+        "drawings": drawings,
+        "image": image,
+        "skipped": skipped_rows(tree),
+        "skipped_total": len(tree.attrs.get("skipped", [])),
+        "ranks": rank_rows(mapping_of(tree, "provenance").get("ranks")),
+        "provenance": provenance_rows(tree),
+        "spec": pretty(tree.attrs.get("spec", {})),
+        "spec_hash": leaf(tree.attrs.get("spec_hash", "")),
+        "more_rows": max(tree.sizes.get("output", 0) - TABLE_ROWS, 0),
+    }
+    page = environment().get_template("template.html.j2").render(context)
+    path, draft = folder / "report.html", folder / "report.html.part"
+    draft.write_bytes(page.encode("utf-8", errors="backslashreplace"))
+    return draft.replace(path)
+
+
+def environment() -> Environment:
+    """Jinja with autoescape on for everything and an error, not a blank, for a name the page does not get."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def image(drawing: Drawing) -> str:
+    """A figure as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(drawing.path.read_bytes()).decode("ascii")
+
+
+def pretty(spec: Any) -> str:
+    """Indented JSON without control characters."""
+    return "\n".join(printable(line) for line in json.dumps(spec, indent=2, default=str, ensure_ascii=False).split("\n"))
+
+
+def facts(tree: xr.DataTree) -> dict[str, str]:
+    """The headline: what was attributed, over what, how."""
+    spec, count = mapping_of(tree, "spec"), tree.sizes.get("output", 0)
+    named = {name: name_of(spec[name]) for name in ("model", "data", "target", "baseline", "quadrature") if spec.get(name) is not None}
+    rows = {"method": title_of(str(tree.attrs.get("method", "unknown"))), **named}
+    rows["samples"] = span(tree.data_vars["n"].values) if "n" in tree.data_vars else "unknown"
+    rows["outputs"] = f"{count:,}"
+    rows["inputs"] = ", ".join(f"{printable(name)} {shape_of(dataset)}" for name, dataset in inputs(tree).items())
+    rows["status"] = leaf(tree.attrs.get("status", "unknown"))
+    return rows
+
+
+def shape_of(dataset: xr.Dataset) -> str:
+    """The feature shape of an input, as 3 x 32 x 32."""
+    name = main_map(dataset)
+    sizes = [] if name is None else [str(dataset.sizes[dim]) for dim in dataset[name].dims if dim != "output"]
+    return f"({' x '.join(sizes)})" if sizes else "(one number)"
+
+
+def name_of(part: Any) -> str:
+    """The short name of a part of the spec: its name, else its class, else its first words. The spec is printed whole below."""
+    if isinstance(part, Mapping):
+        part = part.get("name") or str(part.get("_target_", "")).rsplit(".", 1)[-1] or part.get("path") or part
+    text = leaf(part)
+    return text if len(text) <= 90 else text[:89] + "…"
+
+
+def notices(tree: xr.DataTree) -> list[tuple[str, str]]:
+    """What a reader must know before trusting a number, as (kind, sentence); kind is 'warning' or 'note'."""
+    found: list[tuple[str, str]] = []
+    if tree.attrs.get("status", "complete") != "complete":
+        found.append(("warning", f"The store's status is {leaf(tree.attrs['status'])}: the run did not finish, the numbers are partial."))
+    for reason in ("constant target", "constant prediction"):
+        names = [name for name, flag in zip(labels(tree), flags(tree), strict=True) if reason in flag]
+        if names:
+            listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+            where = f"{reason.capitalize()} in {len(names)} of {len(labels(tree))} outputs ({listed})"
+            text = f"{where}: correlation and IGC do not exist and are NaN."
+            found.append(("warning", text))
+    quadrature, spread = column(tree, "quadrature_error"), column(tree, "igc_sum_se")
+    if quadrature is not None and spread is not None:
+        coarse = int(np.sum(np.abs(quadrature) > spread))
+        if coarse:
+            text = f"The quadrature error exceeds the standard error of the sum for {coarse} of {quadrature.size} outputs: use more steps."
+            found.append(("warning", text))
+    skipped = len(tree.attrs.get("skipped", []))
+    if skipped:
+        found.append(("note", f"{skipped} {'sample was' if skipped == 1 else 'samples were'} skipped; the reasons are listed below."))
+    return found
+
+
+def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
+    """The named root variables that exist, as a table: heads, and per output its label, numbers and flag."""
+    columns = {name: values for name in names if (values := column(tree, name)) is not None}
+    rows = [
+        {
+            "label": label,
+            "numbers": [f"{values[index]:.0f}" if name == "n" else number(float(values[index])) for name, values in columns.items()],
+            "flag": flag,
+        }
+        for index, (label, flag) in enumerate(zip(labels(tree)[:TABLE_ROWS], flags(tree), strict=False))
+    ]
+    return {"heads": [SUMMARY[name] for name in columns], "rows": rows, "flagged": any(flags(tree))}
+
+
+def extreme(tree: xr.DataTree, name: str) -> str | None:
+    """The largest finite magnitude of a root variable in print; None if there is none."""
+    values = column(tree, name)
+    known = np.empty(0) if values is None else np.abs(values[np.isfinite(values)])
+    return number(float(known.max())) if known.size else None
+
+
+def skipped_rows(tree: xr.DataTree) -> list[tuple[str, str]]:
+    """Index and reason of the first skipped samples."""
+    return [(leaf(item.get("index", "")), leaf(item.get("reason", ""))) for item in tree.attrs.get("skipped", [])[:SKIPPED_ROWS]]
+
+
+def rank_rows(ranks: Any) -> dict[str, Any] | None:
+    """What every rank did, as a table, where the provenance has a record per rank."""
+    records = list(ranks.values()) if isinstance(ranks, Mapping) else ranks
+    if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
+        return None
+    heads = list(dict.fromkeys(str(key) for record in records for key in record))
+    return {"heads": heads, "rows": [[leaf(record[head]) if head in record else "" for head in heads] for record in records]}
+
+
+def provenance_rows(tree: xr.DataTree) -> dict[str, str]:
+    """Where the numbers come from: schema, hash, counts of kept shards and samples, then the provenance with dotted keys."""
+    provenance = mapping_of(tree, "provenance")
+    if rank_rows(provenance.get("ranks")) is not None:
+        del provenance["ranks"]
+    rows = {"schema": leaf(tree.attrs.get("schema", "")), "spec hash": leaf(tree.attrs.get("spec_hash", ""))}
+    kept = {"shards kept": rows_in(tree, "shards", "shard"), "samples kept": rows_in(tree, "samples", "sample")}
+    rows |= {name: f"{count:,}" for name, count in kept.items() if count}
+    return rows | (flatten(provenance) if provenance else {})

@@ -1,0 +1,41 @@
+"""How predictions and targets agree: everything that needs no attribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from igc_dist.statistics.base import Finalized, Statistic
+from igc_dist.statistics.correlation import over
+from igc_dist.statistics.state import State
+
+CONSTANT_TARGET, CONSTANT_PREDICTION = 1, 2
+"""Bits of the array `constant`: why the maps of an output are NaN."""
+
+
+@dataclass(frozen=True)
+class Agreement(Statistic):
+    """Counts, means, deviations, ``corr(r, y)`` and the baseline term ``rho0 = Cov(mean_b f(x0), y) / (std y std r)``."""
+
+    name = "agreement"
+    terms = ()
+    linear = True
+
+    def finalize(self, state: State) -> Finalized:
+        """Per-output arrays (..., J): n, target_mean, target_std, prediction_mean, prediction_std, correlation, baseline_term, constant."""
+        target_std, prediction_std = state.std("y"), state.std("r")
+        scale = target_std * prediction_std
+        return Finalized(
+            {
+                "n": np.rint(state.scalars[""]).astype(np.int64),
+                "target_mean": state.mean("y"),
+                "target_std": target_std,
+                "prediction_mean": state.mean("r"),
+                "prediction_std": prediction_std,
+                "correlation": over(state.covariance("y", "r"), scale),
+                "baseline_term": over(state.covariance("y", "b"), scale),
+                "constant": (CONSTANT_TARGET * (target_std == 0) + CONSTANT_PREDICTION * (prediction_std == 0)).astype(np.uint8),
+            },
+            tuple({} for _ in state.features),
+        )

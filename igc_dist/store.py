@@ -1,0 +1,452 @@
+"""The Zarr store: what is written where, when a shard counts as done, and how damage is noticed. The only zarr.
+
+Layout (Zarr format 3, dimensions named, opens with `xarray.open_datatree`):
+
+    /                  results per output; attrs: schema, status, spec, spec_hash, provenance, digests, seal
+    /x, /x1, ...       maps (output, *features)
+    /convergence       running results over folds
+    /samples           index, target, prediction, prediction_baseline, delta; /samples/x/attribution (sample, output, *features)
+    /shards/predict    pass 1: one chunk per fold
+    /shards/attribute  pass 2: one chunk per (fold x block of baselines, block of outputs)
+
+Every chunk has one writer. A shard is done when its digest, written last, matches the bytes of its chunks as stored; so
+torn or lost writes are noticed without an fsync. Group documents carry a seal over their own text, and the root's lists
+the digests of all other files, so that one flipped bit anywhere is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import LocalStore, MemoryStore
+
+from igc_dist.faults import fault
+from igc_dist.records import StoreError
+
+SCHEMA = 1
+DIGEST = 32
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of the layout, as data.
+
+    For arrays that shards write, `axes` names per dimension the axis of the shard grid that cuts it (None: not cut), and
+    `per` the number of chunks of one cell along it; so a chunk belongs to one shard.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    dims: tuple[str, ...]
+    axes: tuple[int | None, ...] = ()
+    per: tuple[int, ...] = ()
+
+    def box(self, cell: tuple[int, ...]) -> list[range]:
+        """Chunks of a shard, as a range per dimension of the chunk grid."""
+        ranges = []
+        for size, chunk, axis, per in zip(self.shape, self.chunks, self.axes, self.per, strict=True):
+            whole = range(-(-size // chunk))
+            ranges.append(whole if axis is None else whole[cell[axis] * per : (cell[axis] + 1) * per])
+        return ranges
+
+    def region(self, cell: tuple[int, ...]) -> tuple[slice, ...]:
+        """Elements of a shard."""
+        box = zip(self.box(cell), self.chunks, self.shape, strict=True)
+        return tuple(slice(r.start * chunk, min(r.stop * chunk, size)) for r, chunk, size in box)
+
+    def keys(self, cell: tuple[int, ...]) -> list[str]:
+        """Object keys of a shard's chunks."""
+        return ["/".join([self.path, "c", *map(str, at)]) for at in product(*self.box(cell))]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A family of shards, as data: its grid and the arrays that each shard writes a cell of."""
+
+    name: str
+    grid: tuple[int, ...]
+    arrays: Mapping[str, Array]
+
+    @property
+    def digest(self) -> Array:
+        dims = ("fold",) if len(self.grid) == 1 else ("part", "output_block")
+        ones = (1,) * len(self.grid)
+        shape, axes = (*self.grid, DIGEST), (*range(len(self.grid)), None)
+        return Array(f"shards/{self.name}/digest", shape, (*ones, DIGEST), "uint8", (*dims, "byte"), axes, (*ones, 1))
+
+    def cell(self, number: int) -> tuple[int, ...]:
+        """Position of a shard in the grid; the last of two axes is the output block, which numbers vary slowest."""
+        return (number,) if len(self.grid) == 1 else (number % self.grid[0], number // self.grid[0])
+
+    def keys(self, number: int) -> list[str]:
+        """Object keys of a shard's chunks, in fixed order."""
+        return [key for _, array in sorted(self.arrays.items()) for key in array.keys(self.cell(number))]
+
+    def digest_key(self, number: int) -> str:
+        """Object key of a shard's digest."""
+        return self.digest.keys(self.cell(number))[0]
+
+    def __len__(self) -> int:
+        return prod(self.grid)
+
+    @staticmethod
+    def read(document: Mapping[str, Any]) -> Phase:
+        """A phase from its JSON form, as kept in the root document."""
+
+        def frozen(value: Any) -> Any:
+            return tuple(value) if isinstance(value, list) else value
+
+        arrays = {name: Array(**{key: frozen(value) for key, value in array.items()}) for name, array in document["arrays"].items()}
+        return Phase(document["name"], tuple(document["grid"]), arrays)
+
+
+def canonical(document: Any) -> bytes:
+    """The one text of a JSON document."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def sealed(attributes: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> bytes:
+    """A group document whose attribute `seal` is the SHA-256 of the document without it; with `metadata` it is consolidated."""
+    document: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    if metadata is not None:
+        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": dict(metadata)}
+    document["attributes"]["seal"] = hashlib.sha256(canonical(document)).hexdigest()
+    return canonical(document)
+
+
+def unsealed(text: bytes | None) -> dict[str, Any] | None:
+    """The attributes of a sealed group document, or None if a single bit of it changed."""
+    try:
+        document = json.loads(text or b"")
+        seal = document["attributes"].pop("seal")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if hashlib.sha256(canonical(document)).hexdigest() != seal:
+        return None
+    document["attributes"]["seal"] = seal
+    if canonical(document) != text:
+        return None
+    del document["attributes"]["seal"]
+    return document["attributes"]
+
+
+class Objects:
+    """The bytes below zarr: a folder or a dictionary of objects, each replaced atomically."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = None if path is None else Path(path)
+        self.memory: dict[str, Any] = {}
+        self.zarr = MemoryStore(self.memory) if self.path is None else LocalStore(self.path)
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of an object, None if there is none."""
+        if self.path is None:
+            value = self.memory.get(key)
+            return None if value is None else value.to_bytes()
+        try:
+            return (self.path / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def set(self, key: str, value: bytes) -> None:
+        """Write an object; a reader sees the old bytes or the new ones."""
+        if self.path is None:
+            self.memory[key] = default_buffer_prototype().buffer.from_bytes(value)
+            return
+        target = self.path / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{hashlib.sha256(value).hexdigest()[:8]}.partial")
+        partial.write_bytes(value)
+        partial.replace(target)
+
+    def keys(self) -> list[str]:
+        """All objects, sorted; left-overs of interrupted writes are not objects."""
+        if self.path is None:
+            return sorted(self.memory)
+        return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
+
+    def sweep(self) -> None:
+        """Remove left-overs of interrupted writes."""
+        if self.path is not None:
+            for partial in self.path.rglob("*.partial"):
+                partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Any) -> Any:
+    """Turn the system's refusals into a `StoreError` that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"store {path} cannot be written: {error.strerror or error} (errno {error.errno}). Shards that were committed are safe: "
+            "free space or give another store.path, and run again"
+        ) from error
+
+
+class Store:
+    """A store being filled by a run. All ranks write shards; only rank 0 creates, repairs and completes."""
+
+    def __init__(self, path: str | Path | None, phases: Iterable[Phase], spec: Mapping[str, Any], spec_hash: str) -> None:
+        self.path, self.objects = path, Objects(path)
+        self.phases = {phase.name: phase for phase in phases}
+        self.spec, self.spec_hash = dict(spec), spec_hash
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    @classmethod
+    def existing(cls, path: str | Path) -> Store:
+        """A store on disk, for reading and verifying. Its layout is in the root document, or in the copy beside the shards."""
+        found = attributes(path, also="shards/zarr.json")
+        return cls(path, [Phase.read(phase) for phase in found["layout"]], found["spec"], found["spec_hash"])
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        layout = json.loads(json.dumps([asdict(phase) for phase in self.phases.values()]))
+        return {"schema": SCHEMA, "spec": self.spec, "spec_hash": self.spec_hash, "layout": layout}
+
+    # -- creation and resume -------------------------------------------------------------------------------------
+
+    def prepare(self, provenance: Mapping[str, Any]) -> bool:
+        """Create the store, or take up one of the same spec; returns whether it is complete and undamaged.
+
+        Raises `StoreError` for a store of another spec, with the keys that differ, and for a folder that is no store.
+        """
+        with _explained(self.path):
+            found = self._found()
+            if found is not None and found.get("spec_hash") != self.spec_hash:
+                differing = "; ".join(differences(found.get("spec", {}), self.spec))
+                raise StoreError(f"store {self.path} holds another run: {differing or 'its specs hash differently'}. Give another store.path, or delete that store")
+            if found is not None and found.get("status") == "complete" and not self.verify():
+                return True
+            self.objects.sweep()
+            self.objects.set("zarr.json", sealed({**self._identity, "status": "running", "provenance": dict(provenance)}))
+            self._repair_documents()
+        return False
+
+    def _found(self) -> dict[str, Any] | None:
+        """The attributes of the store at this path, None if there is nothing. The shards' group keeps a second copy of the spec."""
+        for key in ("zarr.json", "shards/zarr.json"):
+            attributes = unsealed(self.objects.get(key))
+            if attributes is not None:
+                return attributes
+        if self.objects.keys():
+            raise StoreError(f"{self.path} is not empty and not an igc-dist store (or its documents are damaged beyond repair): give another store.path, or delete it")
+        return None
+
+    def _repair_documents(self) -> None:
+        """Write every missing or changed document of the shard arrays; their text follows from the layout."""
+        for key, text in self._documents().items():
+            if self.objects.get(key) != text:
+                self.objects.set(key, text)
+
+    def _documents(self) -> dict[str, bytes]:
+        scratch = Objects(None)
+        root = zarr.create_group(scratch.zarr, zarr_format=3)
+        root.require_group("shards")
+        for phase in self.phases.values():
+            for array in (*phase.arrays.values(), phase.digest):
+                create(root, array)
+        documents = {key: scratch.get(key) or b"" for key in scratch.keys() if key not in ("zarr.json", "shards/zarr.json")}
+        documents["shards/zarr.json"] = sealed(self._identity)
+        return documents
+
+    def array(self, path: str) -> zarr.Array[Any]:
+        """An array of the store."""
+        if path not in self._arrays:
+            array = zarr.open_array(self.objects.zarr, path=path, mode="r+", zarr_format=3)
+            self._arrays[path] = array.with_config({"write_empty_chunks": True}) if hasattr(array, "with_config") else array
+        return self._arrays[path]
+
+    # -- shards --------------------------------------------------------------------------------------------------
+
+    def write(self, phase: str, number: int, name: str, values: np.ndarray, region: tuple[slice, ...] | None = None) -> None:
+        """Write an array of a shard, or the part of it in `region`."""
+        family = self.phases[phase]
+        array = family.arrays[name]
+        region = array.region(family.cell(number)) if region is None else region
+        with _explained(self.path):
+            self.array(array.path)[region] = values
+
+    def commit(self, phase: str, number: int) -> None:
+        """Declare a shard done: its digest over the bytes as they are stored, written last."""
+        fault("arrays")
+        family = self.phases[phase]
+        digest = self._digest(family, number)
+        if digest is None:
+            raise StoreError(f"store {self.path}: an array of {phase} shard {number} has vanished since it was written")
+        fault("digest")
+        with _explained(self.path):
+            self.array(family.digest.path)[family.cell(number)] = np.frombuffer(digest, dtype=np.uint8)
+
+    def _digest(self, family: Phase, number: int) -> bytes | None:
+        digest = hashlib.sha256()
+        for key in family.keys(number):
+            value = self.objects.get(key)
+            if value is None:
+                return None
+            digest.update(f"{key} {len(value)} ".encode() + value)
+        return digest.digest()
+
+    def is_done(self, phase: str, number: int) -> bool:
+        """Whether a shard's digest is there and matches its bytes."""
+        family = self.phases[phase]
+        if self.objects.get(family.digest_key(number)) is None:
+            return False
+        try:
+            stored = np.asarray(self.array(family.digest.path)[family.cell(number)]).tobytes()
+        except (ValueError, RuntimeError, OSError, KeyError):
+            return False
+        return stored == self._digest(family, number)
+
+    def pending(self, phase: str) -> list[int]:
+        """Numbers of the shards that are not done."""
+        return [number for number in range(len(self.phases[phase])) if not self.is_done(phase, number)]
+
+    def read(self, phase: str, name: str, region: tuple[slice, ...] | None = None) -> np.ndarray:
+        """An array of a phase, or a region of it."""
+        array = self.array(self.phases[phase].arrays[name].path)
+        return np.asarray(array[... if region is None else region])
+
+    def objects_of(self, phase: str, numbers: Iterable[int]) -> dict[str, bytes]:
+        """The objects of some shards, to hand to another rank's memory."""
+        family = self.phases[phase]
+        return {key: self.objects.get(key) or b"" for number in numbers for key in (*family.keys(number), family.digest_key(number))}
+
+    def absorb(self, objects: Mapping[str, bytes]) -> None:
+        """Take over the objects of another rank's memory."""
+        for key, value in objects.items():
+            self.objects.set(key, value)
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    def create_results(self, arrays: Iterable[Array]) -> None:
+        """Create result arrays, empty; those of an earlier attempt are overwritten."""
+        with _explained(self.path):
+            root = zarr.open_group(self.objects.zarr, mode="r+", zarr_format=3)
+            for array in arrays:
+                self._arrays.pop(array.path, None)
+                create(root, array, overwrite=True)
+
+    def put(self, path: str, region: tuple[slice, ...] | Any, values: Any) -> None:
+        """Write a region of a result array."""
+        with _explained(self.path):
+            self.array(path)[region] = values
+
+    def complete(self, attributes: Mapping[str, Any]) -> None:
+        """Write the root document with status complete and the digests of all other files: the last write of a run."""
+        fault("finalize")
+        with _explained(self.path):
+            owned = self._owned()
+            names = [key for key in self.objects.keys() if key != "zarr.json" and key not in owned]
+            digests = {key: hashlib.sha256(self.objects.get(key) or b"").hexdigest() for key in names}
+            # consolidated, so that xarray opens it without a warning and with one read
+            metadata = {key.removesuffix("/zarr.json"): json.loads(self.objects.get(key) or b"") for key in names if key.endswith("/zarr.json")}
+            self.objects.set("zarr.json", sealed({**attributes, **self._identity, "status": "complete", "digests": digests}, metadata))
+
+    def fail(self, message: str) -> None:
+        """Note in the root document why a run failed. The store still resumes."""
+        attributes = unsealed(self.objects.get("zarr.json"))
+        if attributes is not None and attributes.get("status") == "running":
+            self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
+
+    def _owned(self) -> set[str]:
+        """Keys whose bytes are vouched for by a shard's digest."""
+        return {key for f in self.phases.values() for number in range(len(f)) for key in (*f.keys(number), f.digest_key(number))}
+
+    def verify(self) -> list[str]:
+        """Every damage, as a line each; empty for a complete and undamaged store."""
+        attributes = unsealed(self.objects.get("zarr.json"))
+        if attributes is None:
+            return ["zarr.json: missing or changed (its seal does not match)"]
+        lines = [] if attributes.get("status") == "complete" else [f"zarr.json: status is {attributes.get('status')}, not complete"]
+        for key, digest in attributes.get("digests", {}).items():
+            value = self.objects.get(key)
+            if value is None:
+                lines.append(f"{key}: missing")
+            elif hashlib.sha256(value).hexdigest() != digest:
+                lines.append(f"{key}: changed (its digest does not match)")
+        for key, text in self._documents().items():
+            if key not in attributes.get("digests", {}) and self.objects.get(key) != text:
+                lines.append(f"{key}: missing or changed")
+        for family in self.phases.values():
+            lines += [line for number in range(len(family)) for line in self._shard_damage(family, number)]
+        return lines
+
+    def _shard_damage(self, family: Phase, number: int) -> list[str]:
+        missing = [key for key in (*family.keys(number), family.digest_key(number)) if self.objects.get(key) is None]
+        if missing:
+            return [f"{key}: missing ({family.name} shard {number})" for key in missing]
+        if not self.is_done(family.name, number):
+            keys = ", ".join(family.keys(number))
+            return [f"{family.name} shard {number}: changed ({keys} or {family.digest_key(number)} does not match its digest)"]
+        return []
+
+
+def create(root: zarr.Group, array: Array, overwrite: bool = False) -> None:
+    """Create an array: checksummed codec, empty chunks written, NaN fill."""
+    kind = np.dtype(array.dtype) if array.dtype != "string" else None
+    root.create_array(
+        array.path,
+        shape=array.shape,
+        chunks=array.chunks or "auto",
+        dtype="string" if kind is None else kind,
+        dimension_names=array.dims,
+        compressors=[ZstdCodec(level=1, checksum=True)],
+        fill_value="" if kind is None else (np.nan if kind.kind == "f" else 0),
+        config={"write_empty_chunks": True},
+        overwrite=overwrite,
+    )
+
+
+def differences(one: Any, two: Any, prefix: str = "") -> list[str]:
+    """Lines "key: in the store -> asked for" for every leaf that differs."""
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        keys = sorted({*one, *two})
+        return [line for key in keys for line in differences(one.get(key), two.get(key), f"{prefix}.{key}" if prefix else str(key))]
+    return [] if one == two else [f"{prefix}: {json.dumps(one)} in the store, {json.dumps(two)} asked for"]
+
+
+def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
+    """The root attributes of a store on disk, or those of the document `also`. Raises `StoreError` if there are none or they are damaged."""
+    found = unsealed(Objects(path).get("zarr.json")) or unsealed(Objects(path).get(also))
+    if found is None:
+        there = Path(path).exists()
+        raise StoreError(f"{path} is not a readable igc-dist store" + (": its root document is damaged, run again to repair it" if there else ": there is nothing"))
+    if found.get("schema") != SCHEMA:
+        raise StoreError(f"store {path} has schema {found.get('schema')}, this version reads {SCHEMA}")
+    return found
+
+
+def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
+    """A store as a labelled tree, in memory once accessed; per-sample rows in the order of the data.
+
+    Raises `StoreError` for a store that is not complete, unless `allow_partial`.
+    """
+    status = attributes(path).get("status")
+    if status != "complete" and not allow_partial:
+        raise StoreError(f"store {path} is {status}, not complete: run the same command again to finish it, or open it with allow_partial=True")
+    return tree(Objects(path), status == "complete")
+
+
+def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
+    """The tree of a store, samples in data order."""
+    found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
+    if "samples" in found.children and "index" in found["samples"]:
+        order = np.argsort(found["samples/index"].values)
+        found["samples"] = found["samples"].isel(sample=order)
+    return found

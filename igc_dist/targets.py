@@ -1,0 +1,89 @@
+"""Targets: which outputs are explained, and how the data set's y becomes a vector of outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from igc_dist.records import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Selected outputs (`None` = all) and the encoding of y.
+
+    `one_hot`: y is an integer label, and the target of output k is 1 for label k, else 0. `None` decides by the data:
+    an integer scalar y with a model of several outputs is a label.
+    `names`: labels of the selected outputs in the store, in their order.
+    """
+
+    outputs: Sequence[int] | None = None
+    one_hot: bool | None = None
+    names: Sequence[str] | None = None
+
+    def select(self, n_outputs: int) -> list[int]:
+        """The selected outputs of a model with `n_outputs`. Raises `ConfigError` for none, negative, duplicate or out-of-range ones."""
+        if self.outputs is None:
+            chosen = list(range(n_outputs))
+        else:
+            chosen = [int(k) for k in self.outputs]
+        if not chosen:
+            raise ConfigError("target.outputs is empty: select at least one output, or null for all")
+        for k in chosen:
+            if not 0 <= k < n_outputs:
+                raise ConfigError(f"target.outputs has {k}: the model has {n_outputs} outputs, give 0 to {n_outputs - 1}")
+        if len(set(chosen)) < len(chosen):
+            twice = sorted({k for k in chosen if chosen.count(k) > 1})
+            raise ConfigError(f"target.outputs has {twice} more than once: give each output once")
+        if self.names is not None and len(self.names) != len(chosen):
+            raise ConfigError(f"target.names has {len(self.names)} names for {len(chosen)} selected outputs: give one each")
+        return chosen
+
+    def encode(self, y: Tensor, n_outputs: int) -> Float64[Tensor, "n J"]:
+        """The data set's y as (n, n_outputs) float64. Raises `DataError` when it does not fit the outputs."""
+        integer = not (y.is_floating_point() or y.is_complex())
+        flat = y.reshape(len(y), -1)
+        label = self.one_hot if self.one_hot is not None else integer and y.dtype != torch.bool and flat.shape[1] == 1 and n_outputs > 1
+        if label:
+            if not integer or flat.shape[1] != 1:
+                raise DataError(f"target.one_hot needs one integer label per sample, got y of shape {tuple(y.shape[1:])} and type {y.dtype}")
+            if flat.min() < 0 or flat.max() >= n_outputs:
+                raise DataError(f"labels run from {int(flat.min())} to {int(flat.max())}, but the model has {n_outputs} outputs (0 to {n_outputs - 1})")
+            return one_hot(flat[:, 0].long(), n_outputs).double()
+        if flat.shape[1] != n_outputs:
+            raise DataError(
+                f"y has {flat.shape[1]} values per sample (shape {tuple(y.shape[1:])}), but the model has {n_outputs} outputs: "
+                "they must match, or y must be an integer label with target=one_hot"
+            )
+        return flat.double()
+
+    def labels(self, chosen: Sequence[int]) -> np.ndarray:
+        """Coordinate of the dimension `output`: the names, or the indices of the outputs."""
+        return np.asarray(chosen, dtype=np.int64) if self.names is None else np.asarray([str(name) for name in self.names], dtype=object)
+
+
+def ensure(target: Any) -> Targets:
+    """Coerce "None, an int, a list of ints, the word one_hot, or Targets" to `Targets`."""
+    if isinstance(target, Targets):
+        return target
+    if target is None:
+        return Targets()
+    if isinstance(target, str):
+        if target != "one_hot":
+            raise ConfigError(f"target={target!r}: the only name is 'one_hot'; otherwise give None, an int, a list of ints, or Targets(...)")
+        return Targets(one_hot=True)
+    if isinstance(target, bool) or not isinstance(target, int | np.integer | Sequence | np.ndarray | Tensor):
+        raise ConfigError(f"target={target!r} of type {type(target).__name__}: give None, an int, a list of ints, or Targets(...)")
+    if isinstance(target, int | np.integer):
+        return Targets(outputs=(int(target),))
+    chosen = [k.item() if hasattr(k, "item") else k for k in target]
+    if any(isinstance(k, bool) or not isinstance(k, int) for k in chosen):
+        raise ConfigError(f"target={target!r}: outputs are selected by integers")
+    return Targets(outputs=tuple(chosen))
