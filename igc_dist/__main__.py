@@ -106,7 +106,11 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
     if distributed.environment() is None and cfg.fabric.devices > 1:
         flags = [part for prefix in allow for part in ("--allow-target", prefix)]
         kept = config.folder_flags(arguments)
-        return distributed.launch(cfg.fabric.devices, ["run", *flags, *kept, *overrides, config.override("store.path", path), config.override("hydra.run.dir", folder)], path.name)
+        return distributed.launch(
+            cfg.fabric.devices,
+            ["run", *flags, *kept, *overrides, config.override("store.path", path), config.override("hydra.run.dir", folder)],
+            path.name,
+        )
     return _work(cfg, allow, path, beside)
 
 
@@ -120,7 +124,11 @@ def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> int:
     fabric = cfg.fabric
     with (
         distributed.joined(
-            accelerator=fabric.accelerator, strategy=fabric.strategy, timeout=fabric.timeout, threads=fabric.threads, loggers=distributed.loggers(fabric.loggers, beside / "logs")
+            accelerator=fabric.accelerator,
+            strategy=fabric.strategy,
+            timeout=fabric.timeout,
+            threads=fabric.threads,
+            loggers=distributed.loggers(fabric.loggers, beside / "logs"),
         ) as world,
         progress.metered(world, show=True) as meter,
     ):
@@ -154,7 +162,7 @@ def _log_to(folder: Path, rank: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stderr = logging.StreamHandler()
     stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    handlers = [logging.FileHandler(folder / f"rank-{rank}.log"), stderr]
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log"), stderr]
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", handlers=handlers, force=True)
     logging.getLogger("igc_dist").setLevel(logging.INFO)
 
@@ -193,7 +201,9 @@ def _on_stores(command: str, arguments: list[str]) -> int:
     if command == "info":
         console.print(report.info(store.open(path, allow_partial=True)))
     elif command == "report":
-        folder = Path(arguments[1]) if len(arguments) > 1 else (path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run"))
+        folder = (
+            Path(arguments[1]) if len(arguments) > 1 else (path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run"))
+        )
         print(report.write_report(store.open(path), folder))
     else:
         console.print(report.compare({argument: store.open(argument) for argument in arguments}))

@@ -81,7 +81,9 @@ class Given(Baseline):
             raise ConfigError(f"baseline has {len(self.values)} tensors, but the model has {len(features)} inputs: give one each")
         for value, shape in zip(self.values, features, strict=True):
             if tuple(value.shape) != tuple(shape) and (not len(value) or tuple(value.shape[1:]) != tuple(shape)):
-                raise ConfigError(f"baseline of shape {tuple(value.shape)}: expected {tuple(shape)}, or (B, *{tuple(shape)}) for B baselines")
+                raise ConfigError(
+                    f"baseline of shape {tuple(value.shape)}: expected {tuple(shape)}, or (B, *{tuple(shape)}) for B baselines"
+                )
         counts = [1 if value.ndim == len(shape) else len(value) for value, shape in zip(self.values, features, strict=True)]
         if len(set(counts)) > 1:
             raise ConfigError(f"baseline: the inputs have {counts} baselines, the numbers must agree")
@@ -119,7 +121,7 @@ class Samples(Baseline):
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         chosen = seeds.generator(around.seed, 0, "baselines.samples").choice(around.pool, self.k, replace=False)
-        return tuple(x[:, None] for x in around.source.fetch(chosen[block.start : block.stop]).inputs)
+        return tuple(x[:, None] for x in around.source.fetch(chosen[block.start : block.stop].tolist()).inputs)
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,17 @@ class Resampled(Baseline):
         return enough(self.k, n_pool)
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
-        drawn = [seeds.generator(around.seed, int(i), "baselines.resampled").choice(around.pool, self.k, replace=False) for i in batch.index]
+        drawn = [
+            seeds.generator(around.seed, int(i), "baselines.resampled").choice(around.pool, self.k, replace=False) for i in batch.index
+        ]
         rows = np.stack(drawn, axis=1)[block.start : block.stop]  # B n
         unique, where = np.unique(rows, return_inverse=True)
-        return tuple(x[torch.from_numpy(where.reshape(rows.shape))] for x in around.source.fetch(unique).inputs)
+        return tuple(x[torch.from_numpy(where.reshape(rows.shape))] for x in around.source.fetch(unique.tolist()).inputs)
 
 
 @dataclass(frozen=True)
 class Noise(Baseline):
-    """`k` draws of Gaussian noise ``mean + std * N(0, 1)`` per input, in the units of the input, addressed by (seed, sample index, draw)."""
+    """`k` draws of Gaussian noise ``mean + std * N(0, 1)`` per input, in its units, addressed by (seed, sample index, draw)."""
 
     std: float = 1.0
     mean: float = 0.0
@@ -166,7 +170,8 @@ class Noise(Baseline):
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         def noise(x: Tensor, i: int) -> Tensor:
             draws = [
-                [seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(x.shape[1:]) for n in batch.index] for b in block
+                [seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(x.shape[1:]) for n in batch.index]
+                for b in block
             ]
             return torch.from_numpy(self.mean + self.std * np.asarray(draws)).to(x.dtype)
 
@@ -212,7 +217,7 @@ def enough(k: int, n_pool: int) -> int:
 
 
 def ensure(baseline: Any) -> Baseline:
-    """Coerce to a `Baseline`: None (zeros), a float (constant), an int K (K shared data samples), a tensor or a tuple of them, an object."""
+    """Coerce to a `Baseline`: None (zeros), a float (constant), an int K (K shared data samples), tensors, an object."""
     if isinstance(baseline, Baseline):
         return baseline
     if baseline is None:
@@ -221,7 +226,9 @@ def ensure(baseline: Any) -> Baseline:
         raise ConfigError(f"baseline={baseline!r}: give None, a float, an int K, tensors, or a baseline object")
     if isinstance(baseline, numbers.Integral):
         if baseline < 1:
-            raise ConfigError(f"baseline={baseline}: an int is a number of data samples, at least 1; for a constant give a float ({float(baseline)})")
+            raise ConfigError(
+                f"baseline={baseline}: an int is a number of data samples, at least 1; for a constant give a float ({float(baseline)})"
+            )
         return Samples(int(baseline))
     if isinstance(baseline, numbers.Real):
         return Constant(float(baseline))
@@ -229,4 +236,6 @@ def ensure(baseline: Any) -> Baseline:
         return Given((torch.as_tensor(baseline),))
     if isinstance(baseline, list | tuple) and baseline and all(isinstance(value, Tensor | np.ndarray) for value in baseline):
         return Given(tuple(torch.as_tensor(value) for value in baseline))
-    raise ConfigError(f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float, an int K, tensors, or a baseline object")
+    raise ConfigError(
+        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float, an int K, tensors, or a baseline object"
+    )

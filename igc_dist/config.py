@@ -169,7 +169,7 @@ def preset(name: str) -> MethodConfig:
 
 
 def near(name: str, known: Sequence[str]) -> str:
-    """" (did you mean ...?)" for the nearest of `known`, or nothing."""
+    """ " (did you mean ...?)" for the nearest of `known`, or nothing."""
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {found[0]!r}?)" if found else ""
 
@@ -199,7 +199,9 @@ def _check_targets(node: Any, allowed: Sequence[str]) -> None:
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key == "_target_" and not _is_allowed(value, allowed):
-                raise ConfigError(f"_target_ {value!r} is not allowed: the command line may allow it with --allow-target {str(value).rsplit('.', 1)[0]}.*")
+                raise ConfigError(
+                    f"_target_ {value!r} is not allowed: the command line may allow it with --allow-target {str(value).rsplit('.', 1)[0]}.*"
+                )
             _check_targets(value, allowed)
     elif isinstance(node, list | tuple):
         for value in node:
@@ -234,7 +236,7 @@ def load_weights(module: nn.Module, path: str) -> None:
     if not Path(path).is_file():
         raise ModelError(f"model.weights={path!r}: there is no such file")
     try:
-        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state.get("state_dict", state))
     except Exception as error:
         raise ModelError(f"model.weights={path!r} do not load into {type(module).__name__}: {error}") from error

@@ -54,7 +54,9 @@ class Source:
         inputs: Tensors = tuple(x) if isinstance(x, list | tuple) else (x,)
         for name, value in [*((f"x[{i}]", v) for i, v in enumerate(inputs)), ("y", y)]:
             if not isinstance(value, Tensor):
-                raise DataError(f"data set item: {name} collates to {type(value).__name__}, expected a tensor; give arrays, tensors or numbers")
+                raise DataError(
+                    f"data set item: {name} collates to {type(value).__name__}, expected a tensor; give arrays, tensors or numbers"
+                )
             if value.shape[:1] != (len(indices),):
                 raise DataError(f"data set item: {name} collates to shape {tuple(value.shape)}, expected {len(indices)} rows")
         return Batch(np.asarray(indices, dtype=np.int64), inputs, y)
@@ -63,7 +65,7 @@ class Source:
         """Read a few indices twice. Raises `DataError` if they differ: addressed reads must not depend on their history."""
         for index in sorted({0, len(self) // 2, len(self) - 1}):
             one, two = self.fetch([index]), self.fetch([index])
-            for name, a, b in zip(input_names(len(one.inputs)) + ("y",), (*one.inputs, one.target), (*two.inputs, two.target), strict=True):
+            for name, a, b in zip((*input_names(len(one.inputs)), "y"), (*one.inputs, one.target), (*two.inputs, two.target), strict=True):
                 if a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
                     raise DataError(
                         f"data set gives another {name} each time index {index} is read: results could not be reproduced or resumed. "

@@ -83,7 +83,9 @@ class World:
         if self.stopping:
             if self.store is not None:
                 self.store.set("stop", "1")
-            raise Stopped(f"rank {self.rank} stopped by a signal at {where}: shards that were committed are safe, run the same command again to go on")
+            raise Stopped(
+                f"rank {self.rank} stopped by a signal at {where}: shards that were committed are safe, run the same command again to go on"
+            )
         now = time.monotonic()
         if self.store is None or (now - self._beat < 1 and not force):
             return
@@ -118,7 +120,9 @@ class World:
             self.watch(f"waiting at {name}")
             for rank, silent, where in self._silent():
                 if silent > self.silence:
-                    raise PeerError(f"rank {rank} is silent for {silent:.0f} s, last seen at {where}: it hangs or is gone; run again to resume")
+                    raise PeerError(
+                        f"rank {rank} is silent for {silent:.0f} s, last seen at {where}: it hangs or is gone; run again to resume"
+                    )
                 if silent > self.silence / 10 and rank not in warned and self.first:
                     warned.add(rank)
                     log.warning("rank %d is silent for %.0f s, last seen at %s", rank, silent, where)
@@ -172,7 +176,7 @@ def environment() -> ClusterEnvironment | None:
         return TorchElasticEnvironment()  # a launcher that sets torchrun's variables, as Kubeflow's does
     for kind in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment):
         if kind.detect():
-            return kind()  # type: ignore[abstract]
+            return kind()
     return None
 
 
@@ -235,7 +239,13 @@ def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tup
     base.set_timeout(limit)
     cuda = accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
     # without a prefix of its own, a restarted attempt reads the stale addresses of the one that died
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=dist.PrefixStore(f"{attempt}/group", base), rank=rank, world_size=size, timeout=limit)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        store=dist.PrefixStore(f"{attempt}/group", base),
+        rank=rank,
+        world_size=size,
+        timeout=limit,
+    )
     return dist.PrefixStore(f"{attempt}/run", base), True
 
 
@@ -245,7 +255,9 @@ def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, s
     else:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
         kind = "ddp" if strategy == "auto" else strategy
-        fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=max(1, size // local), strategy=kind, plugins=[found], loggers=loggers)
+        fabric = Fabric(
+            accelerator=accelerator, devices=local, num_nodes=max(1, size // local), strategy=kind, plugins=[found], loggers=loggers
+        )
     fabric.launch()
     return fabric
 
@@ -308,7 +320,9 @@ def loggers(names: Sequence[str], folder: Path) -> list[Any]:
             made.append(CSVLogger(folder, name="csv", version="", flush_logs_every_n_steps=1))
         elif name in ("tensorboard", "wandb"):
             try:
-                made.append(TensorBoardLogger(folder, name="tensorboard", version="") if name == "tensorboard" else WandbLogger(save_dir=folder))
+                made.append(
+                    TensorBoardLogger(folder, name="tensorboard", version="") if name == "tensorboard" else WandbLogger(save_dir=folder)
+                )
             except ModuleNotFoundError as error:
                 raise ConfigError(f"fabric.loggers has {name}, which is not installed: pip install 'igc-dist[{name}]'") from error
         else:

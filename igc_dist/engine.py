@@ -57,13 +57,16 @@ class Engine:
         """
         outputs = slice(shard.outputs.start, shard.outputs.stop)
         host = self.centre.outputs(outputs)
-        centre = Centre(*(torch.as_tensor(c, device=self.device) for c in (host.y, host.r, host.b)))
+        y, r, b = (torch.as_tensor(c, device=self.device) for c in (host.y, host.r, host.b))
+        centre = Centre(y, r, b)
         state = empty(centre, self.plan.shapes.features, self.terms, self.device)
         left_out: list[int] = []
         at = 0
         for batch in self.source.batches(self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.plan.samples_per_batch):
             here = slice(at, at + len(batch.index))
-            attribution = self._attribute(batch, shard, Known(known.target[here, outputs], known.prediction[here, outputs], known.bad[here]))
+            attribution = self._attribute(
+                batch, shard, Known(known.target[here, outputs], known.prediction[here, outputs], known.bad[here])
+            )
             attribution, lost = self._screened(attribution, batch, shard)
             left_out += lost
             state = state + of(attribution, centre, self.terms)
@@ -76,10 +79,9 @@ class Engine:
     def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
         inputs = to_inputs(batch, self.model, self.device)
         fraction = len(shard.baselines) / self.plan.work.n_baselines
-        double = {"dtype": torch.float64, "device": self.device}
-        target = torch.as_tensor(known.target, **double)
-        prediction = torch.as_tensor(known.prediction, **double)
-        weight = torch.as_tensor((known.bad == 0) * fraction, **double)[:, None].expand_as(target)
+        tables = (known.target, known.prediction, ((known.bad == 0) * fraction)[:, None])
+        target, prediction, weight = (torch.as_tensor(table, dtype=torch.float64, device=self.device) for table in tables)
+        weight = weight.expand_as(target)
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
         baselines, at_baseline = self._baselines(batch, inputs, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
         values = self.attributor.attribute(
@@ -113,9 +115,14 @@ class Engine:
         indices = batch.index[lost.cpu().numpy()].tolist()
         cut = len(shard.baselines) < self.plan.work.n_baselines
         if not self.skip or cut:
-            advice = "use one block of baselines to skip it" if cut and self.skip else "set on_nonfinite=skip to leave such samples out and record them"
+            advice = (
+                "use one block of baselines to skip it"
+                if cut and self.skip
+                else "set on_nonfinite=skip to leave such samples out and record them"
+            )
             raise NonFiniteError(
-                f"sample {indices[0]} has NaN or infinity in a gradient or a baseline prediction ({shard}): try another baseline or precision, or {advice}"
+                f"sample {indices[0]} has NaN or infinity in a gradient or a baseline prediction ({shard}): "
+                f"try another baseline or precision, or {advice}"
             )
         weight = torch.where(lost[:, None], 0.0, attribution.weight)
         return Attribution(attribution.values, attribution.target, attribution.prediction, attribution.baseline_prediction, weight), indices

@@ -51,12 +51,23 @@ class Job:
     def spec(self, plan: Plan, world: World) -> dict[str, Any]:
         """Everything that changes the numbers, as JSON."""
         m, probe = self.model, self.source.fetch(sorted({0, len(self.source) // 2, len(self.source) - 1}))
-        call = {"forward": m.forward, "forward_kwargs": m.forward_kwargs, "output": m.output, "precision": m.precision, "channels_last": m.channels_last, "compiled": m.compiled}
+        call = {
+            "forward": m.forward,
+            "forward_kwargs": m.forward_kwargs,
+            "output": m.output,
+            "precision": m.precision,
+            "channels_last": m.channels_last,
+            "compiled": m.compiled,
+        }
         cuts = ("fold_size", "baseline_block", "output_block", "samples_per_batch", "points_per_batch")
         dataset = self.source.dataset
         return {
             "model": config.describe({"module": m.module, **call}),
-            "data": {"class": config.describe(type(dataset)), "n": len(self.source), "digest": config.digest(*(v.numpy() for v in (*probe.inputs, probe.target)))},
+            "data": {
+                "class": config.describe(type(dataset)),
+                "n": len(self.source),
+                "digest": config.digest(*(v.numpy() for v in (*probe.inputs, probe.target))),
+            },
             "target": {"outputs": list(plan.work.outputs), "one_hot": self.targets.one_hot, "names": config.describe(self.targets.names)},
             "baseline": config.describe(self.baseline) if self.attributor.baselines else None,
             "attributor": config.describe(self.attributor),
@@ -103,7 +114,9 @@ def named_statistics(names: Sequence[str]) -> tuple[Statistic, ...]:
     """Statistics by name, each once. Raises `ConfigError` for an unknown one."""
     for name in names:
         if name not in STATISTICS:
-            raise ConfigError(f"statistic {name!r} is unknown{config.near(str(name), list(STATISTICS))}: choose from {', '.join(STATISTICS)}")
+            raise ConfigError(
+                f"statistic {name!r} is unknown{config.near(str(name), list(STATISTICS))}: choose from {', '.join(STATISTICS)}"
+            )
     return tuple(STATISTICS[name]() for name in dict.fromkeys(names))
 
 

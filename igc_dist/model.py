@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -63,7 +62,10 @@ class Model:
         """Where the parameters are; cpu for a module without parameters and buffers. Raises `ModelError` if they are on several devices."""
         devices = {tensor.device for tensor in (*self.module.parameters(), *self.module.buffers())}
         if len(devices) > 1:
-            raise ModelError(f"the model's parameters are on several devices ({', '.join(sorted(map(str, devices)))}): move it to one with model.to(device)")
+            raise ModelError(
+                f"the model's parameters are on several devices ({', '.join(sorted(map(str, devices)))}): "
+                "move it to one with model.to(device)"
+            )
         return devices.pop() if devices else torch.device("cpu")
 
     def dtype(self, inputs: Tensors) -> torch.dtype:
@@ -78,13 +80,16 @@ class Model:
     def borrowed(self, device: torch.device | str) -> Iterator[Model]:
         """Frozen and in eval mode on `device`; on leaving handed back as it was: training flags, requires_grad, data, buffers."""
         if self.device.type == "meta" or (self.device != torch.device("cpu") and self.device.type != torch.device(device).type):
-            raise ModelError(f"the model's parameters are on {self.device}, the run uses {device}: move the model with model.to({str(device)!r})")
+            raise ModelError(
+                f"the model's parameters are on {self.device}, the run uses {device}: move the model with model.to({str(device)!r})"
+            )
         if torch.is_inference_mode_enabled():
             raise ModelError("torch.inference_mode is on, which makes input gradients impossible: leave it, or use torch.no_grad() instead")
         modules = list(self.module.modules())
         training = [m.training for m in modules]
         parameters = [(p, p.data, p.requires_grad) for p in self.module.parameters()]
-        buffers = [(m, name, b, None if b is None else b.data, None if b is None else b.detach().clone()) for m in modules for name, b in m._buffers.items()]
+        held = [(m, name, b) for m in modules for name, b in m._buffers.items()]
+        buffers = [(b, b.data, b.detach().clone()) for _, _, b in held if b is not None]
         try:
             self.module.eval().requires_grad_(False).to(device)
             if self.precision == "64-true":
@@ -99,11 +104,11 @@ class Model:
             for p, data, requires_grad in parameters:
                 p.data = data
                 p.requires_grad_(requires_grad)
-            for m, name, b, data, value in buffers:
-                if b is not None:
-                    b.data = data
-                    b.copy_(value)
-                m._buffers[name] = b
+            for b, data, value in buffers:
+                b.data = data
+                b.copy_(value)
+            for m, name, held_buffer in held:
+                m._buffers[name] = held_buffer
 
     def _forward(self, inputs: Tensors) -> Tensor:
         if self.channels_last:
@@ -116,8 +121,8 @@ class Model:
             y = y[:, None]
         if y.ndim != 2 or len(y) != len(inputs[0]):
             raise ModelError(
-                f"the model's output has shape {tuple(y.shape)} for {len(inputs[0])} inputs, expected (n, outputs): set model.output to the "
-                "indices of the entry to explain (after the batch), to 'flatten' for all of them, or to a function of the output (from Python)"
+                f"the model's output has shape {tuple(y.shape)} for {len(inputs[0])} inputs, expected (n, outputs): set model.output "
+                "to the indices of the entry to explain (after the batch), to 'flatten' for all of them, or to a function of the output"
             )
         # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
         return y if y.dtype == torch.float64 else y.float()
@@ -165,8 +170,8 @@ def selected(raw: Any, output: Select) -> Tensor:
         value = value[0]
     for step in steps:
         try:
-            value = value[:, step] if isinstance(value, Tensor) else value[step]
-        except (KeyError, IndexError, TypeError) as error:
+            value = value[:, int(step)] if isinstance(value, Tensor) else value[step]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ModelError(f"model.output={output!r}: {step!r} is not in {_inside(value)}") from error
     if not isinstance(value, Tensor):
         raise ModelError(f"the model returns {_inside(value)}: set model.output to the name or index of the tensor to explain")
@@ -187,11 +192,11 @@ def _inside(value: Any) -> str:
 def _explain(error: RuntimeError) -> str:
     text = str(error)
     if "reentrant" in text or "torch.utils.checkpoint" in text:
-        return f"reentrant activation checkpointing cannot give input gradients: use checkpoint(..., use_reentrant=False) in the model ({text})"
+        return f"reentrant activation checkpointing cannot give input gradients: use checkpoint(..., use_reentrant=False) ({text})"
     if "donated buffer" in text:
-        return f"a compiled part of the model donates its buffers: set torch._functorch.config.donated_buffer = False before compiling it ({text})"
+        return f"a compiled part of the model donates its buffers: set torch._functorch.config.donated_buffer = False first ({text})"
     if "does not require grad" in text:
-        return f"an output has no gradient with respect to the inputs: the model detaches them, or uses torch.no_grad() in its forward ({text})"
+        return f"an output has no gradient with respect to the inputs: the forward detaches them or uses torch.no_grad() ({text})"
     return f"the backward pass failed: {text}"
 
 
@@ -213,5 +218,5 @@ def digest_of_weights(module: nn.Module) -> str:
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(np.ascontiguousarray(flat.view(torch.uint8).numpy()) if flat.numel() else b"")
+            digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()

@@ -45,7 +45,10 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
         for name in ("n_folds", "output_block", "baseline_block", "micro_batch"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"plan.{name}={value!r}: give an integer of at least 1" + ("" if name == "n_folds" else ", or null to let the plan choose"))
+                raise ConfigError(
+                    f"plan.{name}={value!r}: give an integer of at least 1"
+                    + ("" if name == "n_folds" else ", or null to let the plan choose")
+                )
         for name in ("host_memory", "device_memory", "disk"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -170,12 +173,15 @@ class Plan:
             "outputs": f"{len(self.work.outputs)} of {self.shapes.n_outputs}",
             "features": " + ".join(f"{name} {shape}" for name, shape in zip(self.shapes.input_names, self.shapes.features, strict=True)),
             "baselines x nodes": f"{self.work.n_baselines} x {self.work.points}",
-            "shards": f"{self.n_shards} = {self.n_folds} folds x {self.n_baseline_blocks} baseline blocks x {self.n_output_blocks} output blocks",
-            "micro-batch": f"{self.samples_per_batch} samples x {self.points_per_batch} points = {self.samples_per_batch * self.points_per_batch} rows",
+            "shards": f"{self.n_shards}: {self.n_folds} folds x {self.n_baseline_blocks} baseline x {self.n_output_blocks} output blocks",
+            "micro-batch": f"{self.samples_per_batch} samples x {self.points_per_batch} points",
             "forward rows": f"{self.forwards:,}",
             "gradient evaluations": f"{self.gradient_evaluations:,}",
-            "peak host memory per rank": f"{size(memory['host'])} (held before the run: {size(self.shapes.reserved_bytes)}; budget {size(self.limits.host_memory * GIB)})",
-            "peak device memory per rank": f"{size(memory['device'])} (budget {size(self.limits.device_memory * GIB)})" if self.work.on_device else "none",
+            "peak host memory per rank": f"{size(memory['host'])} (budget {size(self.limits.host_memory * GIB)})",
+            "  held before the run": size(self.shapes.reserved_bytes),
+            "peak device memory per rank": f"{size(memory['device'])} (budget {size(self.limits.device_memory * GIB)})"
+            if self.work.on_device
+            else "none",
             "store on disk, at most": size(self.disk()),
         }
 
@@ -186,9 +192,10 @@ class Plan:
             limit = getattr(self.limits, f"{place}_memory")
             if memory[place] > limit * GIB:
                 raise ConfigError(
-                    f"projected peak {place} memory is {size(memory[place])} per rank, the budget plan.{place}_memory is {size(limit * GIB)} "
-                    f"(held before the run: {size(self.shapes.reserved_bytes)}; micro-batch {self.samples_per_batch} samples x {self.points_per_batch} "
-                    f"points, {self.output_block} outputs per shard): raise the budget, or lower plan.output_block, plan.micro_batch or plan.n_folds"
+                    f"projected peak {place} memory is {size(memory[place])} per rank, the budget plan.{place}_memory is "
+                    f"{size(limit * GIB)} (held before the run: {size(self.shapes.reserved_bytes)}; micro-batch {self.samples_per_batch} "
+                    f"samples x {self.points_per_batch} points, {self.output_block} outputs per shard): raise the budget, or lower "
+                    "plan.output_block, plan.micro_batch or plan.n_folds"
                 )
         if self.limits.disk is not None and self.disk() > self.limits.disk * GIB:
             raise ConfigError(
@@ -240,7 +247,9 @@ def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
         _refuse_baseline_cut(work, baseline_block)
     cost = _Cost(shapes, work)
     # not the memory that is free now: the plan, and with it the rounding, must not depend on the machine's state
-    free = int(limits.device_memory * GIB) if work.on_device else int(limits.host_memory * GIB) - min(GIB, int(limits.host_memory * GIB) // 2)
+    free = (
+        int(limits.device_memory * GIB) if work.on_device else int(limits.host_memory * GIB) - min(GIB, int(limits.host_memory * GIB) // 2)
+    )
     output_block = min(limits.output_block or n_outputs, n_outputs)
     while limits.output_block is None and output_block > 1 and cost.state(output_block) + cost.walk(1, 1, output_block) > free // 2:
         output_block = ceil(output_block / 2)
@@ -257,11 +266,13 @@ def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
 def _refuse_baseline_cut(work: Work, block: int) -> None:
     for name in work.nonlinear:
         raise ConfigError(
-            f"plan.baseline_block={block} cuts {work.n_baselines} baselines, but the statistic {name!r} is not linear in the attribution: the {name} "
-            "of a mean over baselines is not the mean over blocks. Leave plan.baseline_block null, or drop the statistic"
+            f"plan.baseline_block={block} cuts {work.n_baselines} baselines, but the statistic {name!r} is not linear in the attribution: "
+            f"the {name} of a mean over baselines are not the mean over blocks. Leave plan.baseline_block null, or drop the statistic"
         )
     if work.samples:
-        raise ConfigError(f"plan.baseline_block={block} with store.samples=true: a sample's attribution is a mean over all its baselines, leave the block null")
+        raise ConfigError(
+            f"plan.baseline_block={block} with store.samples=true: a sample's attribution is a mean over all baselines, leave it null"
+        )
 
 
 def size(n_bytes: float) -> str:

@@ -27,7 +27,9 @@ def to_inputs(batch: Batch, model: Model, device: torch.device | str) -> Tensors
     """The inputs of a batch in the run's dtype, on its device. Raises `DataError` for inputs that are not floating point."""
     for name, x in zip(input_names(len(batch.inputs)), batch.inputs, strict=True):
         if not x.is_floating_point():
-            raise DataError(f"input {name} has type {x.dtype}: gradients need floating point; convert it in the data set (images: x.float() / 255)")
+            raise DataError(
+                f"input {name} has type {x.dtype}: gradients need floating point; convert it in the data set (images: x.float() / 255)"
+            )
     dtype = model.dtype(batch.inputs)
     return tuple(x.to(device=device, dtype=dtype, non_blocking=True) for x in batch.inputs)
 
@@ -46,7 +48,9 @@ def first_look(model: Model, source: Source, targets: Targets, device: torch.dev
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"the model failed on inputs of shapes {[tuple(x.shape) for x in inputs]}: {type(error).__name__}: {error}") from error
+        raise ModelError(
+            f"the model failed on inputs of shapes {[tuple(x.shape) for x in inputs]}: {type(error).__name__}: {error}"
+        ) from error
     targets.encode(few.target, y.shape[1])
     targets.select(y.shape[1])
     _check_function(model, inputs, y)
@@ -68,17 +72,21 @@ def _check_function(model: Model, inputs: Tensors, y: Tensor) -> None:
     tolerance = (0.1 if half else 1e-6 if y.dtype == torch.float64 else 1e-2) * float(y.abs().max()) + 1e-12
     again = model.predict(inputs)
     if float((again - y).abs().max()) > tolerance:
-        raise ModelError("the model gives another output each time it sees the same batch, even in eval mode: make its forward deterministic")
+        raise ModelError(
+            "the model gives another output each time it sees the same batch, even in eval mode: make its forward deterministic"
+        )
     if len(rows) > 1:
         part = max(1, len(rows) // 2)
         alone = model.predict(tuple(x[:part] for x in inputs))
         if float((alone - y[:part]).abs().max()) > tolerance:
             raise ModelError(
-                "the model's output for a sample depends on the other samples of its batch (a BatchNorm that uses batch statistics even in eval "
-                "mode, with track_running_stats=False or an overridden train()?): attributions would mix samples, give it running statistics"
+                "the model's output for a sample depends on the other samples of its batch (a BatchNorm that uses batch statistics even in "
+                "eval mode, with track_running_stats=False or an overridden train()?): give it running statistics"
             )
         if not model.differentiable(inputs) and float(y.std(0).max()) > 0:
-            raise ModelError("the outputs change with the inputs, but have lost their graph: the forward detaches them or runs under torch.no_grad()")
+            raise ModelError(
+                "the outputs change with the inputs, but have lost their graph: the forward detaches them or runs under torch.no_grad()"
+            )
 
 
 def _footprint(model: Model, inputs: Tensors, device: torch.device) -> tuple[int, int]:
@@ -129,7 +137,16 @@ class Predicted:
 
 
 def predict_fold(
-    model: Model, source: Source, targets: Targets, chosen: list[int], index: np.ndarray, rows: int, device: torch.device, *, skip: bool, sums: bool
+    model: Model,
+    source: Source,
+    targets: Targets,
+    chosen: list[int],
+    index: np.ndarray,
+    rows: int,
+    device: torch.device,
+    *,
+    skip: bool,
+    sums: bool,
 ) -> Predicted:
     """Predictions and targets of the samples at `index`, `rows` at a time.
 
@@ -146,7 +163,8 @@ def predict_fold(
         if codes.any() and not skip:
             n = int(np.flatnonzero(codes)[0])
             raise NonFiniteError(
-                f"sample {batch.index[n]} has NaN or infinity in its {BAD[int(codes[n])]}: mend it, or set on_nonfinite=skip to leave such samples out and record them"
+                f"sample {batch.index[n]} has NaN or infinity in its {BAD[int(codes[n])]}: mend it, "
+                "or set on_nonfinite=skip to leave such samples out and record them"
             )
         if sums:
             fine = torch.from_numpy(codes == 0)

@@ -74,6 +74,11 @@ def metered(world: World, show: bool) -> Any:
     if not (show and world.first and console.is_terminal):
         yield Meter(world)
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} shards"), TextColumn("{task.fields[rate]}")]
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} shards"),
+        TextColumn("{task.fields[rate]}"),
+    ]
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, refresh_per_second=4) as bar:
         yield Meter(world, bar)

@@ -44,7 +44,11 @@ class Quadrature:
         return len(self.nodes)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Quadrature) and self.nodes.tolist() == other.nodes.tolist() and self.weights.tolist() == other.weights.tolist()
+        return (
+            isinstance(other, Quadrature)
+            and self.nodes.tolist() == other.nodes.tolist()
+            and self.weights.tolist() == other.weights.tolist()
+        )
 
     def __hash__(self) -> int:
         return hash((self.nodes.tobytes(), self.weights.tobytes()))

@@ -60,7 +60,7 @@ class NonFiniteError(IgcError, ValueError):
     exit_code = 4
 
 
-class Stopped(IgcError, RuntimeError):
+class Stopped(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's
     """A signal asked the run to stop; the store resumes: exit code 75 (EX_TEMPFAIL)."""
 
     exit_code = 75

@@ -22,7 +22,9 @@ WITH_ERROR = ("correlation", "_sum", "baseline_term")
 
 def feature_dims(n_dims: int) -> tuple[str, ...]:
     """Names of the dimensions of an input."""
-    return {1: ("feature",), 2: ("height", "width"), 3: ("channel", "height", "width")}.get(n_dims, tuple(f"dim_{i}" for i in range(n_dims)))
+    return {1: ("feature",), 2: ("height", "width"), 3: ("channel", "height", "width")}.get(
+        n_dims, tuple(f"dim_{i}" for i in range(n_dims))
+    )
 
 
 def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, skip: bool) -> list[Phase]:
@@ -39,17 +41,27 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
         "target": table(f"{predict}/target", "float64"),
         "bad": Array(f"{predict}/bad", (n,), (plan.fold_size,), "uint8", ("row",), (0,), (1,)),
         "count": Array(f"{predict}/count", (folds,), (1,), "int64", ("fold",), (0,), (1,)),
-        "means": Array(f"{predict}/means", (folds, 2, outputs), (1, 2, outputs), "float64", ("fold", "table", "output"), (0, None, None), (1, 1, 1)),
+        "means": Array(
+            f"{predict}/means", (folds, 2, outputs), (1, 2, outputs), "float64", ("fold", "table", "output"), (0, None, None), (1, 1, 1)
+        ),
     }
     if sums:
         for name, shape in zip(shapes.input_names, shapes.features, strict=True):
             none = (None,) * len(shape)
             dims = ("fold", *feature_dims(len(shape)))
-            first[f"{name}_sum"] = Array(f"{predict}/{name}_sum", (folds, *shape), (1, *shape), "float64", dims, (0, *none), (1,) * len(dims))
+            first[f"{name}_sum"] = Array(
+                f"{predict}/{name}_sum", (folds, *shape), (1, *shape), "float64", dims, (0, *none), (1,) * len(dims)
+            )
     block = plan.output_block
     second = {
         "scalars": Array(
-            f"{attribute}/scalars", (plan.n_parts, len(SCALAR_TERMS), outputs), (1, len(SCALAR_TERMS), block), "float64", ("part", "scalar_term", "output"), (0, None, 1), (1, 1, 1)
+            f"{attribute}/scalars",
+            (plan.n_parts, len(SCALAR_TERMS), outputs),
+            (1, len(SCALAR_TERMS), block),
+            "float64",
+            ("part", "scalar_term", "output"),
+            (0, None, 1),
+            (1, 1, 1),
         )
     }
     for name, shape in zip(shapes.input_names, shapes.features, strict=True):
@@ -61,13 +73,23 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
         if plan.work.samples:
             rows = plan.samples_per_batch
             second[f"{name}/attribution"] = Array(
-                f"samples/{name}/attribution", (n, outputs, *shape), (rows, block, *shape), float_type, ("sample", "output", *dims), (0, 1, *none), (batches, 1, *ones)
+                f"samples/{name}/attribution",
+                (n, outputs, *shape),
+                (rows, block, *shape),
+                float_type,
+                ("sample", "output", *dims),
+                (0, 1, *none),
+                (batches, 1, *ones),
             )
     if plan.work.samples:
         for name in ("prediction_baseline", "delta"):
-            second[name] = Array(f"samples/{name}", (n, outputs), (plan.samples_per_batch, block), "float64", ("sample", "output"), (0, 1), (batches, 1))
+            second[name] = Array(
+                f"samples/{name}", (n, outputs), (plan.samples_per_batch, block), "float64", ("sample", "output"), (0, 1), (batches, 1)
+            )
     if skip:
-        second["skipped"] = Array(f"{attribute}/skipped", (n, plan.n_output_blocks), (plan.fold_size, 1), "uint8", ("row", "output_block"), (0, 1), (1, 1))
+        second["skipped"] = Array(
+            f"{attribute}/skipped", (n, plan.n_output_blocks), (plan.fold_size, 1), "uint8", ("row", "output_block"), (0, 1), (1, 1)
+        )
     return [Phase("predict", (folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
 
 
@@ -133,7 +155,11 @@ def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributo
     weight = slots.state(lambda array: array).scalars[""]
     agreement = Agreement()
     outputs = dict(agreement.finalize(whole).outputs)
-    outputs |= {f"{name}_se": standard_error(outputs[name], value, weight) for name, value in agreement.finalize(without).outputs.items() if name.endswith(WITH_ERROR)}
+    outputs |= {
+        f"{name}_se": standard_error(outputs[name], value, weight)
+        for name, value in agreement.finalize(without).outputs.items()
+        if name.endswith(WITH_ERROR)
+    }
     maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in slots.features)
     ran = agreement.finalize(first).outputs
     running = {name: ran[name] for name in ("n", "correlation", "baseline_term")}

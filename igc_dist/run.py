@@ -82,7 +82,9 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
         index = plan.order[rows.start : rows.stop]
         sums = job.baseline.needs_mean and job.attributor.baselines
         size = plan.samples_per_batch * plan.points_per_batch
-        found = predict_fold(job.model, job.source, job.targets, list(plan.work.outputs), index, size, world.device, skip=job.skip, sums=sums)
+        found = predict_fold(
+            job.model, job.source, job.targets, list(plan.work.outputs), index, size, world.device, skip=job.skip, sums=sums
+        )
         for name, values in found.arrays(names).items():
             store.write("predict", number, name, values)
         store.commit("predict", number)
@@ -110,14 +112,20 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     job.baseline.count(len(pool), plan.shapes.features)
     if not job.baseline.needs_mean:
         return centre, pool, None
-    return centre, pool, tuple(torch.from_numpy(store.read("predict", f"{name}_sum").sum(0) / counts.sum()) for name in plan.shapes.input_names)
+    return (
+        centre,
+        pool,
+        tuple(torch.from_numpy(store.read("predict", f"{name}_sum").sum(0) / counts.sum()) for name in plan.shapes.input_names),
+    )
 
 
 def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter, centre: Centre, around: Surroundings) -> list[int]:
     """Pass 2 over the shards that are not done; returns those that this rank contributes to the all-reduce."""
     pending = world.share(store.pending("attribute"))
     meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block)
-    engine = Engine(job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows)
+    engine = Engine(
+        job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows
+    )
     done = []
     for number in world.claims("attribute", pending):
         fault("compute")
@@ -168,11 +176,15 @@ def _finalize(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[i
         for input_name, shape, maps in zip(plan.shapes.input_names, plan.shapes.features, block.maps, strict=True):
             dims = ("output", *results.feature_dims(len(shape)))
             if cut.start == 0:
-                store.create_results([Array(f"{input_name}/{name}", (n, *shape), (plan.finalize_outputs, *shape), "float64", dims) for name in maps])
+                store.create_results(
+                    [Array(f"{input_name}/{name}", (n, *shape), (plan.finalize_outputs, *shape), "float64", dims) for name in maps]
+                )
             for name, values in maps.items():
                 store.put(f"{input_name}/{name}", (cut,), values)
     if writes:
-        tables = {name: (("output",), np.concatenate(values)) for name, values in per_output.items()}
+        tables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+            name: (("output",), np.concatenate(values)) for name, values in per_output.items()
+        }
         tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
         tables |= {f"convergence/{name}": (("fold", "output"), np.concatenate(values, axis=1)) for name, values in running.items()}
         tables["convergence/fold"] = (("fold",), np.arange(1, plan.n_folds + 1))
@@ -194,7 +206,10 @@ def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
     if job.skip:
         bad = np.where((bad == 0) & store.read("attribute", "skipped").any(1), 4, bad)
     rows = np.flatnonzero(bad)
-    return sorted(({"index": int(plan.order[row]), "reason": f"NaN or infinity in its {BAD[int(bad[row])]}"} for row in rows), key=lambda entry: entry["index"])
+    return sorted(
+        ({"index": int(plan.order[row]), "reason": f"NaN or infinity in its {BAD[int(bad[row])]}"} for row in rows),
+        key=lambda entry: entry["index"],
+    )
 
 
 def _cost(plan: Plan) -> dict[str, int]:
@@ -265,7 +280,15 @@ def attribute(
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
     names = wish.statistics if statistics is None else list(statistics)
-    lent = Model(model, forward=forward, forward_kwargs=forward_kwargs, output=output, precision=precision, channels_last=channels_last, compiled=compiled)
+    lent = Model(
+        model,
+        forward=forward,
+        forward_kwargs=forward_kwargs,
+        output=output,
+        precision=precision,
+        channels_last=channels_last,
+        compiled=compiled,
+    )
     job = Job(
         model=lent,
         source=sources.ensure(data, num_workers, stage),

@@ -174,7 +174,7 @@ class Objects:
         partial.write_bytes(value)
         partial.replace(target)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """All objects, sorted; left-overs of interrupted writes are not objects."""
         if self.path is None:
             return sorted(self.memory)
@@ -230,7 +230,10 @@ class Store:
             found = self._found()
             if found is not None and found.get("spec_hash") != self.spec_hash:
                 differing = "; ".join(differences(found.get("spec", {}), self.spec))
-                raise StoreError(f"store {self.path} holds another run: {differing or 'its specs hash differently'}. Give another store.path, or delete that store")
+                raise StoreError(
+                    f"store {self.path} holds another run: {differing or 'its specs hash differently'}. "
+                    "Give another store.path, or delete that store"
+                )
             if found is not None and found.get("status") == "complete" and not self.verify():
                 return True
             self.objects.sweep()
@@ -244,8 +247,11 @@ class Store:
             attributes = unsealed(self.objects.get(key))
             if attributes is not None:
                 return attributes
-        if self.objects.keys():
-            raise StoreError(f"{self.path} is not empty and not an igc-dist store (or its documents are damaged beyond repair): give another store.path, or delete it")
+        if self.objects.names():
+            raise StoreError(
+                f"{self.path} is not empty and not an igc-dist store (or its documents are damaged beyond repair): "
+                "give another store.path, or delete it"
+            )
         return None
 
     def _repair_documents(self) -> None:
@@ -261,7 +267,7 @@ class Store:
         for phase in self.phases.values():
             for array in (*phase.arrays.values(), phase.digest):
                 create(root, array)
-        documents = {key: scratch.get(key) or b"" for key in scratch.keys() if key not in ("zarr.json", "shards/zarr.json")}
+        documents = {key: scratch.get(key) or b"" for key in scratch.names() if key not in ("zarr.json", "shards/zarr.json")}
         documents["shards/zarr.json"] = sealed(self._identity)
         return documents
 
@@ -352,10 +358,12 @@ class Store:
         fault("finalize")
         with _explained(self.path):
             owned = self._owned()
-            names = [key for key in self.objects.keys() if key != "zarr.json" and key not in owned]
+            names = [key for key in self.objects.names() if key != "zarr.json" and key not in owned]
             digests = {key: hashlib.sha256(self.objects.get(key) or b"").hexdigest() for key in names}
             # consolidated, so that xarray opens it without a warning and with one read
-            metadata = {key.removesuffix("/zarr.json"): json.loads(self.objects.get(key) or b"") for key in names if key.endswith("/zarr.json")}
+            metadata = {
+                key.removesuffix("/zarr.json"): json.loads(self.objects.get(key) or b"") for key in names if key.endswith("/zarr.json")
+            }
             self.objects.set("zarr.json", sealed({**attributes, **self._identity, "status": "complete", "digests": digests}, metadata))
 
     def fail(self, message: str) -> None:
@@ -422,11 +430,14 @@ def differences(one: Any, two: Any, prefix: str = "") -> list[str]:
 
 
 def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
-    """The root attributes of a store on disk, or those of the document `also`. Raises `StoreError` if there are none or they are damaged."""
+    """The root attributes of a store on disk, or those of the document `also`. `StoreError` if none is readable."""
     found = unsealed(Objects(path).get("zarr.json")) or unsealed(Objects(path).get(also))
     if found is None:
         there = Path(path).exists()
-        raise StoreError(f"{path} is not a readable igc-dist store" + (": its root document is damaged, run again to repair it" if there else ": there is nothing"))
+        raise StoreError(
+            f"{path} is not a readable igc-dist store"
+            + (": its root document is damaged, run again to repair it" if there else ": there is nothing")
+        )
     if found.get("schema") != SCHEMA:
         raise StoreError(f"store {path} has schema {found.get('schema')}, this version reads {SCHEMA}")
     return found
@@ -439,7 +450,9 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
     """
     status = attributes(path).get("status")
     if status != "complete" and not allow_partial:
-        raise StoreError(f"store {path} is {status}, not complete: run the same command again to finish it, or open it with allow_partial=True")
+        raise StoreError(
+            f"store {path} is {status}, not complete: run the same command again to finish it, or open it with allow_partial=True"
+        )
     return tree(Objects(path), status == "complete")
 
 
@@ -447,6 +460,6 @@ def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
     """The tree of a store, samples in data order."""
     found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
     if "samples" in found.children and "index" in found["samples"]:
-        order = np.argsort(found["samples/index"].values)
-        found["samples"] = found["samples"].isel(sample=order)
+        index = np.asarray(found["samples/index"].values)
+        found["samples"] = found["samples"].isel(sample=np.argsort(index))
     return found

@@ -30,10 +30,7 @@ class Targets:
 
     def select(self, n_outputs: int) -> list[int]:
         """The selected outputs of a model with `n_outputs`. Raises `ConfigError` for none, negative, duplicate or out-of-range ones."""
-        if self.outputs is None:
-            chosen = list(range(n_outputs))
-        else:
-            chosen = [int(k) for k in self.outputs]
+        chosen = list(range(n_outputs)) if self.outputs is None else [int(k) for k in self.outputs]
         if not chosen:
             raise ConfigError("target.outputs is empty: select at least one output, or null for all")
         for k in chosen:
@@ -53,9 +50,13 @@ class Targets:
         label = self.one_hot if self.one_hot is not None else integer and y.dtype != torch.bool and flat.shape[1] == 1 and n_outputs > 1
         if label:
             if not integer or flat.shape[1] != 1:
-                raise DataError(f"target.one_hot needs one integer label per sample, got y of shape {tuple(y.shape[1:])} and type {y.dtype}")
+                raise DataError(
+                    f"target.one_hot needs one integer label per sample, got y of shape {tuple(y.shape[1:])} and type {y.dtype}"
+                )
             if flat.min() < 0 or flat.max() >= n_outputs:
-                raise DataError(f"labels run from {int(flat.min())} to {int(flat.max())}, but the model has {n_outputs} outputs (0 to {n_outputs - 1})")
+                raise DataError(
+                    f"labels run from {int(flat.min())} to {int(flat.max())}, but the model has {n_outputs} outputs (0 to {n_outputs - 1})"
+                )
             return one_hot(flat[:, 0].long(), n_outputs).double()
         if flat.shape[1] != n_outputs:
             raise DataError(
@@ -77,7 +78,9 @@ def ensure(target: Any) -> Targets:
         return Targets()
     if isinstance(target, str):
         if target != "one_hot":
-            raise ConfigError(f"target={target!r}: the only name is 'one_hot'; otherwise give None, an int, a list of ints, or Targets(...)")
+            raise ConfigError(
+                f"target={target!r}: the only name is 'one_hot'; otherwise give None, an int, a list of ints, or Targets(...)"
+            )
         return Targets(one_hot=True)
     if isinstance(target, bool) or not isinstance(target, int | np.integer | Sequence | np.ndarray | Tensor):
         raise ConfigError(f"target={target!r} of type {type(target).__name__}: give None, an int, a list of ints, or Targets(...)")

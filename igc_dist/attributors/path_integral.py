@@ -22,7 +22,7 @@ class PathIntegral(Attributor):
     """
 
     quadrature: Quadrature = field(default_factory=lambda: rule("midpoint", 32))
-    path: Path = Straight()
+    path: Path = field(default_factory=Straight)
 
     name = "ig"
     complete = True

@@ -10,4 +10,17 @@ from igc_dist.statistics.state import Centre, State, empty, of, tree_sum
 STATISTICS: dict[str, type[Statistic]] = {kind.name: kind for kind in (Correlation, AutoCorrelation, Moments)}
 """What a user can ask for by name; `Agreement` is always computed."""
 
-__all__ = ["STATISTICS", "Agreement", "AutoCorrelation", "Centre", "Correlation", "Finalized", "Moments", "State", "Statistic", "empty", "of", "tree_sum"]
+__all__ = [
+    "STATISTICS",
+    "Agreement",
+    "AutoCorrelation",
+    "Centre",
+    "Correlation",
+    "Finalized",
+    "Moments",
+    "State",
+    "Statistic",
+    "empty",
+    "of",
+    "tree_sum",
+]

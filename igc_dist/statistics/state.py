@@ -86,30 +86,29 @@ class State:
         ``S'_u = S_u + W d_u`` and ``S'_uv = S_uv + d_u S_v + d_v S_u + W d_u d_v``.
         """
 
-        def moved(term: str, sums: Mapping[str, Array], i: int, widen: Callable[[Array], Array]) -> Array:
-            def first(u: str) -> Array:
-                return sums[u] if u in sums else widen(self.scalars[u])
-
-            def step(u: str) -> Array:
-                d = self.centre.of(u, i) - centre.of(u, i)
-                return d if u == "a" else widen(d)
-
-            weight = widen(self.scalars[""])
-            if term == "":
-                return weight
-            if len(term) == 1:
-                return sums[term] + weight * step(term)
-            u, v = term
-            return sums[term] + step(u) * first(v) + step(v) * first(u) + weight * step(u) * step(v)
-
-        scalars = {term: moved(term, self.scalars, 0, lambda array: array) for term in self.scalars}
-        features = tuple(
-            {term: moved(term, sums, i, lambda array, like=self._like(i): widen(array, like)) for term in sums}
-            for i, sums in enumerate(self.features)
-        )
+        scalars = {term: self._moved(term, self.scalars, centre, 0, 0) for term in self.scalars}
+        features = tuple({term: self._moved(term, sums, centre, i, self._dims(i)) for term in sums} for i, sums in enumerate(self.features))
         return State(centre, scalars, features)
 
-    def _like(self, i: int) -> int:
+    def _moved(self, term: str, sums: Mapping[str, Array], centre: Centre, i: int, dims: int) -> Array:
+        """One sum about another centre; scalars get `dims` axes to meet the features of input `i`."""
+
+        def first(u: str) -> Array:
+            return sums[u] if u in sums else widen(self.scalars[u], dims)
+
+        def step(u: str) -> Array:
+            d = self.centre.of(u, i) - centre.of(u, i)
+            return d if u == "a" else widen(d, dims)
+
+        weight = widen(self.scalars[""], dims)
+        if not term:
+            return weight
+        u, v = term[0], term[1:]
+        if not v:
+            return sums[term] + weight * step(u)
+        return sums[term] + step(u) * first(v) + step(v) * first(u) + weight * step(u) * step(v)
+
+    def _dims(self, i: int) -> int:
         """Number of feature dimensions of input `i`."""
         return self.features[i]["a"].ndim - self.scalars[""].ndim
 
@@ -126,7 +125,7 @@ class State:
         if "a" not in u + v:
             sums, wide = self.scalars, lambda array: array
         else:
-            sums, wide = {**self.scalars, **self.features[i]}, lambda array: widen(array, self._like(i))
+            sums, wide = {**self.scalars, **self.features[i]}, lambda array: widen(array, self._dims(i))
         weight = wide(self.scalars[""])
         one, two = (sums[s] if s == "a" else wide(sums[s]) for s in (u, v))
         joint = sums[u + v] if u + v in sums else sums[v + u]
@@ -137,7 +136,7 @@ class State:
         """``c_u + S_u / W``. NaN where W = 0."""
         with np.errstate(invalid="ignore", divide="ignore"):
             if u == "a":
-                return self.centre.of(u, i) + self.features[i][u] / widen(self.scalars[""], self._like(i))
+                return self.centre.of(u, i) + self.features[i][u] / widen(self.scalars[""], self._dims(i))
             return self.centre.of(u) + self.scalars[u] / self.scalars[""]
 
     def std(self, u: str, i: int = 0) -> Array:
