@@ -153,13 +153,13 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, value: Any) -> Any:
-        """Rank 0's value (of JSON). Through the store, so that the others hear of it if rank 0 fails instead."""
+    def share(self, make: Callable[[], Any]) -> Any:
+        """What rank 0 makes (of JSON). Through the store, so that the others hear of it if rank 0 fails instead."""
         if self.store is None:
-            return value
+            return make()
         key = f"share/{self._next('share')}"
         if self.first:
-            self.store.set(key, json.dumps(value))
+            self.store.set(key, json.dumps(make()))
         while not self.store.check([key]):
             time.sleep(POLL)
             self.watch("waiting for rank 0")

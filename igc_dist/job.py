@@ -48,6 +48,11 @@ class Job:
         """Feature sums that the statistics need together, so that one pass serves all."""
         return feature_terms(term for statistic in self.statistics for term in statistic.terms)
 
+    @property
+    def needs_mean(self) -> bool:
+        """Whether pass 1 is to find the mean input."""
+        return self.attributor.baselines and self.baseline.needs_mean
+
     def spec(self, plan: Plan, world: World) -> dict[str, Any]:
         """Everything that changes the numbers, as JSON."""
         m, probe = self.model, self.source.fetch(sorted({0, len(self.source) // 2, len(self.source) - 1}))
@@ -82,10 +87,16 @@ class Job:
 
 def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     """The first look at model and data, and the plan, checked against its budget if `check`. The model must be borrowed."""
-    shapes, n_outputs = first_look(job.model, job.source, job.targets, device)
+    n_samples = len(job.source)
+    job.source.check_deterministic()
+    few = job.source.fetch(range(min(4, n_samples)))
+    features = tuple(tuple(x.shape[1:]) for x in few.inputs)
+    # what the data alone can refuse comes before the first forward pass
+    n_baselines = job.baseline.count(n_samples, features) if job.attributor.baselines else 1
+    shapes = first_look(job.model, few, n_samples, job.targets, device)
     work = Work(
-        outputs=tuple(job.targets.select(n_outputs)),
-        n_baselines=job.baseline.count(shapes.n_samples, shapes.features) if job.attributor.baselines else 1,
+        outputs=tuple(job.targets.select(shapes.n_outputs)),
+        n_baselines=n_baselines,
         points=job.attributor.points,
         n_terms=len(job.terms),
         nonlinear=tuple(statistic.name for statistic in job.statistics if not statistic.linear),

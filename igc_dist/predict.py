@@ -15,6 +15,7 @@ from torch import Tensor
 from igc_dist import footprint
 from igc_dist.data import Source, input_names
 from igc_dist.model import PRECISIONS, Model
+from igc_dist.plan import Plan
 from igc_dist.records import Batch, DataError, ModelError, NonFiniteError, Shapes, Tensors
 from igc_dist.statistics import Centre
 from igc_dist.targets import Targets
@@ -34,30 +35,26 @@ def to_inputs(batch: Batch, model: Model, device: torch.device | str) -> Tensors
     return tuple(x.to(device=device, dtype=dtype, non_blocking=True) for x in batch.inputs)
 
 
-def first_look(model: Model, source: Source, targets: Targets, device: torch.device) -> tuple[Shapes, int]:
-    """Check model and data on a few samples, and measure what a plan needs: returns shapes and the model's number of outputs.
+def first_look(model: Model, few: Batch, n_samples: int, targets: Targets, device: torch.device) -> Shapes:
+    """Check the model on a few samples of the `n_samples`, and measure what a plan needs.
 
-    Raises `DataError` if reads are not repeatable or y does not fit the outputs; `ModelError` if the forward fails, is
-    not repeatable, depends on batch mates, or has lost its graph.
+    Raises `DataError` if y does not fit the outputs; `ModelError` if the forward fails, is not repeatable, depends on
+    batch mates, or has lost its graph.
     """
-    source.check_deterministic()
-    few = source.fetch(range(min(4, len(source))))
     inputs = to_inputs(few, model, device)
     try:
         y = model.predict(inputs)
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"the model failed on inputs of shapes {[tuple(x.shape) for x in inputs]}: {type(error).__name__}: {error}"
-        ) from error
-    targets.encode(few.target, y.shape[1])
+        shapes = [tuple(x.shape) for x in inputs]
+        raise ModelError(f"the model failed on inputs of shapes {shapes}: {type(error).__name__}: {error}") from error
     targets.select(y.shape[1])
+    targets.encode(few.target, y.shape[1])
     _check_function(model, inputs, y)
     fixed, row = _footprint(model, inputs, device)
     features = tuple(tuple(x.shape[1:]) for x in inputs)
-    names = input_names(len(inputs))
-    return Shapes(len(source), y.shape[1], names, features, inputs[0].element_size(), fixed, row, footprint.resident()), y.shape[1]
+    return Shapes(n_samples, y.shape[1], input_names(len(inputs)), features, inputs[0].element_size(), fixed, row, footprint.resident())
 
 
 def _check_function(model: Model, inputs: Tensors, y: Tensor) -> None:
@@ -136,55 +133,57 @@ class Predicted:
         }
 
 
-def predict_fold(
-    model: Model,
-    source: Source,
-    targets: Targets,
-    chosen: list[int],
-    index: np.ndarray,
-    rows: int,
-    device: torch.device,
-    *,
-    skip: bool,
-    sums: bool,
-) -> Predicted:
-    """Predictions and targets of the samples at `index`, `rows` at a time.
+@dataclass(frozen=True)
+class Predictor:
+    """Everything that folds share in pass 1. `skip`: record samples that are not finite; `sums`: also sum the inputs."""
 
-    NaN or infinity in x, y or a prediction raises `NonFiniteError` with the sample's index, or is recorded if `skip`.
-    """
-    predictions, encoded, bad = [], [], []
-    totals: list[np.ndarray] = []
-    for batch in source.batches(index.tolist(), rows):
-        inputs = to_inputs(batch, model, device)
-        full = model.predict(inputs)
-        y = targets.encode(batch.target, full.shape[1])[:, chosen]
-        r = full[:, chosen].cpu()
-        codes = _codes(batch.inputs, y, r)
-        if codes.any() and not skip:
+    model: Model
+    source: Source
+    targets: Targets
+    plan: Plan
+    device: torch.device
+    skip: bool
+    sums: bool
+
+    def run(self, fold: int) -> Predicted:
+        """Predictions and targets of a fold.
+
+        NaN or infinity in x, y or a prediction raises `NonFiniteError` with the sample's index, unless `skip`.
+        """
+        rows = self.plan.fold(fold)
+        size = self.plan.samples_per_batch * self.plan.points_per_batch
+        predictions, encoded, bad = [], [], []
+        totals: list[np.ndarray] = []
+        for batch in self.source.batches(self.plan.order[rows.start : rows.stop].tolist(), size):
+            y = self.targets.encode(batch.target, self.plan.shapes.n_outputs)[:, self.plan.work.outputs]
+            codes = _codes(y, 2)
+            for x in batch.inputs:
+                codes = np.where(codes > 0, codes, _codes(x, 1))
+            self._refuse(codes, batch)  # before the forward, which may choke on it
+            r = self.model.predict(to_inputs(batch, self.model, self.device))[:, self.plan.work.outputs].cpu()
+            codes = np.where(codes > 0, codes, _codes(r, 3))
+            self._refuse(codes, batch)
+            if self.sums:
+                fine = torch.from_numpy(codes == 0)
+                part = [x[fine].double().sum(0).numpy() for x in batch.inputs]
+                totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
+            predictions.append(r)
+            encoded.append(y)
+            bad.append(codes)
+        return Predicted(torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), tuple(totals))
+
+    def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
+        if codes.any() and not self.skip:
             n = int(np.flatnonzero(codes)[0])
             raise NonFiniteError(
                 f"sample {batch.index[n]} has NaN or infinity in its {BAD[int(codes[n])]}: mend it, "
                 "or set on_nonfinite=skip to leave such samples out and record them"
             )
-        if sums:
-            fine = torch.from_numpy(codes == 0)
-            part = [x[fine].double().sum(0).numpy() for x in batch.inputs]
-            totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
-        predictions.append(r)
-        encoded.append(y)
-        bad.append(codes)
-    return Predicted(torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), tuple(totals))
 
 
-def _codes(inputs: Tensors, y: Tensor, r: Tensor) -> UInt8[np.ndarray, " n"]:
-    def broken(values: Tensor) -> np.ndarray:
-        return ~torch.isfinite(values.reshape(len(values), -1)).all(1).numpy()
-
-    codes = np.where(broken(r), 3, 0)
-    codes = np.where(broken(y), 2, codes)
-    for x in inputs:
-        codes = np.where(broken(x), 1, codes)
-    return codes.astype(np.uint8)
+def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
+    finite = torch.isfinite(values.reshape(len(values), -1)).all(1).numpy()
+    return np.where(finite, 0, code).astype(np.uint8)
 
 
 def centre_of(counts: np.ndarray, means: np.ndarray) -> Centre:

@@ -99,7 +99,7 @@ class Attribution:
 
     def delta(self) -> Float[Tensor, "n J"]:
         """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64."""
-        total = sum(value.flatten(2).sum(-1, dtype=self.target.dtype) for value in self.values)
+        total = sum(value.reshape(*value.shape[:2], -1).sum(-1, dtype=self.target.dtype) for value in self.values)
         return total - (self.prediction - self.baseline_prediction)
 
 

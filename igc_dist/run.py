@@ -28,7 +28,7 @@ from igc_dist.faults import fault
 from igc_dist.job import NONFINITE, Job, limits_of, named_statistics, plan_of
 from igc_dist.model import Model
 from igc_dist.plan import Plan
-from igc_dist.predict import BAD, centre_of, predict_fold
+from igc_dist.predict import BAD, Predictor, centre_of
 from igc_dist.progress import Meter, metered
 from igc_dist.quadrature import Quadrature, ensure
 from igc_dist.records import Attribution, ConfigError, IgcError, PeerError, Shard, Stopped
@@ -46,7 +46,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         plan = plan_of(job, world.device)
         spec = job.spec(plan, world)
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
-        layout = results.phases(plan, job.terms, float_type, sums=job.baseline.needs_mean and job.attributor.baselines, skip=job.skip)
+        layout = results.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip)
         store = Store(job.store, layout, spec, config.spec_hash(spec))
         try:
             if _prepare(store, world, _provenance(job, world, started)):
@@ -66,30 +66,23 @@ def run(job: Job, world: World, meter: Meter) -> Store:
 
 
 def _prepare(store: Store, world: World, provenance: Mapping[str, Any]) -> bool:
-    alone = store.path is None
-    complete = store.prepare(provenance) if world.first or alone else False
-    return bool(world.share(complete))
+    if store.path is None and not world.first:
+        store.prepare(provenance)  # every rank has its own memory
+    return bool(world.share(lambda: store.prepare(provenance)))
 
 
 def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) -> None:
     """Pass 1 over the folds that are not done."""
-    names = plan.shapes.input_names
-    pending = world.share(store.pending("predict"))
+    pending = world.share(lambda: store.pending("predict"))
     meter.start("predict", plan.n_folds, plan.n_folds - len(pending), 0)
+    predictor = Predictor(job.model, job.source, job.targets, plan, world.device, job.skip, job.needs_mean)
     done = []
     for number in world.claims("predict", pending):
-        rows = plan.fold(number)
-        index = plan.order[rows.start : rows.stop]
-        sums = job.baseline.needs_mean and job.attributor.baselines
-        size = plan.samples_per_batch * plan.points_per_batch
-        found = predict_fold(
-            job.model, job.source, job.targets, list(plan.work.outputs), index, size, world.device, skip=job.skip, sums=sums
-        )
-        for name, values in found.arrays(names).items():
+        for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
             store.write("predict", number, name, values)
         store.commit("predict", number)
         done.append(number)
-        meter.rows(len(rows))
+        meter.rows(len(plan.fold(number)))
         meter.shard()
     _hand_round(store, world, meter, "predict", done)
 
@@ -107,10 +100,9 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     counts = store.read("predict", "count")
     centre = centre_of(counts, store.read("predict", "means"))
     pool = np.sort(plan.order[store.read("predict", "bad") == 0])
-    if not job.attributor.baselines:
-        return centre, pool, None
-    job.baseline.count(len(pool), plan.shapes.features)
-    if not job.baseline.needs_mean:
+    if job.attributor.baselines:
+        job.baseline.count(len(pool), plan.shapes.features)  # again, as some samples may not be fit for use
+    if not job.needs_mean:
         return centre, pool, None
     return (
         centre,
@@ -121,7 +113,7 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
 
 def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter, centre: Centre, around: Surroundings) -> list[int]:
     """Pass 2 over the shards that are not done; returns those that this rank contributes to the all-reduce."""
-    pending = world.share(store.pending("attribute"))
+    pending = world.share(lambda: store.pending("attribute"))
     meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block)
     engine = Engine(
         job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows

@@ -22,23 +22,31 @@ class Targets:
     `one_hot`: y is an integer label, and the target of output k is 1 for label k, else 0. `None` decides by the data:
     an integer scalar y with a model of several outputs is a label.
     `names`: labels of the selected outputs in the store, in their order.
+
+    Raises `ConfigError` for no, negative or duplicate outputs.
     """
 
     outputs: Sequence[int] | None = None
     one_hot: bool | None = None
     names: Sequence[str] | None = None
 
-    def select(self, n_outputs: int) -> list[int]:
-        """The selected outputs of a model with `n_outputs`. Raises `ConfigError` for none, negative, duplicate or out-of-range ones."""
-        chosen = list(range(n_outputs)) if self.outputs is None else [int(k) for k in self.outputs]
+    def __post_init__(self) -> None:
+        if self.outputs is None:
+            return
+        chosen = [int(k) for k in self.outputs]
         if not chosen:
             raise ConfigError("target.outputs is empty: select at least one output, or null for all")
-        for k in chosen:
-            if not 0 <= k < n_outputs:
-                raise ConfigError(f"target.outputs has {k}: the model has {n_outputs} outputs, give 0 to {n_outputs - 1}")
+        if min(chosen) < 0:
+            raise ConfigError(f"target.outputs has {min(chosen)}: outputs count from 0")
         if len(set(chosen)) < len(chosen):
             twice = sorted({k for k in chosen if chosen.count(k) > 1})
             raise ConfigError(f"target.outputs has {twice} more than once: give each output once")
+
+    def select(self, n_outputs: int) -> list[int]:
+        """The selected outputs of a model with `n_outputs`. Raises `ConfigError` for one out of range, or names that do not fit."""
+        chosen = list(range(n_outputs)) if self.outputs is None else [int(k) for k in self.outputs]
+        if max(chosen) >= n_outputs:
+            raise ConfigError(f"target.outputs has {max(chosen)}: the model has {n_outputs} outputs, give 0 to {n_outputs - 1}")
         if self.names is not None and len(self.names) != len(chosen):
             raise ConfigError(f"target.names has {len(self.names)} names for {len(chosen)} selected outputs: give one each")
         return chosen

@@ -194,9 +194,9 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str]) -> State:
     for i, values in enumerate(attribution.values):
         a = values.double() - torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=w.device)
         a = torch.where(widen(masked, a.ndim - 2), 0.0, a)
-        sums = dict(zip(linear, torch.einsum("tnj,njp->tjp", weights, a.flatten(2)).unflatten(2, a.shape[2:] or (1,)), strict=True))
+        sums = dict(zip(linear, torch.einsum("tnj,njp->tjp", weights, a.reshape(*a.shape[:2], -1)), strict=True))
         if "aa" in wanted:
-            sums["aa"] = torch.einsum("nj,njp->jp", w, a.flatten(2).square()).reshape(a.shape[1:])
+            sums["aa"] = torch.einsum("nj,njp->jp", w, a.reshape(*a.shape[:2], -1).square()).reshape(a.shape[1:])
         features.append({term: sums[term].reshape(a.shape[1:]) for term in wanted})
     return State(centre, scalars, tuple(features))
 
