@@ -60,10 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         raise SystemExit(_on_config(command, arguments) if command in ("run", "plan") else _on_stores(command, arguments))
     except IgcError as error:
-        rank = os.environ.get("RANK")
-        print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {error}", file=sys.stderr)
-        sys.stderr.flush()
-        raise SystemExit(error.exit_code) from None
+        raise SystemExit(_complain(error)) from None
+
+
+def _complain(error: Any) -> int:
+    """Print an error for people; returns its exit code."""
+    rank = os.environ.get("RANK")
+    print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)
+    return int(error.exit_code)
 
 
 def _help() -> str:
@@ -79,7 +83,7 @@ def _help() -> str:
 
 def _on_config(command: str, arguments: list[str]) -> int:
     from igc_dist import config
-    from igc_dist.records import ConfigError
+    from igc_dist.records import ConfigError, IgcError, Stopped
 
     allow = []
     while "--allow-target" in arguments:
@@ -91,10 +95,15 @@ def _on_config(command: str, arguments: list[str]) -> int:
     codes: list[int] = []
 
     def task(cfg: Any) -> None:
-        codes.append(_plan(cfg, allow) if command == "plan" else _run(cfg, allow, arguments))
+        try:
+            codes.append(_plan(cfg, allow) if command == "plan" else _run(cfg, allow, arguments))
+        except Stopped:
+            raise
+        except IgcError as error:  # the other jobs of a sweep go on
+            codes.append(_complain(error))
 
     config.compose_and_call(task, arguments)
-    return max(codes, default=0)
+    return next((code for code in codes if code), 0)
 
 
 def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
