@@ -95,10 +95,10 @@ def _on_config(command: str, arguments: list[str]) -> int:
     codes: list[int] = []
 
     def task(cfg: Any) -> None:
+        if Stopped.exit_code in codes:
+            return
         try:
             codes.append(_plan(cfg, allow) if command == "plan" else _run(cfg, allow, arguments))
-        except Stopped:
-            raise
         except IgcError as error:  # the other jobs of a sweep go on
             codes.append(_complain(error))
 

@@ -198,7 +198,7 @@ class Blur(Baseline):
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         def blurred(x: Tensor) -> Tensor:
             width = (0.0,) * (x.ndim - 2) + (float(self.sigma),) * 2
-            return torch.from_numpy(gaussian_filter(x.double().numpy(), width, mode="reflect", truncate=4.0)).to(x.dtype)
+            return torch.from_numpy(gaussian_filter(x.double().cpu().numpy(), width, mode="reflect", truncate=4.0)).to(x.dtype)
 
         return tuple(blurred(x)[None] for x in batch.inputs)
 

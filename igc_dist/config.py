@@ -17,6 +17,7 @@ from typing import Any
 
 import hydra
 import numpy as np
+import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,7 +27,6 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from igc_dist.model import digest_of_weights
 from igc_dist.plan import Limits
 from igc_dist.quadrature import Quadrature
 from igc_dist.records import ConfigError, ModelError
@@ -230,7 +230,6 @@ def build_attributor(node: Any, quadrature: Quadrature | None, allow: Sequence[s
 
 def load_weights(module: nn.Module, path: str) -> None:
     """Load weights into a module: safetensors, or a state dict read with `weights_only=True`. Never code."""
-    import torch
     from safetensors.torch import load_file
 
     if not Path(path).is_file():
@@ -249,10 +248,10 @@ def describe(value: Any) -> Any:
     if isinstance(value, Quadrature):
         return {"name": value.name, "digest": digest(value.nodes, value.weights)}
     if isinstance(value, np.ndarray | Tensor):
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        return {"shape": list(array.shape), "digest": digest(array)}
+        return {"shape": list(value.shape), "digest": digest(value)}
     if isinstance(value, nn.Module):
-        return {"class": _name(type(value)), "weights": digest_of_weights(value)}
+        state = {name: tensor for name, tensor in sorted(value.state_dict().items()) if isinstance(tensor, Tensor)}
+        return {"class": _name(type(value)), "weights": digest(*state.values()), "names": list(state)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"kind": _name(type(value)), **{f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}}
     if isinstance(value, Mapping):
@@ -266,11 +265,14 @@ def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
-def digest(*arrays: np.ndarray) -> str:
-    """SHA-256 of arrays: types, shapes and bytes."""
+def digest(*arrays: np.ndarray | Tensor) -> str:
+    """SHA-256 of arrays or tensors: types, shapes and bytes."""
     sha = hashlib.sha256()
     for array in arrays:
-        sha.update(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+        sha.update(f"{array.dtype} {tuple(array.shape)} ".encode())
+        if isinstance(array, Tensor):
+            array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()  # numpy has no bfloat16
+        sha.update(array.tobytes())
     return sha.hexdigest()
 
 

@@ -109,9 +109,9 @@ class World:
 
     def meet(self, name: str, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Wait for all ranks. Raises `PeerError` that names a rank, and where it was, if it failed or stays silent."""
+        fault("barrier")
         if self.store is None:
             return
-        fault("barrier")
         here = self.count(f"meet/{name}", 1)
         warned: set[int] = set()
         while here < self.size:
@@ -197,6 +197,8 @@ def joined(
     """
     found = environment()
     size = 1 if found is None else found.world_size()
+    if accelerator == "auto":  # not MPS, which has no float64 for the sums
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     before = torch.get_num_threads()
     own_group = False
     try:
@@ -237,7 +239,7 @@ def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tup
     rank, size, limit = found.global_rank(), found.world_size(), timedelta(seconds=timeout)
     base, _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
     base.set_timeout(limit)
-    cuda = accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
+    cuda = accelerator in ("cuda", "gpu")
     # without a prefix of its own, a restarted attempt reads the stale addresses of the one that died
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -253,7 +255,8 @@ def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, s
     if found is None:
         fabric = Fabric(accelerator=accelerator, devices=1, loggers=loggers)
     else:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", size // nodes))
         kind = "ddp" if strategy == "auto" else strategy
         fabric = Fabric(
             accelerator=accelerator, devices=local, num_nodes=max(1, size // local), strategy=kind, plugins=[found], loggers=loggers
@@ -297,16 +300,23 @@ def launch(devices: int, arguments: Sequence[str], run_id: str) -> int:
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
     )
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # `_cause` says it in our words
     try:
         elastic_launch(config, sys.executable)("-m", "igc_dist", *arguments)
     except ChildFailedError as error:
-        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        log.error("ranks failed with exit codes %s", codes)
-        # the ranks that were ended by the agent show its signal; the cause is the code that a rank chose itself
-        return next((code for code in codes.values() if code > 0), 1)
+        return _cause({rank: failure.exitcode for rank, failure in error.failures.items()})
     except (SignalException, KeyboardInterrupt):
         return Stopped.exit_code
     return 0
+
+
+def _cause(codes: dict[int, int]) -> int:
+    """The exit code of a run from those of its ranks: the agent ends all with SIGTERM once the first has failed."""
+    killed = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
+    for rank, number in killed.items():
+        print(f"igc-dist: rank {rank} was killed by signal {number}: run the same command again to go on", file=sys.stderr)
+    own = [code for code in codes.values() if code > 0 and code != Stopped.exit_code]
+    return 1 if killed else own[0] if own else Stopped.exit_code
 
 
 def loggers(names: Sequence[str], folder: Path) -> list[Any]:

@@ -71,7 +71,7 @@ class Job:
             "data": {
                 "class": config.describe(type(dataset)),
                 "n": len(self.source),
-                "digest": config.digest(*(v.numpy() for v in (*probe.inputs, probe.target))),
+                "digest": config.digest(*probe.inputs, probe.target),
             },
             "target": {"outputs": list(plan.work.outputs), "one_hot": self.targets.one_hot, "names": config.describe(self.targets.names)},
             "baseline": config.describe(self.baseline) if self.attributor.baselines else None,

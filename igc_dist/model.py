@@ -96,7 +96,8 @@ class Model:
                 self.module.double()
             if self.channels_last:
                 self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            with _donated_buffers_off() if self.compiled else nullcontext():
+            cudnn = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True)
+            with cudnn, _donated_buffers_off() if self.compiled else nullcontext():
                 yield self
         finally:
             for m, flag in zip(modules, training, strict=True):
@@ -207,16 +208,3 @@ def _donated_buffers_off() -> Iterator[None]:
 
     with functorch.patch(donated_buffer=False):
         yield
-
-
-def digest_of_weights(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of parameters and buffers."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return digest.hexdigest()

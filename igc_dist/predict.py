@@ -165,10 +165,10 @@ class Predictor:
             self._refuse(codes, batch)
             if self.sums:
                 fine = torch.from_numpy(codes == 0)
-                part = [x[fine].double().sum(0).numpy() for x in batch.inputs]
+                part = [x.cpu()[fine].double().sum(0).numpy() for x in batch.inputs]
                 totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
             predictions.append(r)
-            encoded.append(y)
+            encoded.append(y.cpu())
             bad.append(codes)
         return Predicted(torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), tuple(totals))
 
@@ -182,7 +182,7 @@ class Predictor:
 
 
 def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
-    finite = torch.isfinite(values.reshape(len(values), -1)).all(1).numpy()
+    finite = torch.isfinite(values.reshape(len(values), -1)).all(1).cpu().numpy()
     return np.where(finite, 0, code).astype(np.uint8)
 
 

@@ -32,7 +32,7 @@ class Quadrature:
         nodes, weights = self.nodes, self.weights
         if nodes.ndim != 1 or nodes.shape != weights.shape or not nodes.size:
             raise ConfigError(f"quadrature {self.name!r}: nodes {nodes.shape} and weights {weights.shape} must be two equal vectors")
-        if nodes.min() < 0 or nodes.max() > 1:
+        if not (nodes.min() >= 0 and nodes.max() <= 1):
             raise ConfigError(f"quadrature {self.name!r}: nodes must lie in [0, 1], got {nodes.min()} to {nodes.max()}")
         for power in range(self.degree + 1):
             error = abs(float(weights @ nodes**power) - 1 / (power + 1))

@@ -131,7 +131,7 @@ def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter
             store.write("attribute", number, name, values)
         store.commit("attribute", number)
         done.append(number)
-        world.log({"shards": meter.shard(), "rows_per_s": meter.rate(), "gradients_per_s": meter.rate() * plan.output_block})
+        world.log({"shards": float(meter.shard()), "rows_per_s": meter.rate(), "gradients_per_s": meter.rate() * plan.output_block})
     _hand_round(store, world, meter, "attribute", done)
     # shards of an earlier run are contributed by turns
     earlier = sorted(set(range(plan.n_shards)) - set(pending))

@@ -78,12 +78,14 @@ def flags(tree: xr.DataTree) -> list[str]:
     return [", ".join(text for bit, text in FLAGS.items() if int(value) & bit) for value in bits]
 
 
-def rows_in(tree: xr.DataTree, group: str, dim: str) -> int:
-    """How many samples or shards a group keeps: the size of `dim`, else the number of its members, 0 without the group."""
-    if group not in tree.children:
-        return 0
-    node = tree.children[group]
-    return int(node.sizes.get(dim, 0)) or len(node.children) or len(node.data_vars)
+def kept(tree: xr.DataTree) -> dict[str, int]:
+    """How many shards and samples the store still holds one by one; without a dimension to count, the members of the group."""
+    found: dict[str, int] = {}
+    for group, dims in {"shards": ("shard", "part"), "samples": ("sample",)}.items():
+        if group in tree.children:
+            nodes = [tree.children[group], *tree.children[group].children.values()]
+            found[group] = max(int(node.sizes.get(dim, 0)) for node in nodes for dim in dims) or len(nodes) - 1
+    return found
 
 
 def mapping_of(tree: xr.DataTree, name: str) -> dict[str, Any]:

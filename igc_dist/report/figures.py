@@ -24,6 +24,7 @@ from igc_dist.report.contents import Floats, column, inputs, labels, main_map, m
 from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
 
 DPI = 144
+ROUNDING = 1e-12  # a part of the gap below this is float64 at work
 NAMED_LINES = 10  # more outputs than this are drawn as one grey bundle with its median
 CURVES = {
     "correlation": "correlation",
@@ -159,51 +160,73 @@ def draw_totals(axes: Axes, correlation: Floats, total: Floats, spread: Floats |
 
 
 def draw_part(axes: Axes, title: str, values: Floats) -> None:
-    """One part of the gap as bars, one row per output."""
-    axes.barh(np.arange(values.size), np.nan_to_num(values), color="#4d4d4d", height=0.6)
+    """One part of the gap as bars, one row per output; a part that is rounding alone is said to be zero."""
     axes.set_title(title, fontsize=9, loc="left")
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
-    axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+    if np.all(np.abs(np.nan_to_num(values)) < ROUNDING):
+        axes.set(xlim=(-1, 1), xticks=[0])
+        said = "zero, up to rounding" if np.isfinite(values).any() else "undefined"
+        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", fontsize=8, backgroundcolor="white")
+        return
+    axes.barh(np.arange(values.size), np.nan_to_num(values), color="#4d4d4d", height=0.6)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+    axes.locator_params(axis="x", nbins=4)
 
 
 def draw_convergence(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:
     """Correlation, sum of the map and distance of the running map from the final one, over samples; None below two folds."""
+    names, figure = labels(tree)[:max_outputs], convergence_figure(tree, max_outputs)
+    if figure is None:
+        return None
+    bundle = "" if len(names) <= NAMED_LINES else "Grey: one line per output. Red: their median. "
+    caption = f"What the run would have found had it stopped earlier. {bundle}{left_out(tree.sizes.get('output', 0), len(names))}"
+    return save(figure, folder / "convergence.png", "convergence", caption.strip())
+
+
+def convergence_figure(tree: xr.DataTree, max_outputs: int) -> Figure | None:
+    """A panel per quantity the store followed over its folds. n may count samples per fold, or per fold and output."""
     if "convergence" not in tree.children or tree["convergence"].sizes.get("fold", 0) < 2:
         return None
     group = tree["convergence"].to_dataset()
     series = {name: title for name, title in CURVES.items() if name in group.data_vars}
     if not series or "n" not in group.data_vars:
         return None
-    names = labels(tree)[:max_outputs]
-    samples = np.asarray(group["n"].values, dtype=np.float64)
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     panels = figure.subplots(1, len(series), squeeze=False)[0]
     for axes, (name, title) in zip(panels, series.items(), strict=True):
-        values = np.asarray(group[name].transpose("fold", "output").values[:, :max_outputs], dtype=np.float64)
+        curves, counts = xr.broadcast(group[name], group["n"])
+        values, samples = (np.asarray(part.transpose("fold", "output").values[:, :max_outputs], np.float64) for part in (curves, counts))
+        if name == "map_distance":
+            values, samples = values[:-1], samples[:-1]  # the last map is the one the others are measured against
         draw_curves(axes, samples, values, logarithmic=name == "map_distance")
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlabel("samples")
-    if len(names) <= NAMED_LINES:
-        legend = figure.legend(panels[0].get_lines(), [str(index) for index in range(len(names))], loc="outside right upper", frameon=False)
-        for text, name in zip(legend.get_texts(), names, strict=True):
-            text.set_text(short(name, 18))
-    bundle = "" if len(names) <= NAMED_LINES else "Grey: one line per output. Red: their median. "
-    caption = f"What the run would have found had it stopped earlier. {bundle}{left_out(tree.sizes.get('output', 0), len(names))}"
-    return save(figure, folder / "convergence.png", "convergence", caption.strip())
+    add_legend(figure, panels[0], labels(tree)[:max_outputs])
+    return figure
+
+
+def add_legend(figure: Figure, axes: Axes, names: list[str]) -> None:
+    """Names beside the curves when they are few. They are set afterwards: matplotlib would hide one that begins with an underscore."""
+    if len(names) > NAMED_LINES:
+        return
+    legend = figure.legend(axes.get_lines(), [str(index) for index in range(len(names))], loc="outside right upper", frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(short(name, 18))
 
 
 def draw_curves(axes: Axes, samples: Floats, values: Floats, *, logarithmic: bool) -> None:
-    """One line per output over samples, named colours when few; undefined outputs and the final zero distance leave gaps."""
+    """One line per output over its samples, named colours when few, else grey with their median; undefined values leave gaps."""
     few = values.shape[1] <= NAMED_LINES
     values = np.where(np.isfinite(values) & ~((values <= 0) & logarithmic), values, np.nan)
+    marker = "." if len(values) <= 8 else ""
     for index in range(values.shape[1]):
-        axes.plot(samples, values[:, index], color=f"C{index}" if few else "#bbbbbb", linewidth=1.4 if few else 0.7)
+        color, width = (f"C{index}", 1.4) if few else ("#bbbbbb", 0.7)
+        axes.plot(samples[:, index], values[:, index], marker=marker, color=color, linewidth=width)
     known = np.isfinite(values).any(axis=1)
     if not few:
-        axes.plot(samples[known], np.nanmedian(values[known], axis=1), color=POSITIVE, linewidth=2)
+        axes.plot(np.median(samples[known], axis=1), np.nanmedian(values[known], axis=1), color=POSITIVE, linewidth=2)
     if logarithmic and known.any():
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(LogFormatter())

@@ -20,6 +20,7 @@ from igc_dist.report.contents import (
     flags,
     flatten,
     inputs,
+    kept,
     labels,
     leaf,
     main_map,
@@ -27,7 +28,6 @@ from igc_dist.report.contents import (
     mapping_of,
     number,
     printable,
-    rows_in,
     span,
     title_of,
 )
@@ -60,7 +60,7 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
     folder = Path(folder)
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
-        "title": f"{title_of(str(tree.attrs.get('method', 'attribution')))} report",
+        "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
         "facts": facts(tree),
         "notices": notices(tree),
         "summary": summary_rows(tree, tuple(SUMMARY)),
@@ -69,6 +69,7 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
         "arrays": {group: [title_of(name) for name in map_names(dataset)] for group, dataset in inputs(tree).items()},
         "leading": {group: title_of(main_map(dataset) or "") for group, dataset in inputs(tree).items()},
         "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
+        "per_sample": "samples" in tree.children,
         "drawings": drawings,
         "image": image,
         "skipped": skipped_rows(tree),
@@ -105,13 +106,16 @@ def pretty(spec: Any) -> str:
 def facts(tree: xr.DataTree) -> dict[str, str]:
     """The headline: what was attributed, over what, how."""
     spec, count = mapping_of(tree, "spec"), tree.sizes.get("output", 0)
-    named = {name: name_of(spec[name]) for name in ("model", "data", "target", "baseline", "quadrature") if spec.get(name) is not None}
-    rows = {"method": title_of(str(tree.attrs.get("method", "unknown"))), **named}
+    parts = {name: spec.get(name) for name in ("model", "data", "target", "baseline", "quadrature")}
+    if isinstance(spec.get("attributor"), Mapping):
+        parts["quadrature"] = parts["quadrature"] or spec["attributor"].get("quadrature")
+    rows = {"method": title_of(str(tree.attrs.get("method", "unknown")))}
+    rows |= {name: short for name, part in parts.items() if (short := name_of(part))}
     rows["samples"] = span(tree.data_vars["n"].values) if "n" in tree.data_vars else "unknown"
     rows["outputs"] = f"{count:,}"
     rows["inputs"] = ", ".join(f"{printable(name)} {shape_of(dataset)}" for name, dataset in inputs(tree).items())
     rows["status"] = leaf(tree.attrs.get("status", "unknown"))
-    return rows
+    return {name: value for name, value in rows.items() if value}
 
 
 def shape_of(dataset: xr.Dataset) -> str:
@@ -122,11 +126,14 @@ def shape_of(dataset: xr.Dataset) -> str:
 
 
 def name_of(part: Any) -> str:
-    """The short name of a part of the spec: its name, else its class, else its first words. The spec is printed whole below."""
-    if isinstance(part, Mapping):
-        part = part.get("name") or str(part.get("_target_", "")).rsplit(".", 1)[-1] or part.get("path") or part
-    text = leaf(part)
-    return text if len(text) <= 90 else text[:89] + "…"
+    """The short name of a part of the spec: its name, else its class, else its path; '' if it has none. The spec is printed whole below."""
+    if isinstance(part, str):
+        text = printable(part)
+        return text if len(text) <= 90 else text[:89] + "…"
+    if not isinstance(part, Mapping):
+        return ""
+    classes = [str(part[key]).rsplit(".", 1)[-1] for key in ("class", "kind", "_target_") if part.get(key)]
+    return name_of(part.get("name") or next(iter(classes), None) or part.get("path") or part.get("module"))
 
 
 def notices(tree: xr.DataTree) -> list[tuple[str, str]]:
@@ -189,11 +196,11 @@ def rank_rows(ranks: Any) -> dict[str, Any] | None:
 
 
 def provenance_rows(tree: xr.DataTree) -> dict[str, str]:
-    """Where the numbers come from: schema, hash, counts of kept shards and samples, then the provenance with dotted keys."""
+    """Where the numbers come from: schema, hash, counts of kept shards and samples, the cost, the provenance with dotted keys."""
     provenance = mapping_of(tree, "provenance")
     if rank_rows(provenance.get("ranks")) is not None:
         del provenance["ranks"]
     rows = {"schema": leaf(tree.attrs.get("schema", "")), "spec hash": leaf(tree.attrs.get("spec_hash", ""))}
-    kept = {"shards kept": rows_in(tree, "shards", "shard"), "samples kept": rows_in(tree, "samples", "sample")}
-    rows |= {name: f"{count:,}" for name, count in kept.items() if count}
+    rows |= {f"{name} kept": f"{count:,}" for name, count in kept(tree).items()}
+    rows |= flatten({"cost": tree.attrs["cost"]}) if tree.attrs.get("cost") else {}
     return rows | (flatten(provenance) if provenance else {})

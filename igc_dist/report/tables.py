@@ -21,12 +21,12 @@ from igc_dist.report.contents import (
     flags,
     flatten,
     inputs,
+    kept,
     labels,
     leaf,
     mapping_of,
     number,
     printable,
-    rows_in,
     span,
     title_of,
 )
@@ -78,8 +78,8 @@ def info(tree: xr.DataTree) -> Group:
     add(head, "samples", "(absent)" if counts is None else span(counts))
     add(head, "outputs", f"{len(labels(tree)):,}")
     add(head, "skipped samples", f"{len(tree.attrs.get('skipped', [])):,}")
-    add(head, "shards kept", f"{rows_in(tree, 'shards', 'shard'):,}")
-    add(head, "samples kept", f"{rows_in(tree, 'samples', 'sample'):,}")
+    for name, count in ({"shards": 0, "samples": 0} | kept(tree)).items():
+        add(head, f"{name} kept", f"{count:,}")
     return Group(head, arrays_table(tree), *[mapping_table(name, mapping_of(tree, name)) for name in ("spec", "provenance")])
 
 
