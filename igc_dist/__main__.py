@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,8 @@ def _on_config(command: str, arguments: list[str]) -> int:
     from igc_dist import config
     from igc_dist.records import ConfigError, IgcError, Stopped
 
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # until the run has handlers of its own, nothing is lost by leaving
+        signal.signal(number, lambda *_: os._exit(Stopped.exit_code))
     allow = []
     while "--allow-target" in arguments:
         at = arguments.index("--allow-target")

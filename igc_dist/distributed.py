@@ -112,21 +112,24 @@ class World:
         fault("barrier")
         if self.store is None:
             return
-        here = self.count(f"meet/{name}", 1)
+        self.count(f"meet/{name}", 1)
+        self._wait(lambda: self.count(f"meet/{name}") >= self.size, f"waiting at {name}", while_waiting)
+
+    def _wait(self, ready: Callable[[], bool], where: str, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """Wait until something that other ranks do is there; raises as `meet` does."""
         warned: set[int] = set()
-        while here < self.size:
+        while not ready():
             time.sleep(POLL)
             while_waiting()
-            self.watch(f"waiting at {name}")
-            for rank, silent, where in self._silent():
+            self.watch(where)
+            for rank, silent, last in self._silent():
                 if silent > self.silence:
                     raise PeerError(
-                        f"rank {rank} is silent for {silent:.0f} s, last seen at {where}: it hangs or is gone; run again to resume"
+                        f"rank {rank} is silent for {silent:.0f} s, last seen at {last}: it hangs or is gone; run again to resume"
                     )
                 if silent > self.silence / 10 and rank not in warned and self.first:
                     warned.add(rank)
-                    log.warning("rank %d is silent for %.0f s, last seen at %s", rank, silent, where)
-            here = self.count(f"meet/{name}")
+                    log.warning("rank %d is silent for %.0f s, last seen at %s", rank, silent, last)
 
     def _silent(self) -> Iterator[tuple[int, float, str]]:
         for rank in range(self.size):
@@ -160,9 +163,7 @@ class World:
         key = f"share/{self._next('share')}"
         if self.first:
             self.store.set(key, json.dumps(make()))
-        while not self.store.check([key]):
-            time.sleep(POLL)
-            self.watch("waiting for rank 0")
+        self._wait(lambda: self.store.check([key]), "waiting for rank 0")
         return json.loads(self.store.get(key))
 
     def _next(self, name: str) -> int:
@@ -211,6 +212,7 @@ def joined(
         world = World(fabric.global_rank, size, fabric.device, fabric, store, silence=timeout)
         with _signals(world):
             try:
+                world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
                 yield world
             except BaseException as error:
                 world.abort(error)

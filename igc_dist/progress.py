@@ -23,13 +23,18 @@ class Meter:
     """Counts work in the counters that all ranks share, and shows it on rank 0."""
 
     def __init__(self, world: World, bar: Progress | None = None) -> None:
-        self.world, self.bar, self.quiet = world, bar, bar is None
-        self.name, self.total, self.outputs, self._line, self._started = "", 0, 1, time.monotonic(), time.monotonic()
+        self.world, self.bar = world, bar
+        self.name, self.total, self.done, self.outputs, self.per_sample = "", 0, 0, 0, 1
+        self._line = self._started = time.monotonic()
         self._task: Any = None
 
-    def start(self, name: str, total: int, done: int, outputs: int) -> None:
-        """Begin a pass of `total` shards of which `done` are done; each row of a forward pass is `outputs` gradients (0: forward only)."""
-        self.name, self.total, self.done, self.outputs, self._started = name, total, done, outputs, time.monotonic()
+    def start(self, name: str, total: int, done: int, outputs: int = 0, per_sample: int = 1) -> None:
+        """Begin a pass of `total` shards of which `done` are done.
+
+        Each row of a forward pass is `outputs` gradients (0: forward only), and `per_sample` rows make a sample.
+        """
+        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, per_sample
+        self._started = time.monotonic()
         if self.bar is not None:
             self._task = self.bar.add_task(name, total=total, completed=done, rate="")
 
@@ -45,9 +50,20 @@ class Meter:
         self.show()
         return done
 
-    def rate(self) -> float:
-        """Rows per second of all ranks since the pass began."""
-        return self.world.count(f"rows/{self.name}") / max(time.monotonic() - self._started, 1e-9)
+    def rates(self) -> dict[str, float]:
+        """Samples and gradients per second of all ranks since the pass began."""
+        rows = self.world.count(f"rows/{self.name}") / max(time.monotonic() - self._started, 1e-9)
+        return {"samples_per_s": rows / self.per_sample, "gradients_per_s": rows * self.outputs}
+
+    def end(self) -> None:
+        """The pass is over on all ranks."""
+        self.show()
+        if self.world.first:
+            log.info("%s: %d shards in %.1f s, %s", self.name, self.total, time.monotonic() - self._started, self._speed())
+
+    def _speed(self) -> str:
+        rates = self.rates()
+        return f"{rates['gradients_per_s']:,.0f} gradients/s, " * bool(self.outputs) + f"{rates['samples_per_s']:,.1f} samples/s"
 
     def show(self) -> None:
         """Refresh the bar, or print a line now and then."""
@@ -57,14 +73,12 @@ class Meter:
         if self.bar is None and now - self._line < EVERY:
             return
         done = self.done + self.world.count(f"done/{self.name}")
-        rate = self.rate()
-        text = f"{rate * self.outputs:,.0f} gradients/s" if self.outputs else f"{rate:,.0f} samples/s"
         if self.bar is not None:
-            self.bar.update(self._task, completed=done, rate=text)
+            self.bar.update(self._task, completed=done, rate=self._speed())
         else:
             self._line = now
             left = (now - self._started) * (self.total - done) / max(done - self.done, 1)
-            log.info("%s: %d of %d shards, %s, about %.0f s left", self.name, done, self.total, text, left)
+            log.info("%s: %d of %d shards, %s, about %.0f s left", self.name, done, self.total, self._speed(), left)
 
 
 @contextmanager

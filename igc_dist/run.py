@@ -74,7 +74,7 @@ def _prepare(store: Store, world: World, provenance: Mapping[str, Any]) -> bool:
 def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) -> None:
     """Pass 1 over the folds that are not done."""
     pending = world.share(lambda: store.pending("predict"))
-    meter.start("predict", plan.n_folds, plan.n_folds - len(pending), 0)
+    meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
     predictor = Predictor(job.model, job.source, job.targets, plan, world.device, job.skip, job.needs_mean)
     done = []
     for number in world.claims("predict", pending):
@@ -90,6 +90,7 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
 def _hand_round(store: Store, world: World, meter: Meter, phase: str, done: Sequence[int]) -> None:
     """Wait for the end of a pass. Without a store on disk, every rank then takes over what the others hold."""
     world.meet(phase, meter.show)
+    meter.end()
     if store.path is None:
         for objects in world.gather(store.objects_of(phase, done)) if world.size > 1 else []:
             store.absorb(objects)
@@ -114,7 +115,8 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
 def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter, centre: Centre, around: Surroundings) -> list[int]:
     """Pass 2 over the shards that are not done; returns those that this rank contributes to the all-reduce."""
     pending = world.share(lambda: store.pending("attribute"))
-    meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block)
+    per_sample = plan.forwards // plan.shapes.n_samples
+    meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block, per_sample)
     engine = Engine(
         job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows
     )
@@ -131,7 +133,7 @@ def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter
             store.write("attribute", number, name, values)
         store.commit("attribute", number)
         done.append(number)
-        world.log({"shards": float(meter.shard()), "rows_per_s": meter.rate(), "gradients_per_s": meter.rate() * plan.output_block})
+        world.log({"shards": meter.shard(), **meter.rates()})
     _hand_round(store, world, meter, "attribute", done)
     # shards of an earlier run are contributed by turns
     earlier = sorted(set(range(plan.n_shards)) - set(pending))

@@ -67,7 +67,6 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
         "identity": summary_rows(tree, IDENTITY) if "igc_sum" in tree.data_vars else None,
         "worst": {name: extreme(tree, name) for name in IDENTITY},
         "arrays": {group: [title_of(name) for name in map_names(dataset)] for group, dataset in inputs(tree).items()},
-        "leading": {group: title_of(main_map(dataset) or "") for group, dataset in inputs(tree).items()},
         "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
         "per_sample": "samples" in tree.children,
         "drawings": drawings,
