@@ -17,9 +17,10 @@ from rich.console import Console, RenderableType
 
 from igc_dist.report import compare, info, summary_table, write_report
 from igc_dist.report.comparison import difference, map_differences, spec_differences
-from igc_dist.report.contents import inputs, labels, map_names, number, printable
-from igc_dist.report.figures import draw_all, draw_convergence, house_style
-from igc_dist.report.maps import draw_maps, fold_features, positive_norm, read_maps, symmetric_norm
+from igc_dist.report.contents import inputs, kept, labels, map_names, number, printable
+from igc_dist.report.figures import convergence_figure, draw_all, draw_convergence, draw_part, house_style
+from igc_dist.report.maps import draw_maps, fold_features, positive_norm, read_maps, short, symmetric_norm
+from igc_dist.report.page import facts, name_of, provenance_rows
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = ["plain", SCRIPT, "$x_{", "[red]_a[/red]\x1b[31m", "_日本"]
@@ -216,7 +217,7 @@ def test_identity_is_printed_with_its_numbers(page: Page) -> None:
 def test_headline_ranks_and_counts(page: Page) -> None:
     """The page opens with what was attributed over what, and says what every rank did and what the store kept."""
     facts = page.text[: page.text.index("How to read this")]
-    for fact in ("IGC report", "Net", "digits & more", "120", "5", "age (one number), rgb (3 x 4 x 4), table (3), x (6 x 5)", "complete"):
+    for fact in ("Report: IGC", "Net", "digits & more", "120", "5", "age (one number), rgb (3 x 4 x 4), table (3), x (6 x 5)", "complete"):
         assert fact in facts
     assert list(inputs(store())) == ["age", "rgb", "table", "x"]
     assert ["rank", "shards", "host"] in page.rows
@@ -263,7 +264,9 @@ def test_left_out_outputs_are_owned_up_to(tmp_path: Path, page: Page) -> None:
 def test_incomplete_methods_have_no_sums(tmp_path: Path) -> None:
     """A store of gradients has a report without sums, says why, and leads with its first map."""
     path = write_report(gradients(), tmp_path)
-    text = Page(path.read_text(encoding="utf-8")).text
+    page = Page(path.read_text(encoding="utf-8"))
+    text = page.text
+    assert [tag for tag, _ in page.tags if tag in ("figure", "details")] == ["figure", "details", "figure"]
     assert "need not sum to the correlation" in text
     assert "sum of map" not in text
     assert not (tmp_path / "figures" / "completeness.png").exists()
@@ -279,10 +282,98 @@ def test_store_without_maps_or_attributes(tmp_path: Path) -> None:
     assert "Input x" in text
 
 
+def test_per_sample_store(tmp_path: Path) -> None:
+    """A store of single attributions has no map of the data set, and the page says where they are instead."""
+    tree = store().drop_nodes(["x", "rgb", "table", "age", "convergence"])
+    text = Page(write_report(tree, tmp_path).read_text(encoding="utf-8")).text
+    assert "The store holds no maps over the data set; its attributions are kept per sample, in the group samples." in text
+
+
+def test_kept_shards_are_counted_by_their_dimension() -> None:
+    """Shards lie as members of their group, or stacked in one array per pass; both are counted, and the cost is listed."""
+    tree = store()
+    assert kept(tree) == {"shards": 2, "samples": 7}
+    tree["shards"] = xr.DataTree.from_dict({"attribute": xr.Dataset({"digest": ("part", np.zeros(32))}), "predict": xr.Dataset()})
+    tree.attrs["cost"] = {"shards": 32, "forwards": 120}
+    assert kept(tree) == {"shards": 32, "samples": 7}
+    assert provenance_rows(tree)["cost.forwards"] == "120"
+    assert kept(gradients()) == {}
+
+
 def test_one_fold_has_no_convergence(tmp_path: Path) -> None:
     """A curve of one point is no curve."""
     assert draw_convergence(store(folds=1), tmp_path, 32) is None
     assert draw_convergence(store(folds=2), tmp_path, 32) is not None
+
+
+@pytest.mark.parametrize("per_output", [False, True])
+def test_convergence_follows_every_output(per_output: bool) -> None:
+    """One line per output over its own samples, all in the legend; the last map has no distance to itself to draw."""
+    tree = store()
+    group = tree["convergence"].to_dataset().drop_vars("output")
+    if per_output:
+        tree["convergence"].dataset = group.assign(n=group["n"] + xr.DataArray(np.arange(len(NAMES)), dims="output"))
+    with house_style():
+        figure = convergence_figure(tree, 32)
+    assert figure is not None
+    for axes, name in zip(figure.axes, ("correlation", "igc_sum", "map_distance"), strict=True):
+        last = -1 if name == "map_distance" else None
+        assert len(axes.get_lines()) == len(NAMES)
+        for index, line in enumerate(axes.get_lines()):
+            np.testing.assert_array_equal(line.get_ydata(), group[name].values[:last, index])
+            np.testing.assert_array_equal(line.get_xdata(), group["n"].values[:last] + index * per_output)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [short(name, 18) for name in labels(tree)]
+    assert figure.axes[2].get_yscale() == "log"
+
+
+def test_many_outputs_converge_as_a_bundle() -> None:
+    """Above ten outputs lines have no names but a median."""
+    figure = convergence_figure(store(names=list(range(12))), 11)
+    assert figure is not None
+    assert not figure.legends
+    lines = figure.axes[0].get_lines()
+    assert len(lines) == 12
+    np.testing.assert_allclose(lines[-1].get_ydata(), np.median([line.get_ydata() for line in lines[:-1]], axis=0))
+
+
+def test_rounding_is_not_drawn_as_bars() -> None:
+    """With shared baselines the baseline term is rounding; bars of 1e-17 would look like an effect."""
+    axes = Figure().subplots()
+    draw_part(axes, "baseline", np.array([2e-17, -1e-17, np.nan]))
+    assert [text.get_text() for text in axes.texts] == ["zero, up to rounding"]
+    assert not axes.patches
+    axes.texts[0].remove()
+    draw_part(axes, "baseline", np.array([np.nan]))
+    assert [text.get_text() for text in axes.texts] == ["undefined"]
+    draw_part(axes, "baseline", np.array([2e-5, -1e-17, np.nan]))
+    assert [patch.get_width() for patch in axes.patches] == [2e-5, -1e-17, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("digits", "digits"),
+        ({"name": "v1.2", "_target_": "zoo.Net"}, "v1.2"),
+        ({"class": "zoo.Net", "digest": "ab"}, "Net"),
+        ({"module": {"class": "zoo.Net"}, "compiled": False}, "Net"),
+        ({"kind": "zoo.Zeros", "value": 0.0}, "Zeros"),
+        ({"outputs": [1]}, ""),
+        (None, ""),
+        ("x" * 99, "x" * 89 + "…"),
+    ],
+)
+def test_parts_of_the_spec_have_short_names(part: Any, name: str) -> None:
+    """The headline names model and data in a word, or not at all; it never spills a whole configuration."""
+    assert name_of(part) == name
+
+
+def test_quadrature_of_the_attributor_is_in_the_headline() -> None:
+    """A path method's quadrature is found where the spec keeps it."""
+    tree = store()
+    tree.attrs["spec"] = {"attributor": {"kind": "a.PathIntegral", "quadrature": {"name": "midpoint-32"}}}
+    assert facts(tree)["quadrature"] == "midpoint-32"
+    assert "model" not in facts(tree)
+    assert "inputs" not in facts(tree.drop_nodes(["x", "rgb", "table", "age"]))
 
 
 def test_same_store_same_bytes(tmp_path: Path) -> None:
@@ -499,6 +590,7 @@ def test_difference_at_the_edges() -> None:
     assert difference(np.ones(2), np.array([1.0, 2.0]), (zero, zero)).in_errors == np.inf
     assert difference(np.ones(2), np.array([1.0, 2.0]), (np.array([0.0, 3.0]), np.array([0.0, 4.0]))).in_errors == pytest.approx(0.2)
     assert np.isnan(difference(np.ones(2), np.ones(2), (zero * np.nan, zero)).in_errors)
+    assert difference(np.ones(2), np.array([1.0, 2.0]), (np.array([np.nan, 3.0]), np.array([0.0, 4.0]))).in_errors == pytest.approx(0.2)
 
 
 def test_compare_shows_specs_outputs_and_maps() -> None:
