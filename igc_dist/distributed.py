@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -40,6 +40,9 @@ from igc_dist.faults import fault
 from igc_dist.records import ConfigError, PeerError, Stopped
 
 log = logging.getLogger(__name__)
+
+LINGER = 5.0
+"""Seconds that rank 0 waits for the others to hear that it ends."""
 
 POLL = 0.05
 """Seconds between looks at the store while waiting: 25 us each, so a waiting rank costs 0.05 % of a core."""
@@ -102,10 +105,17 @@ class World:
                 raise PeerError(f"rank {rank} failed: {message}", code)
 
     def abort(self, error: BaseException) -> None:
-        """Tell the other ranks why this one fails."""
-        if self.store is not None:
-            with contextlib.suppress(Exception):
-                self.store.set("abort", json.dumps([self.rank, f"{type(error).__name__}: {error}", getattr(error, "exit_code", 1)]))
+        """Tell the other ranks why this one fails, unless one did before. Rank 0 may hold the store, so it leaves them time to hear it."""
+        if self.store is None:
+            return
+        with contextlib.suppress(Exception):
+            if not isinstance(error, Stopped):  # of which they hear by themselves
+                text = json.dumps([self.rank, f"{type(error).__name__}: {error}", getattr(error, "exit_code", 1)])
+                self.store.compare_set("abort", "", text)
+            ended, until = self.count("ended", 1), time.monotonic() + LINGER
+            while self.first and ended < self.size and time.monotonic() < until:
+                time.sleep(POLL)
+                ended = self.count("ended")
 
     def meet(self, name: str, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Wait for all ranks. Raises `PeerError` that names a rank, and where it was, if it failed or stays silent."""
@@ -140,10 +150,11 @@ class World:
     def sum(self, array: np.ndarray) -> np.ndarray:
         """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""
         if self.store is not None:
-            dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM)
+            with _together():
+                dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM)
         return array
 
-    def log(self, metrics: dict[str, float]) -> None:
+    def log(self, metrics: Mapping[str, int | float]) -> None:
         """Hand metrics to the loggers, on rank 0."""
         if self.first and self.fabric is not None:
             self.fabric.log_dict(metrics, step=self._next("log"))
@@ -153,7 +164,8 @@ class World:
         if self.store is None:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with _together():
+            dist.all_gather_object(values, value)
         return values
 
     def share(self, make: Callable[[], Any]) -> Any:
@@ -169,6 +181,15 @@ class World:
     def _next(self, name: str) -> int:
         self._counts[name] = self._counts.get(name, 0) + 1
         return self._counts[name]
+
+
+@contextmanager
+def _together(failure: type[Exception] = RuntimeError) -> Iterator[None]:
+    """What needs the other ranks: raises `PeerError` when one is gone, in place of the errors of sockets."""
+    try:
+        yield
+    except failure as error:
+        raise PeerError(f"another rank is gone, see its own message; run again to resume ({str(error).splitlines()[0]})") from error
 
 
 def environment() -> ClusterEnvironment | None:
@@ -213,13 +234,15 @@ def joined(
         with _signals(world):
             try:
                 world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
-                yield world
+                with _together(dist.DistError):  # the store goes with the rank that holds it
+                    yield world
             except BaseException as error:
                 world.abort(error)
                 raise
             world.meet("end")
             if own_group:
-                dist.barrier()  # gloo aborts now and then if a rank leaves while another still talks to it
+                with _together():
+                    dist.barrier()  # gloo aborts now and then if a rank leaves while another still talks to it
     finally:
         torch.set_num_threads(before)
         if own_group and dist.is_initialized():

@@ -19,6 +19,7 @@ from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError
+from igc_dist.spec import describe, digest
 from igc_dist.statistics import STATISTICS, Statistic
 from igc_dist.statistics.state import feature_terms
 from igc_dist.targets import Targets
@@ -67,15 +68,15 @@ class Job:
         cuts = ("fold_size", "baseline_block", "output_block", "samples_per_batch", "points_per_batch")
         dataset = self.source.dataset
         return {
-            "model": config.describe({"module": m.module, **call}),
+            "model": describe({"module": m.module, **call}),
             "data": {
-                "class": config.describe(type(dataset)),
+                "class": describe(type(dataset)),
                 "n": len(self.source),
-                "digest": config.digest(*probe.inputs, probe.target),
+                "digest": digest(*probe.inputs, probe.target),
             },
-            "target": {"outputs": list(plan.work.outputs), "one_hot": self.targets.one_hot, "names": config.describe(self.targets.names)},
-            "baseline": config.describe(self.baseline) if self.attributor.baselines else None,
-            "attributor": config.describe(self.attributor),
+            "target": {"outputs": list(plan.work.outputs), "one_hot": self.targets.one_hot, "names": describe(self.targets.names)},
+            "baseline": describe(self.baseline) if self.attributor.baselines else None,
+            "attributor": describe(self.attributor),
             "statistics": [statistic.name for statistic in self.statistics],
             "plan": {name: getattr(plan, name) for name in cuts},
             "samples": self.samples,

@@ -275,7 +275,7 @@ def _refuse_baseline_cut(work: Work, block: int) -> None:
         )
 
 
-def size(n_bytes: float) -> str:
+def size(n_bytes: int | float) -> str:
     """Bytes in human units."""
     for unit in ("B", "KiB", "MiB"):
         if abs(n_bytes) < 1024:

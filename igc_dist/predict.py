@@ -119,15 +119,13 @@ class Predicted:
     sums: tuple[np.ndarray, ...]
 
     def arrays(self, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """What the store keeps of it: the tables, and count and means of the samples that are fit for use."""
+        """What the store keeps of it: the tables, and the means over the samples that are fit for use."""
         fine = torch.from_numpy(self.bad == 0)
-        count = int(fine.sum())
-        means = [(table.double()[fine].sum(0) / max(count, 1)).numpy() for table in (self.target, self.prediction)]
+        means = [(table.double()[fine].sum(0) / max(int(fine.sum()), 1)).numpy() for table in (self.target, self.prediction)]
         return {
             "prediction": self.prediction.numpy(),
             "target": self.target.numpy(),
             "bad": self.bad,
-            "count": np.asarray([count]),
             "means": np.stack(means)[None],
             **{f"{name}_sum": array[None] for name, array in zip(names, self.sums, strict=False)},
         }

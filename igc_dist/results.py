@@ -12,85 +12,13 @@ from igc_dist.attributors import Attributor
 from igc_dist.distributed import World
 from igc_dist.plan import Plan
 from igc_dist.statistics import Agreement, Centre, State, Statistic, tree_sum
+from igc_dist.statistics.base import Finalized
 from igc_dist.statistics.jackknife import leave_one_out, standard_error
 from igc_dist.statistics.state import SCALAR_TERMS
-from igc_dist.store import Array, Phase, Store
+from igc_dist.store import Store
 
 WITH_ERROR = ("correlation", "_sum", "baseline_term")
 """Per-output results that get a standard error."""
-
-
-def feature_dims(n_dims: int) -> tuple[str, ...]:
-    """Names of the dimensions of an input."""
-    return {1: ("feature",), 2: ("height", "width"), 3: ("channel", "height", "width")}.get(
-        n_dims, tuple(f"dim_{i}" for i in range(n_dims))
-    )
-
-
-def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, skip: bool) -> list[Phase]:
-    """The layout of the shard arrays of a run."""
-    n, outputs, shapes = plan.shapes.n_samples, len(plan.work.outputs), plan.shapes
-    folds, batches = plan.n_folds, plan.fold_size // plan.samples_per_batch
-    predict, attribute = "shards/predict", "shards/attribute"
-
-    def table(path: str, dtype: str) -> Array:
-        return Array(path, (n, outputs), (plan.fold_size, outputs), dtype, ("row", "output"), (0, None), (1, 1))
-
-    first = {
-        "prediction": table(f"{predict}/prediction", float_type),
-        "target": table(f"{predict}/target", "float64"),
-        "bad": Array(f"{predict}/bad", (n,), (plan.fold_size,), "uint8", ("row",), (0,), (1,)),
-        "count": Array(f"{predict}/count", (folds,), (1,), "int64", ("fold",), (0,), (1,)),
-        "means": Array(
-            f"{predict}/means", (folds, 2, outputs), (1, 2, outputs), "float64", ("fold", "table", "output"), (0, None, None), (1, 1, 1)
-        ),
-    }
-    if sums:
-        for name, shape in zip(shapes.input_names, shapes.features, strict=True):
-            none = (None,) * len(shape)
-            dims = ("fold", *feature_dims(len(shape)))
-            first[f"{name}_sum"] = Array(
-                f"{predict}/{name}_sum", (folds, *shape), (1, *shape), "float64", dims, (0, *none), (1,) * len(dims)
-            )
-    block = plan.output_block
-    second = {
-        "scalars": Array(
-            f"{attribute}/scalars",
-            (plan.n_parts, len(SCALAR_TERMS), outputs),
-            (1, len(SCALAR_TERMS), block),
-            "float64",
-            ("part", "scalar_term", "output"),
-            (0, None, 1),
-            (1, 1, 1),
-        )
-    }
-    for name, shape in zip(shapes.input_names, shapes.features, strict=True):
-        dims, ones, none = feature_dims(len(shape)), (1,) * len(shape), (None,) * len(shape)
-        second[name] = Array(
-            f"{attribute}/{name}/sums", (plan.n_parts, len(terms), outputs, *shape), (1, len(terms), block, *shape), "float64",
-            ("part", "term", "output", *dims), (0, None, 1, *none), (1, 1, 1, *ones),
-        )  # fmt: skip
-        if plan.work.samples:
-            rows = plan.samples_per_batch
-            second[f"{name}/attribution"] = Array(
-                f"samples/{name}/attribution",
-                (n, outputs, *shape),
-                (rows, block, *shape),
-                float_type,
-                ("sample", "output", *dims),
-                (0, 1, *none),
-                (batches, 1, *ones),
-            )
-    if plan.work.samples:
-        for name in ("prediction_baseline", "delta"):
-            second[name] = Array(
-                f"samples/{name}", (n, outputs), (plan.samples_per_batch, block), "float64", ("sample", "output"), (0, 1), (batches, 1)
-            )
-    if skip:
-        second["skipped"] = Array(
-            f"{attribute}/skipped", (n, plan.n_output_blocks), (plan.fold_size, 1), "uint8", ("row", "output_block"), (0, 1), (1, 1)
-        )
-    return [Phase("predict", (folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
 
 
 def packed(state: State, terms: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -114,9 +42,17 @@ class Slots:
         def split(array: np.ndarray, terms: Sequence[str]) -> dict[str, np.ndarray]:
             changed = change(array)
             axis = changed.ndim - (array.ndim - 1)  # where the terms are now
-            return {term: np.take(changed, t, axis) for t, term in enumerate(terms)}
+            return {term: changed[(slice(None),) * axis + (t,)] for t, term in enumerate(terms)}  # views
 
         return State(self.centre, split(self.scalars, SCALAR_TERMS), tuple(split(array, self.terms) for array in self.features))
+
+    def first(self) -> Iterator[State]:
+        """The states of the first fold, of the first two, and so on to all."""
+        total = self.state(lambda array: array[0])
+        yield total
+        for fold in range(1, len(self.scalars)):
+            total = total + self.state(lambda array, fold=fold: array[fold])
+            yield total
 
 
 def exchange(world: World, store: Store, plan: Plan, mine: Sequence[int], outputs: slice, centre: Centre, terms: tuple[str, ...]) -> Slots:
@@ -151,43 +87,60 @@ class Block:
 
 def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor) -> Block:
     """Finalize the merged state, and each state without one fold for the standard errors, and those of the first folds."""
-    whole, without, first = slots.state(tree_sum), slots.state(leave_one_out), slots.state(lambda array: np.cumsum(array, axis=0))
+    whole = slots.state(tree_sum)
     weight = slots.state(lambda array: array).scalars[""]
-    agreement = Agreement()
+    agreement, found = Agreement(), [statistic.finalize(whole) for statistic in statistics]
     outputs = dict(agreement.finalize(whole).outputs)
+    running = _running(slots, statistics, attributor, found)
+    without = slots.state(leave_one_out)
     outputs |= {
         f"{name}_se": standard_error(outputs[name], value, weight)
         for name, value in agreement.finalize(without).outputs.items()
         if name.endswith(WITH_ERROR)
     }
     maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in slots.features)
-    ran = agreement.finalize(first).outputs
-    running = {name: ran[name] for name in ("n", "correlation", "baseline_term")}
-    for number, statistic in enumerate(statistics):
-        all_of, out_of, upto = (statistic.finalize(state) for state in (whole, without, first))
+    for statistic, all_of in zip(statistics, found, strict=True):
+        out_of = statistic.finalize(without)
         for name, value in all_of.outputs.items() if attributor.complete else ():
-            label = f"{attributor.label(name.removesuffix('_sum'))}_sum"
+            label = _sum_label(attributor, name)
             outputs |= {label: value, f"{label}_se": standard_error(value, out_of.outputs[name], weight)}
-            running[label] = upto.outputs[name]
         for into, named, others in zip(maps, all_of.features, out_of.features, strict=True):
             for name, value in named.items():
                 label = attributor.label(name)
                 into |= {label: value, f"{label}_se": standard_error(value, others[name], weight)}
-        if number == 0:
-            running["map_distance"] = _distance(upto.features, all_of.features)
-    if attributor.complete and "correlation_sum" in (name for s in statistics for name in s.finalize(whole).outputs):
-        total = outputs[f"{attributor.label('correlation')}_sum"]
+    if attributor.complete and any("correlation_sum" in all_of.outputs for all_of in found):
+        total = outputs[_sum_label(attributor, "correlation_sum")]
         outputs["igc_error"] = total - outputs["correlation"]
         outputs["quadrature_error"] = outputs["igc_error"] + outputs["baseline_term"]
     return Block(outputs, maps, running)
 
 
+def _sum_label(attributor: Attributor, name: str) -> str:
+    return f"{attributor.label(name.removesuffix('_sum'))}_sum"
+
+
+def _running(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, found: Sequence[Finalized]) -> dict[str, np.ndarray]:
+    """How the results of each output went as folds were added: one fold at a time, so that only one state is held."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for state in slots.first():
+        ran = Agreement().finalize(state).outputs
+        row = {name: ran[name] for name in ("n", "correlation", "baseline_term")}
+        for number, statistic in enumerate(statistics):
+            upto = statistic.finalize(state)
+            row |= {_sum_label(attributor, name): value for name, value in upto.outputs.items() if attributor.complete}
+            if number == 0:
+                row["map_distance"] = _distance(upto.features, found[0].features)
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
 def _distance(running: tuple[Mapping[str, np.ndarray], ...], final: tuple[Mapping[str, np.ndarray], ...]) -> np.ndarray:
-    """Relative root mean square distance of each running map (the first of the statistic) from the final one, (G, J)."""
+    """Relative root mean square distance of a running map (the first of the statistic) from the final one, (J,)."""
     name = next(iter(final[0]))
-    square = lambda array: array.reshape(*array.shape[:2], -1).__pow__(2).sum(-1)  # noqa: E731
-    far = sum(square(many[name] - one[name]) for many, one in zip(running, final, strict=True))
-    size = sum(square(one[name][None]) for one in final)
+    square = lambda array: array.reshape(len(array), -1).__pow__(2).sum(-1)  # noqa: E731
+    far = sum(square(some[name] - one[name]) for some, one in zip(running, final, strict=True))
+    size = sum(square(one[name]) for one in final)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sqrt(far / size)
 

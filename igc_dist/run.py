@@ -19,22 +19,24 @@ import numpy as np
 import torch
 import xarray as xr
 
-from igc_dist import baselines, config, results, targets
+from igc_dist import baselines, config, layout, results, targets
 from igc_dist import data as sources
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World, joined
 from igc_dist.engine import Engine, Known
 from igc_dist.faults import fault
 from igc_dist.job import NONFINITE, Job, limits_of, named_statistics, plan_of
+from igc_dist.layout import Array
 from igc_dist.model import Model
 from igc_dist.plan import Plan
 from igc_dist.predict import BAD, Predictor, centre_of
 from igc_dist.progress import Meter, metered
 from igc_dist.quadrature import Quadrature, ensure
 from igc_dist.records import Attribution, ConfigError, IgcError, PeerError, Shard, Stopped
+from igc_dist.spec import spec_hash
 from igc_dist.statistics import Centre
 from igc_dist.statistics.state import SCALAR_TERMS
-from igc_dist.store import Array, Store, tree
+from igc_dist.store import Store, tree
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,8 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         plan = plan_of(job, world.device)
         spec = job.spec(plan, world)
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
-        layout = results.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip)
-        store = Store(job.store, layout, spec, config.spec_hash(spec))
+        phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip)
+        store = Store(job.store, phases, spec, spec_hash(spec))
         try:
             if _prepare(store, world, _provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
@@ -98,9 +100,10 @@ def _hand_round(store: Store, world: World, meter: Meter, phase: str, done: Sequ
 
 def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tuple[torch.Tensor, ...] | None]:
     """What pass 1 found: centres, indices of the samples that are fit for use, and the mean input if asked."""
-    counts = store.read("predict", "count")
+    fine = store.read("predict", "bad") == 0
+    counts = np.add.reduceat(fine, np.arange(0, len(fine), plan.fold_size), dtype=np.int64)
     centre = centre_of(counts, store.read("predict", "means"))
-    pool = np.sort(plan.order[store.read("predict", "bad") == 0])
+    pool = np.sort(plan.order[fine])
     if job.attributor.baselines:
         job.baseline.count(len(pool), plan.shapes.features)  # again, as some samples may not be fit for use
     if not job.needs_mean:
@@ -108,7 +111,7 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     return (
         centre,
         pool,
-        tuple(torch.from_numpy(store.read("predict", f"{name}_sum").sum(0) / counts.sum()) for name in plan.shapes.input_names),
+        tuple(torch.from_numpy(store.read("predict", f"{name}_sum").sum(0) / len(pool)) for name in plan.shapes.input_names),
     )
 
 
@@ -168,7 +171,7 @@ def _finalize(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[i
             for name, values in new.items():
                 kept.setdefault(name, []).append(values)
         for input_name, shape, maps in zip(plan.shapes.input_names, plan.shapes.features, block.maps, strict=True):
-            dims = ("output", *results.feature_dims(len(shape)))
+            dims = ("output", *layout.feature_dims(len(shape)))
             if cut.start == 0:
                 store.create_results(
                     [Array(f"{input_name}/{name}", (n, *shape), (plan.finalize_outputs, *shape), "float64", dims) for name in maps]

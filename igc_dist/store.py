@@ -20,9 +20,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import product
-from math import prod
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,116 +31,12 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
+from igc_dist.documents import differences, sealed, unsealed
 from igc_dist.faults import fault
+from igc_dist.layout import Array, Phase
 from igc_dist.records import StoreError
 
 SCHEMA = 1
-DIGEST = 32
-
-
-@dataclass(frozen=True)
-class Array:
-    """An array of the layout, as data.
-
-    For arrays that shards write, `axes` names per dimension the axis of the shard grid that cuts it (None: not cut), and
-    `per` the number of chunks of one cell along it; so a chunk belongs to one shard.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    dtype: str
-    dims: tuple[str, ...]
-    axes: tuple[int | None, ...] = ()
-    per: tuple[int, ...] = ()
-
-    def box(self, cell: tuple[int, ...]) -> list[range]:
-        """Chunks of a shard, as a range per dimension of the chunk grid."""
-        ranges = []
-        for size, chunk, axis, per in zip(self.shape, self.chunks, self.axes, self.per, strict=True):
-            whole = range(-(-size // chunk))
-            ranges.append(whole if axis is None else whole[cell[axis] * per : (cell[axis] + 1) * per])
-        return ranges
-
-    def region(self, cell: tuple[int, ...]) -> tuple[slice, ...]:
-        """Elements of a shard."""
-        box = zip(self.box(cell), self.chunks, self.shape, strict=True)
-        return tuple(slice(r.start * chunk, min(r.stop * chunk, size)) for r, chunk, size in box)
-
-    def keys(self, cell: tuple[int, ...]) -> list[str]:
-        """Object keys of a shard's chunks."""
-        return ["/".join([self.path, "c", *map(str, at)]) for at in product(*self.box(cell))]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A family of shards, as data: its grid and the arrays that each shard writes a cell of."""
-
-    name: str
-    grid: tuple[int, ...]
-    arrays: Mapping[str, Array]
-
-    @property
-    def digest(self) -> Array:
-        dims = ("fold",) if len(self.grid) == 1 else ("part", "output_block")
-        ones = (1,) * len(self.grid)
-        shape, axes = (*self.grid, DIGEST), (*range(len(self.grid)), None)
-        return Array(f"shards/{self.name}/digest", shape, (*ones, DIGEST), "uint8", (*dims, "byte"), axes, (*ones, 1))
-
-    def cell(self, number: int) -> tuple[int, ...]:
-        """Position of a shard in the grid; the last of two axes is the output block, which numbers vary slowest."""
-        return (number,) if len(self.grid) == 1 else (number % self.grid[0], number // self.grid[0])
-
-    def keys(self, number: int) -> list[str]:
-        """Object keys of a shard's chunks, in fixed order."""
-        return [key for _, array in sorted(self.arrays.items()) for key in array.keys(self.cell(number))]
-
-    def digest_key(self, number: int) -> str:
-        """Object key of a shard's digest."""
-        return self.digest.keys(self.cell(number))[0]
-
-    def __len__(self) -> int:
-        return prod(self.grid)
-
-    @staticmethod
-    def read(document: Mapping[str, Any]) -> Phase:
-        """A phase from its JSON form, as kept in the root document."""
-
-        def frozen(value: Any) -> Any:
-            return tuple(value) if isinstance(value, list) else value
-
-        arrays = {name: Array(**{key: frozen(value) for key, value in array.items()}) for name, array in document["arrays"].items()}
-        return Phase(document["name"], tuple(document["grid"]), arrays)
-
-
-def canonical(document: Any) -> bytes:
-    """The one text of a JSON document."""
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode()
-
-
-def sealed(attributes: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> bytes:
-    """A group document whose attribute `seal` is the SHA-256 of the document without it; with `metadata` it is consolidated."""
-    document: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-    if metadata is not None:
-        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": dict(metadata)}
-    document["attributes"]["seal"] = hashlib.sha256(canonical(document)).hexdigest()
-    return canonical(document)
-
-
-def unsealed(text: bytes | None) -> dict[str, Any] | None:
-    """The attributes of a sealed group document, or None if a single bit of it changed."""
-    try:
-        document = json.loads(text or b"")
-        seal = document["attributes"].pop("seal")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    if hashlib.sha256(canonical(document)).hexdigest() != seal:
-        return None
-    document["attributes"]["seal"] = seal
-    if canonical(document) != text:
-        return None
-    del document["attributes"]["seal"]
-    return document["attributes"]
 
 
 class Objects:
@@ -179,6 +73,13 @@ class Objects:
         if self.path is None:
             return sorted(self.memory)
         return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
+
+    def drop(self, key: str) -> None:
+        """Remove an object."""
+        if self.path is None:
+            del self.memory[key]
+        else:
+            (self.path / key).unlink()
 
     def sweep(self) -> None:
         """Remove left-overs of interrupted writes."""
@@ -255,10 +156,17 @@ class Store:
         return None
 
     def _repair_documents(self) -> None:
-        """Write every missing or changed document of the shard arrays; their text follows from the layout."""
-        for key, text in self._documents().items():
+        """Write every missing or changed document of the shard arrays, whose text follows from the layout.
+
+        Results of an earlier attempt go: they are written anew, and a damaged document in their place would stop zarr.
+        """
+        documents = self._documents()
+        for key, text in documents.items():
             if self.objects.get(key) != text:
                 self.objects.set(key, text)
+        for key in {*self.objects.names()} - {*self._owned(), *documents, "zarr.json"}:
+            if key.endswith(("zarr.json", "/c")) or "/c/" in key:
+                self.objects.drop(key)
 
     def _documents(self) -> dict[str, bytes]:
         scratch = Objects(None)
@@ -419,14 +327,6 @@ def create(root: zarr.Group, array: Array, overwrite: bool = False) -> None:
         config={"write_empty_chunks": True},
         overwrite=overwrite,
     )
-
-
-def differences(one: Any, two: Any, prefix: str = "") -> list[str]:
-    """Lines "key: in the store -> asked for" for every leaf that differs."""
-    if isinstance(one, Mapping) and isinstance(two, Mapping):
-        keys = sorted({*one, *two})
-        return [line for key in keys for line in differences(one.get(key), two.get(key), f"{prefix}.{key}" if prefix else str(key))]
-    return [] if one == two else [f"{prefix}: {json.dumps(one)} in the store, {json.dumps(two)} asked for"]
 
 
 def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:

@@ -8,10 +8,13 @@ from jaxtyping import Float64
 
 def leave_one_out(slots: Float64[np.ndarray, "G *rest"]) -> Float64[np.ndarray, "G *rest"]:
     """Sums over all folds but one, by prefix and suffix sums: no subtraction, hence no cancellation."""
-    zero = np.zeros_like(slots[:1])
-    before = np.concatenate([zero, np.cumsum(slots[:-1], axis=0)])
-    after = np.concatenate([np.cumsum(slots[:0:-1], axis=0)[::-1], zero])
-    return before + after
+    without = np.empty_like(slots)
+    for order, add in ((range(len(slots)), False), (reversed(range(len(slots))), True)):
+        running = np.zeros_like(slots[0])
+        for fold in order:
+            without[fold] = without[fold] + running if add else running
+            running += slots[fold]
+    return without
 
 
 def standard_error(

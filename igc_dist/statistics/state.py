@@ -142,8 +142,11 @@ class State:
     def std(self, u: str, i: int = 0) -> Array:
         """Population standard deviation, exactly 0 for a variable that is constant to float64 rounding."""
         variance = np.maximum(self.covariance(u, u, i), 0.0)
-        # the mean of a constant can be off by a few ulp, which leaves a spread of about 1e-16 of its size
-        return np.where(variance <= (1e-13 * self.mean(u, i)) ** 2, 0.0, np.sqrt(variance))
+        mean = self.mean(u, i)
+        # rounding leaves a constant a spread: 1e-16 of its size where its mean is off by a few ulp, and a variance of
+        # 1e-15 of its squared distance from the centre, as in a class that is absent once the one fold with it is left out
+        noise = (1e-13 * mean) ** 2 + 4e-15 * (mean - self.centre.of(u, i)) ** 2
+        return np.where(variance <= noise, 0.0, np.sqrt(variance))
 
 
 def widen(array: Array, n_dims: int) -> Array:
@@ -194,9 +197,9 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str]) -> State:
     for i, values in enumerate(attribution.values):
         a = values.double() - torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=w.device)
         a = torch.where(widen(masked, a.ndim - 2), 0.0, a)
-        sums = dict(zip(linear, torch.einsum("tnj,njp->tjp", weights, a.reshape(*a.shape[:2], -1)), strict=True))
+        sums = dict(zip(linear, torch.einsum("tnj,njp->tjp", weights, a.reshape(*a.shape[:2], a.shape[2:].numel())), strict=True))
         if "aa" in wanted:
-            sums["aa"] = torch.einsum("nj,njp->jp", w, a.reshape(*a.shape[:2], -1).square()).reshape(a.shape[1:])
+            sums["aa"] = torch.einsum("nj,njp->jp", w, a.reshape(*a.shape[:2], a.shape[2:].numel()).square()).reshape(a.shape[1:])
         features.append({term: sums[term].reshape(a.shape[1:]) for term in wanted})
     return State(centre, scalars, tuple(features))
 

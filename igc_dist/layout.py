@@ -1,0 +1,145 @@
+"""The layout of a store, as data: which arrays there are, how they are cut into chunks, and which shard writes which.
+
+Every chunk has one writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+from igc_dist.plan import Plan
+from igc_dist.statistics.state import SCALAR_TERMS
+
+DIGEST = 32
+"""Bytes of a shard's digest, a SHA-256."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of the layout, as data.
+
+    For arrays that shards write, `axes` names per dimension the axis of the shard grid that cuts it (None: not cut), and
+    `per` the number of chunks of one cell along it; so a chunk belongs to one shard.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    dims: tuple[str, ...]
+    axes: tuple[int | None, ...] = ()
+    per: tuple[int, ...] = ()
+
+    def box(self, cell: tuple[int, ...]) -> list[range]:
+        """Chunks of a shard, as a range per dimension of the chunk grid."""
+        ranges = []
+        for size, chunk, axis, per in zip(self.shape, self.chunks, self.axes, self.per, strict=True):
+            whole = range(-(-size // chunk))
+            ranges.append(whole if axis is None else whole[cell[axis] * per : (cell[axis] + 1) * per])
+        return ranges
+
+    def region(self, cell: tuple[int, ...]) -> tuple[slice, ...]:
+        """Elements of a shard."""
+        box = zip(self.box(cell), self.chunks, self.shape, strict=True)
+        return tuple(slice(r.start * chunk, min(r.stop * chunk, size)) for r, chunk, size in box)
+
+    def keys(self, cell: tuple[int, ...]) -> list[str]:
+        """Object keys of a shard's chunks."""
+        return ["/".join([self.path, "c", *map(str, at)]) for at in product(*self.box(cell))]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A family of shards, as data: its grid and the arrays that each shard writes a cell of."""
+
+    name: str
+    grid: tuple[int, ...]
+    arrays: Mapping[str, Array]
+
+    @property
+    def digest(self) -> Array:
+        dims = ("fold",) if len(self.grid) == 1 else ("part", "output_block")
+        ones = (1,) * len(self.grid)
+        shape, axes = (*self.grid, DIGEST), (*range(len(self.grid)), None)
+        return Array(f"shards/{self.name}/digest", shape, (*ones, DIGEST), "uint8", (*dims, "byte"), axes, (*ones, 1))
+
+    def cell(self, number: int) -> tuple[int, ...]:
+        """Position of a shard in the grid; the last of two axes is the output block, which numbers vary slowest."""
+        return (number,) if len(self.grid) == 1 else (number % self.grid[0], number // self.grid[0])
+
+    def keys(self, number: int) -> list[str]:
+        """Object keys of a shard's chunks, in fixed order."""
+        return [key for _, array in sorted(self.arrays.items()) for key in array.keys(self.cell(number))]
+
+    def digest_key(self, number: int) -> str:
+        """Object key of a shard's digest."""
+        return self.digest.keys(self.cell(number))[0]
+
+    def __len__(self) -> int:
+        return prod(self.grid)
+
+    @staticmethod
+    def read(document: Mapping[str, Any]) -> Phase:
+        """A phase from its JSON form, as kept in the root document."""
+
+        def frozen(value: Any) -> Any:
+            return tuple(value) if isinstance(value, list) else value
+
+        arrays = {name: Array(**{key: frozen(value) for key, value in array.items()}) for name, array in document["arrays"].items()}
+        return Phase(document["name"], tuple(document["grid"]), arrays)
+
+
+def feature_dims(n_dims: int) -> tuple[str, ...]:
+    """Names of the dimensions of an input."""
+    return {1: ("feature",), 2: ("height", "width"), 3: ("channel", "height", "width")}.get(
+        n_dims, tuple(f"dim_{i}" for i in range(n_dims))
+    )
+
+
+class Dim(NamedTuple):
+    """A dimension: name, size, chunk (None: one), the axis of the shard grid that cuts it, and chunks per cell."""
+
+    name: str
+    size: int
+    chunk: int | None = None
+    axis: int | None = None
+    per: int = 1
+
+
+def array(path: str, dtype: str, *dims: Dim) -> Array:
+    """An array from its dimensions."""
+    names, sizes, chunks, axes, per = zip(*dims, strict=True)
+    cuts = tuple(size if chunk is None else chunk for size, chunk in zip(sizes, chunks, strict=True))
+    return Array(path, sizes, cuts, dtype, names, axes, per)
+
+
+def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, skip: bool) -> list[Phase]:
+    """The layout of the shard arrays of a run; `sums`: of the inputs, in pass 1; `skip`: samples left out in pass 2."""
+    n, shapes, here, there = plan.shapes.n_samples, plan.shapes, "shards/predict", "shards/attribute"
+    fold, row, every = Dim("fold", plan.n_folds, 1, 0), Dim("row", n, plan.fold_size, 0), Dim("output", len(plan.work.outputs))
+    part, block = Dim("part", plan.n_parts, 1, 0), every._replace(chunk=plan.output_block, axis=1)
+    # a chunk of per-sample rows is a micro-batch, so that rows are written as they come
+    sample = Dim("sample", n, plan.samples_per_batch, 0, plan.fold_size // plan.samples_per_batch)
+    first = {
+        "prediction": array(f"{here}/prediction", float_type, row, every),
+        "target": array(f"{here}/target", "float64", row, every),
+        "bad": array(f"{here}/bad", "uint8", row),
+        "means": array(f"{here}/means", "float64", fold, Dim("table", 2), every),
+    }
+    second = {"scalars": array(f"{there}/scalars", "float64", part, Dim("scalar_term", len(SCALAR_TERMS)), block)}
+    for name, shape in zip(shapes.input_names, shapes.features, strict=True):
+        features = [Dim(dim, size) for dim, size in zip(feature_dims(len(shape)), shape, strict=True)]
+        if sums:
+            first[f"{name}_sum"] = array(f"{here}/{name}_sum", "float64", fold, *features)
+        second[name] = array(f"{there}/{name}/sums", "float64", part, Dim("term", len(terms)), block, *features)
+        if plan.work.samples:
+            second[f"{name}/attribution"] = array(f"samples/{name}/attribution", float_type, sample, block, *features)
+    if plan.work.samples:
+        second |= {name: array(f"samples/{name}", "float64", sample, block) for name in ("prediction_baseline", "delta")}
+    if skip:
+        second["skipped"] = array(f"{there}/skipped", "uint8", row, Dim("output_block", plan.n_output_blocks, 1, 1))
+    return [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
