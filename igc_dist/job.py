@@ -113,12 +113,13 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
 NONFINITE = ("fail", "skip")
 
 
-def limits_of(values: Mapping[str, Any]) -> Limits:
-    """`Limits` from keyword arguments. Raises `ConfigError` that names the near one for an unknown keyword."""
+def limits_of(values: Mapping[str, Any], others: Sequence[str] = ()) -> Limits:
+    """`Limits` from keyword arguments. Raises `ConfigError` that names the near one, also among `others`, for an unknown keyword."""
     known = list(Limits.__dataclass_fields__)
     for name in values:
         if name not in known:
-            raise ConfigError(f"unknown argument {name!r}{config.near(name, known)}: the limits of a plan are {', '.join(known)}")
+            hint = config.near(name, [*others, *known])
+            raise ConfigError(f"unknown argument {name!r}{hint}: the limits of a plan are {', '.join(known)}")
     return Limits(**values)
 
 

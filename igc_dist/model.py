@@ -122,8 +122,8 @@ class Model:
             y = y[:, None]
         if y.ndim != 2 or len(y) != len(inputs[0]):
             raise ModelError(
-                f"the model's output has shape {tuple(y.shape)} for {len(inputs[0])} inputs, expected (n, outputs): set model.output "
-                "to the indices of the entry to explain (after the batch), to 'flatten' for all of them, or to a function of the output"
+                f"the model's output has shape {tuple(y.shape)} for {len(inputs[0])} inputs, expected (n, outputs): set output "
+                "(model.output) to the indices of the entry to explain (after the batch), to 'flatten' for all of them, or to a function of the output"
             )
         # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
         return y if y.dtype == torch.float64 else y.float()
@@ -175,7 +175,7 @@ def selected(raw: Any, output: Select) -> Tensor:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ModelError(f"model.output={output!r}: {step!r} is not in {_inside(value)}") from error
     if not isinstance(value, Tensor):
-        raise ModelError(f"the model returns {_inside(value)}: set model.output to the name or index of the tensor to explain")
+        raise ModelError(f"the model returns {_inside(value)}: set output (model.output) to the name or index of the tensor to explain")
     return value.flatten(1) if flatten and value.ndim > 2 else value
 
 

@@ -7,6 +7,7 @@ on attributions; statistics fold them; the store keeps what was folded; an all-r
 
 from __future__ import annotations
 
+import inspect
 import logging
 import platform
 import time
@@ -293,7 +294,7 @@ def attribute(
         baseline=baselines.ensure(baseline),
         attributor=config.build_attributor(wish.attributor, rule),
         statistics=named_statistics(names),
-        limits=limits_of(limits),
+        limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
         seed=seed,
         skip=on_nonfinite == "skip",
