@@ -73,6 +73,7 @@ class Engine:
             if rows is not None:
                 rows(range(shard.rows.start + here.start, shard.rows.start + here.stop), attribution)
             at = here.stop
+            del attribution  # before the next is made
         # + 0.0 turns -0.0 into 0.0, as adding the zeros of the other ranks would
         return State(host, *_on_host(state)), left_out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 import weakref
@@ -68,3 +70,32 @@ def resident() -> int:
 def resident_peak() -> int:
     """Most bytes of host memory that this process ever held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def keep_freed() -> None:
+    """Let the C library keep the memory that the process frees, where it is glibc: a walk allocates the same tensors over and over.
+
+    By default the top of the heap goes back to the system after each backward pass, and its pages are zeroed again for
+    the next, which takes as long as the arithmetic of a small convolutional net. Sizes are those that glibc grows to by itself.
+    """
+    mallopt = getattr(_libc(), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, MAPPED)  # M_MMAP_THRESHOLD
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-8, 1)  # M_ARENA_MAX: or each of zarr's threads would keep the largest chunk that it ever wrote
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system, also from between tensors that live, and what only cycles of references hold."""
+    gc.collect()
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+MAPPED = 32 * 2**20
+"""Bytes of a tensor from which on it has a memory map of its own: the most that glibc allows."""
+
+
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -123,7 +123,7 @@ class Model:
         if y.ndim != 2 or len(y) != len(inputs[0]):
             raise ModelError(
                 f"the model's output has shape {tuple(y.shape)} for {len(inputs[0])} inputs, expected (n, outputs): set output "
-                "(model.output) to the indices of the entry to explain, after the batch, to 'flatten' for all, or to a function of the output"
+                "(model.output) to the indices of the entry to explain, after the batch, to 'flatten' for all, or to a function of it"
             )
         # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
         return y if y.dtype == torch.float64 else y.float()

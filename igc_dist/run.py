@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from igc_dist import baselines, config, layout, results, targets
+from igc_dist import baselines, config, footprint, layout, results, targets
 from igc_dist import data as sources
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World, joined
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 def run(job: Job, world: World, meter: Meter) -> Store:
     """Do the job on this rank, together with the others: returns the complete store. Resumes what the store already holds."""
     started = time.time()
+    footprint.keep_freed()
     with job.model.borrowed(world.device):
         plan = plan_of(job, world.device)
         spec = job.spec(plan, world)
@@ -58,7 +59,9 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             predict_all(job, plan, store, world, meter)
             centre, pool, mean = _known(job, plan, store)
             mine = attribute_all(job, plan, store, world, meter, centre, Surroundings(job.source, pool, job.seed, mean))
+            footprint.give_back()
             _finalize(job, plan, store, world, mine, centre, _provenance(job, world, started))
+            footprint.give_back()
         except (PeerError, Stopped):
             raise
         except IgcError as error:

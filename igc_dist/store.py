@@ -213,7 +213,8 @@ class Store:
             value = self.objects.get(key)
             if value is None:
                 return None
-            digest.update(f"{key} {len(value)} ".encode() + value)
+            digest.update(f"{key} {len(value)} ".encode())
+            digest.update(value)
         return digest.digest()
 
     def is_done(self, phase: str, number: int) -> bool:

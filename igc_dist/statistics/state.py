@@ -174,7 +174,8 @@ def empty(centre: Centre, shapes: Iterable[tuple[int, ...]], terms: Iterable[str
 def of(attribution: Attribution, centre: Centre, terms: Iterable[str]) -> State:
     """Fold one micro-batch: every sum of `SCALAR_TERMS` and of `terms`, on the device, in float64.
 
-    All sums linear in the attribution come from one contraction of (n, J, *P) with the (n, J, T) weights.
+    All sums linear in the attribution come from one contraction with the (T, n, J) weights, an output at a time, so that the
+    float64 copy of the attributions is that of one output.
     """
     w = attribution.weight
     # a masked sample may carry NaN, and 0 * NaN is NaN: replace its values, not only its weight
@@ -195,12 +196,16 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str]) -> State:
     weights = torch.stack([product[term[1:]] for term in linear])  # T n J
     features = []
     for i, values in enumerate(attribution.values):
-        a = values.double() - torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=w.device)
-        a = torch.where(widen(masked, a.ndim - 2), 0.0, a)
-        sums = dict(zip(linear, torch.einsum("tnj,njp->tjp", weights, a.reshape(*a.shape[:2], a.shape[2:].numel())), strict=True))
-        if "aa" in wanted:
-            sums["aa"] = torch.einsum("nj,njp->jp", w, a.reshape(*a.shape[:2], a.shape[2:].numel()).square()).reshape(a.shape[1:])
-        features.append({term: sums[term].reshape(a.shape[1:]) for term in wanted})
+        shape = values.shape[1:]
+        offset = torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=w.device).expand(shape)
+        sums = {term: w.new_empty(shape[0], shape[1:].numel()) for term in wanted}
+        for j in range(shape[0]):
+            a = torch.where(widen(masked[:, j], len(shape) - 1), 0.0, values[:, j].double() - offset[j]).reshape(len(w), shape[1:].numel())
+            for term, row in zip(linear, weights[:, :, j] @ a, strict=True):
+                sums[term][j] = row
+            if "aa" in wanted:
+                sums["aa"][j] = w[:, j] @ a.square()
+        features.append({term: array.reshape(shape) for term, array in sums.items()})
     return State(centre, scalars, tuple(features))
 
 

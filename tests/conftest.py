@@ -1,0 +1,34 @@
+"""Strictness for every test: one thread, deterministic kernels, default types as they were; and why a GPU test is skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without it
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("strict", deadline=None, derandomize=True, database=None, max_examples=8)
+settings.load_profile("strict")
+
+
+@pytest.fixture(autouse=True)
+def strict() -> Iterator[None]:
+    """Results must not hang on threads, on the order of tests, or on a default type that an earlier test left behind."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(0)
+    yield
+    assert torch.get_default_dtype() is torch.float32, "the test, or the code under test, changed the default type"
+    assert torch.is_grad_enabled(), "the test, or the code under test, left gradients switched off"
+    assert torch.get_num_threads() == 1, "the test, or the code under test, changed the number of threads"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, torch.cuda.is_available() is False"))

@@ -1,0 +1,161 @@
+"""Laws of the plan: shards tile the grid exactly once, by the configuration alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from igc_dist.plan import GIB, Limits, Plan, Work, make_plan
+from igc_dist.records import ConfigError, Shapes
+
+SHAPES = Shapes(20, 4, ("x", "x1"), ((3,), (2, 2)), 4, 1000, 100, 10_000)
+WORK = Work(outputs=(0, 1, 3), n_baselines=2, points=5, n_terms=3)
+
+
+def plan(n: int = 20, outputs: int = 3, baselines: int = 2, seed: int = 0, **limits: Any) -> Plan:
+    shapes = replace(SHAPES, n_samples=n, n_outputs=outputs)
+    return make_plan(shapes, replace(WORK, outputs=tuple(range(outputs)), n_baselines=baselines), Limits(**limits), seed)
+
+
+maybe = lambda most: st.none() | st.integers(1, most)  # noqa: E731
+GRIDS = {
+    "n": st.integers(1, 60),
+    "outputs": st.integers(1, 5),
+    "baselines": st.integers(1, 5),
+    "n_folds": st.integers(1, 40),
+    "output_block": maybe(6),
+    "baseline_block": maybe(6),
+    "micro_batch": maybe(40),
+}
+
+
+@settings(max_examples=60)
+@given(**GRIDS)
+def test_shards_tile_the_grid_exactly_once(n: int, outputs: int, baselines: int, **limits: Any) -> None:
+    """Every (input, baseline, output) is in exactly one shard, and every sample in exactly one fold, whatever the sizes."""
+    made = plan(n, outputs, baselines, **limits)
+    seen = np.zeros((n, baselines, outputs), int)
+    for number in range(made.n_shards):
+        shard = made.shard(number)
+        assert shard.number == number
+        assert len(shard.rows)
+        assert shard.rows == made.fold(shard.fold)
+        rows = made.order[shard.rows.start : shard.rows.stop]
+        seen[np.ix_(rows, shard.baselines, shard.outputs)] += 1
+    assert (seen == 1).all()
+    assert sorted(made.order) == list(range(n))
+    assert sorted(row for fold in range(made.n_folds) for row in made.fold(fold)) == list(range(n))
+
+
+@settings(max_examples=60)
+@given(**GRIDS)
+def test_within_the_wishes(n: int, outputs: int, baselines: int, **limits: Any) -> None:
+    """No more folds, no larger blocks and no larger forward passes than asked for; folds are whole micro-batches but for the last."""
+    made = plan(n, outputs, baselines, **limits)
+    assert 1 <= made.n_folds <= limits["n_folds"]
+    assert made.output_block <= (limits["output_block"] or outputs)
+    assert made.baseline_block <= (limits["baseline_block"] or baselines)
+    assert made.samples_per_batch * made.points_per_batch <= (limits["micro_batch"] or 512)
+    assert made.fold_size % made.samples_per_batch == 0
+    assert all(len(made.fold(fold)) == made.fold_size for fold in range(made.n_folds - 1))
+
+
+def test_costs() -> None:
+    """Gradient evaluations are inputs x baselines x nodes x outputs; rows of forwards are so per block of outputs."""
+    made = plan(20, 3, 2, output_block=2)
+    assert made.gradient_evaluations == 20 * 2 * 5 * 3
+    assert made.forwards == 20 * 2 * 5 * 2
+
+
+def test_order_is_seeded_and_mixes() -> None:
+    """Folds are drawn by the seed: the same again, another for another seed, not the order of the data (it comes sorted by class)."""
+    one, again, other = plan(60).order, plan(60).order, plan(60, seed=1).order
+    assert (one == again).all()
+    assert not (one == other).all()
+    assert not (one == np.arange(60)).all()
+
+
+def test_independent_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same plan for any number of ranks and whatever the process holds: all that it cuts comes from its arguments."""
+    alone = plan(n_folds=4)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "7"}.items():
+        monkeypatch.setenv(name, value)
+    beside = plan(n_folds=4)
+    held = make_plan(replace(SHAPES, reserved_bytes=2 * GIB), replace(WORK, outputs=(0, 1, 2)), Limits(n_folds=4), 0)
+    for other in (beside, held):
+        assert [alone.shard(k) for k in range(alone.n_shards)] == [other.shard(k) for k in range(other.n_shards)]
+        assert (alone.samples_per_batch, alone.points_per_batch) == (other.samples_per_batch, other.points_per_batch)
+        assert (alone.order == other.order).all()
+
+
+@given(micro_batch=maybe(40), row=st.sampled_from([100, 10**6, 10**8]))
+def test_rows_fit_the_memory(micro_batch: int | None, row: int) -> None:
+    """A row that costs more makes smaller micro-batches, down to one row; a wish for a micro-batch is kept whatever it costs."""
+    shapes = replace(SHAPES, row_bytes=row)
+    made = make_plan(shapes, WORK, Limits(micro_batch=micro_batch), 0)
+    if micro_batch is None:
+        assert made.memory()["host"] <= 4 * GIB
+    assert made.samples_per_batch * made.points_per_batch >= 1
+
+
+def test_memory_grows_with_what_is_held() -> None:
+    """The projection grows with rows, outputs, terms and features, and an accelerator carries the walk."""
+    base = make_plan(SHAPES, WORK, Limits(micro_batch=8), 0).memory()["host"]
+    for shapes, work in [
+        (replace(SHAPES, row_bytes=10**7), WORK),
+        (replace(SHAPES, fixed_bytes=10**9), WORK),
+        (replace(SHAPES, features=((3000,), (2000, 2))), WORK),
+        (replace(SHAPES, reserved_bytes=10**9), WORK),
+        (replace(SHAPES, features=((3000,), (2000, 2))), replace(WORK, n_terms=4)),
+    ]:
+        more = make_plan(shapes, work, Limits(micro_batch=8), 0).memory()["host"]
+        assert more > base
+    device = make_plan(SHAPES, replace(WORK, on_device=True), Limits(micro_batch=8), 0).memory()["device"]
+    assert 0 < device < base
+
+
+def test_check_refuses_with_the_numbers() -> None:
+    """A plan over its budget of host memory, device memory or disk is refused with need, budget and what to lower."""
+    big = replace(SHAPES, features=((10**6,), (2, 2)), reserved_bytes=0)
+    cases = [(WORK, {"host_memory": 0.01}), (replace(WORK, on_device=True), {"device_memory": 0.01}), (WORK, {"disk": 0.0001})]
+    for work, limit in cases:
+        (name, value), made = *limit.items(), make_plan(big, work, Limits(**limit), 0)  # type: ignore[misc]
+        with pytest.raises(ConfigError, match=rf"plan\.{name}") as caught:
+            made.check()
+        assert {0.01: "10.2 MiB", 0.0001: "104.9 KiB"}[value] in str(caught.value)
+        assert "GiB" in str(caught.value) or "MiB" in str(caught.value)
+        assert "lower" in str(caught.value)
+    make_plan(SHAPES, WORK, Limits(disk=1.0), 0).check()
+
+
+def test_baselines_are_cut_only_where_that_is_exact() -> None:
+    """Refused under a statistic that is not linear, by its name, and under stored samples; fine else, and where the block holds all."""
+    cut = Limits(baseline_block=1)
+    with pytest.raises(ConfigError, match=r"baseline_block=1 cuts 2 baselines.*'moments' is not linear.*null"):
+        make_plan(SHAPES, replace(WORK, nonlinear=("moments",)), cut, 0)
+    with pytest.raises(ConfigError, match=r"baseline_block=1 with store\.samples"):
+        make_plan(SHAPES, replace(WORK, samples=True), cut, 0)
+    assert make_plan(SHAPES, WORK, cut, 0).n_baseline_blocks == 2
+    for work in (replace(WORK, nonlinear=("moments",)), replace(WORK, samples=True)):
+        assert make_plan(SHAPES, work, Limits(baseline_block=2), 0).n_baseline_blocks == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [*product(("n_folds", "output_block", "baseline_block", "micro_batch"), (0, -3))])
+def test_limits_below_one(name: str, value: int) -> None:
+    """A wish for no folds or no rows is refused by name and value."""
+    with pytest.raises(ConfigError, match=rf"plan\.{name}={value}"):
+        Limits(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["host_memory", "device_memory", "disk"])
+def test_budgets_above_zero(name: str) -> None:
+    """A budget of nothing, or of NaN, is refused."""
+    for value in (0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match=rf"plan\.{name}={value}"):
+            Limits(**{name: value})

@@ -1,0 +1,79 @@
+"""Laws of targets: which outputs, and how y becomes a vector of outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from igc_dist.records import ConfigError, DataError
+from igc_dist.targets import Targets, ensure
+
+
+def test_selection() -> None:
+    """None is all, an int is one, a list keeps its order; numpy and torch integers count as integers."""
+    assert ensure(None).select(3) == [0, 1, 2]
+    assert ensure(2).select(3) == [2]
+    assert ensure([2, 0]).select(3) == [2, 0]
+    assert ensure(np.int64(1)).select(3) == [1]
+    assert ensure(np.array([1, 2])).select(3) == ensure(torch.tensor([1, 2])).select(3) == [1, 2]
+    mine = Targets(outputs=(1,), names=("one",))
+    assert ensure(mine) is mine
+    assert mine.labels([1]).tolist() == ["one"]
+    assert ensure([2, 0]).labels([2, 0]).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [(-1, "-1.*count from 0"), (3, "has 3.*0 to 2"), ([0, 1, 0], r"\[0\] more than once"), ([], "empty"), ([1, -2], "-2.*count from 0")],
+)
+def test_wrong_outputs(target: object, text: str) -> None:
+    """Negative, out of range, duplicate and no outputs are refused with the value and the range."""
+    with pytest.raises(ConfigError, match=text):
+        ensure(target).select(3)
+
+
+@pytest.mark.parametrize("target", [True, 1.5, {"k": 1}, "onehot", [0.5], [True]])
+def test_wrong_kinds(target: object) -> None:
+    """What cannot name outputs is refused with the value and what would."""
+    with pytest.raises(ConfigError, match="int") as caught:
+        ensure(target)
+    assert repr(target) in str(caught.value)
+
+
+def test_names_must_pair_up() -> None:
+    """One name per selected output."""
+    with pytest.raises(ConfigError, match="2 names for 3 selected"):
+        Targets(names=("a", "b")).select(3)
+
+
+def test_encoding() -> None:
+    """Float vectors stay, a scalar serves one output, integer labels become one-hot by themselves where there are several outputs."""
+    vector = torch.tensor([[0.1, 2.0], [3.0, 4.0]])
+    assert torch.equal(Targets().encode(vector, 2), vector.double())
+    assert Targets().encode(torch.tensor([1.0, 2.0]), 1).tolist() == [[1], [2]]
+    labels = torch.tensor([2, 0])
+    hot = torch.tensor([[0, 0, 1], [1, 0, 0]]).double()
+    for y in (labels, labels.int(), labels[:, None]):
+        assert torch.equal(Targets().encode(y, 3), hot)
+        assert torch.equal(Targets(one_hot=True).encode(y, 3), hot)
+    assert Targets().encode(labels, 1).tolist() == [[2], [0]]  # a count, not a label: there is one output
+    assert Targets(one_hot=False).encode(torch.tensor([[1, 2], [3, 4]]), 2).tolist() == [[1, 2], [3, 4]]
+    assert Targets().encode(vector, 2).dtype is torch.float64
+
+
+@pytest.mark.parametrize(
+    ("y", "one_hot", "text"),
+    [
+        (torch.zeros(2, 3), None, "3 values per sample.*4 outputs"),
+        (torch.tensor([0, 4]), None, "0 to 4.*4 outputs"),
+        (torch.tensor([-1, 0]), None, "-1 to 0.*4 outputs"),
+        (torch.tensor([0.0, 1.0]), True, "integer label.*float32"),
+        (torch.zeros(2, 2, dtype=torch.long), True, "integer label"),
+        (torch.tensor([0.0, 1.0]), None, "1 values per sample.*one_hot"),
+    ],
+)
+def test_targets_that_do_not_fit(y: torch.Tensor, one_hot: bool | None, text: str) -> None:
+    """A y that does not fit the outputs is refused with both numbers and the way out."""
+    with pytest.raises(DataError, match=text):
+        Targets(one_hot=one_hot).encode(y, 4)

@@ -1,0 +1,79 @@
+"""Gradients, gradient times input and Integrated Gradients, one row and one node at a time, in float64. Nothing of the package is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+Arrays = tuple[np.ndarray, ...]
+
+
+def output(model: nn.Module, point: Arrays, k: int) -> float:
+    """f_k of one row."""
+    with torch.no_grad():
+        return float(model(*(torch.from_numpy(np.asarray(x, np.float64))[None] for x in point)).reshape(-1)[k])
+
+
+def gradient(model: nn.Module, point: Arrays, k: int) -> Arrays:
+    """d f_k / d x of one row."""
+    rows = [torch.from_numpy(np.array(x, np.float64))[None].requires_grad_() for x in point]
+    with torch.enable_grad():
+        y = model(*rows).reshape(-1)[k]
+        if not y.requires_grad:
+            return tuple(np.zeros(row.shape[1:]) for row in rows)
+        return tuple(g[0].numpy() for g in torch.autograd.grad(y, rows, materialize_grads=True))
+
+
+def samples(x: Sequence[np.ndarray]) -> list[Arrays]:
+    """The rows of several inputs, as a tuple per sample."""
+    return [tuple(np.asarray(xi[n], np.float64) for xi in x) for n in range(len(x[0]))]
+
+
+def gradients(model: nn.Module, x: Sequence[np.ndarray], outputs: Sequence[int]) -> Arrays:
+    """(N, J, *P) per input: a = d f_k(x) / d x."""
+    found = [[gradient(model, point, k) for k in outputs] for point in samples(x)]
+    return tuple(np.array([[by_input[i] for by_input in row] for row in found]) for i in range(len(x)))
+
+
+def gradients_x_input(model: nn.Module, x: Sequence[np.ndarray], outputs: Sequence[int]) -> Arrays:
+    """(N, J, *P) per input: a = x * d f_k(x) / d x."""
+    found = [[[g * xi for g, xi in zip(gradient(model, point, k), point, strict=True)] for k in outputs] for point in samples(x)]
+    return tuple(np.array([[by_input[i] for by_input in row] for row in found]) for i in range(len(x)))
+
+
+def integrated_gradients(
+    model: nn.Module,
+    x: Sequence[np.ndarray],
+    baselines: Sequence[Sequence[Arrays]],
+    outputs: Sequence[int],
+    nodes: Sequence[float],
+    weights: Sequence[float],
+) -> Arrays:
+    """(N, J, *P) per input: ``a_i = mean_b (x_i - x0_i) sum_k w_k d_i f(x0 + t_k (x - x0))``; `baselines[n][b][i]` starts a path."""
+    result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
+    for n, point in enumerate(samples(x)):
+        for j, k in enumerate(outputs):
+            for start in baselines[n]:
+                for t, w in zip(nodes, weights, strict=True):
+                    grads = gradient(model, tuple(x0 + t * (x1 - x0) for x0, x1 in zip(start, point, strict=True)), k)
+                    for i, g in enumerate(grads):
+                        result[i][n, j] += w * g * (point[i] - start[i]) / len(baselines[n])
+    return result
+
+
+def predictions(model: nn.Module, x: Sequence[np.ndarray], outputs: Sequence[int]) -> np.ndarray:
+    """(N, J): f_k(x)."""
+    return np.array([[output(model, point, k) for k in outputs] for point in samples(x)])
+
+
+def baseline_predictions(model: nn.Module, baselines: Sequence[Sequence[Arrays]], outputs: Sequence[int]) -> np.ndarray:
+    """(N, J): mean_b f_k(x0_b)."""
+    return np.array([[sum(output(model, start, k) for start in of_n) / len(of_n) for k in outputs] for of_n in baselines])
+
+
+def shared(starts: Sequence[Arrays], n: int) -> list[list[Arrays]]:
+    """The same baselines for each of n samples."""
+    return [list(starts) for _ in range(n)]
