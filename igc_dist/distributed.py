@@ -62,6 +62,7 @@ class World:
     stopping: bool = False
     _beat: float = 0.0
     _counts: dict[str, int] = field(default_factory=dict)
+    _heard: dict[int, tuple[bytes, float]] = field(default_factory=dict)
 
     @property
     def first(self) -> bool:
@@ -93,7 +94,7 @@ class World:
         if self.store is None or (now - self._beat < 1 and not force):
             return
         self._beat = now
-        self.store.set(f"beat/{self.rank}", json.dumps([time.time(), where]))
+        self.store.set(f"beat/{self.rank}", json.dumps([self._next("beat"), where]))
         self._check_peers()
         if self.store.check(["stop"]):
             raise Stopped(f"rank {self.rank} stops at {where}, since another rank was told to: run the same command again to go on")
@@ -142,10 +143,13 @@ class World:
                     log.warning("rank %d is silent for %.0f s, last seen at %s", rank, silent, last)
 
     def _silent(self) -> Iterator[tuple[int, float, str]]:
+        """Every other rank, for how long its sign of life has not changed under these eyes (clocks of nodes differ), and where it was."""
         for rank in range(self.size):
             if rank != self.rank and self.store.check([f"beat/{rank}"]):
-                at, where = json.loads(self.store.get(f"beat/{rank}"))
-                yield rank, time.time() - at, where
+                beat, now = self.store.get(f"beat/{rank}"), time.monotonic()
+                if self._heard.get(rank, (b"", 0.0))[0] != beat:
+                    self._heard[rank] = beat, now
+                yield rank, now - self._heard[rank][1], json.loads(beat)[1]
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""
