@@ -169,11 +169,12 @@ class Noise(Baseline):
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         def noise(x: Tensor, i: int) -> Tensor:
-            draws = [
-                [seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(x.shape[1:]) for n in batch.index]
-                for b in block
-            ]
-            return torch.from_numpy(self.mean + self.std * np.asarray(draws)).to(x.dtype)
+            drawn = x.new_empty(len(block), *x.shape)
+            for row, b in enumerate(block):
+                for column, n in enumerate(batch.index):
+                    normal = seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(x.shape[1:])
+                    drawn[row, column] = torch.as_tensor(self.mean + self.std * normal)
+            return drawn
 
         return tuple(noise(x, i) for i, x in enumerate(batch.inputs))
 

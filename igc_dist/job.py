@@ -103,6 +103,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         nonlinear=tuple(statistic.name for statistic in job.statistics if not statistic.linear),
         samples=job.samples,
         on_device=device.type != "cpu",
+        in_memory=job.store is None,
+        shared=job.attributor.baselines and job.baseline.shared,
     )
     plan = make_plan(shapes, work, job.limits, job.seed)
     if check:

@@ -19,7 +19,7 @@ from igc_dist.records import ConfigError, Shapes, Shard
 
 GIB = 2**30
 MAX_ROWS = 512
-"""Rows of a forward pass if memory allows more: beyond it CPUs lose their caches and GPUs gain little."""
+"""Rows of a forward pass if memory allows more: beyond it GPUs gain little."""
 
 
 @dataclass
@@ -73,6 +73,10 @@ class Work:
     """Whether per-sample attributions are stored."""
     on_device: bool = False
     """Whether the walk lives in accelerator memory."""
+    in_memory: bool = False
+    """Whether the store is kept in memory."""
+    shared: bool = False
+    """Whether all samples have the same baselines."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +146,30 @@ class Plan:
 
     @property
     def finalize_outputs(self) -> int:
-        """Outputs finalised at a time: the slots of all folds, and what the jackknife makes of them, in a quarter of the budget."""
-        one = FINALIZE_COPIES * self.n_parts * self.work.n_terms * self.shapes.n_features * 8
-        return max(1, min(self.output_block, int(self.limits.host_memory * GIB / 4 // max(one, 1))))
+        """Outputs finalised at a time: what finalising holds, in a quarter of the budget."""
+        return max(1, min(self.output_block, int(self.limits.host_memory * GIB / 4 // max(self._finalize_bytes(), 1))))
+
+    def _finalize_bytes(self) -> int:
+        """Memory of finalising one output."""
+        terms, one_map = self.work.n_terms, self.shapes.n_features * 8
+        # slots and left-out sums; and maps of all folds: two results, and six between steps of a deviation or a standard error
+        statistics = (2 * terms + 8) * self.n_folds * one_map
+        # where blocks of baselines are merged: slots of all parts, and two levels of the tree
+        merge = int(1.75 * terms * self.n_parts * one_map) if self.n_baseline_blocks > 1 else 0
+        return max(statistics, merge)
 
     def memory(self) -> dict[str, int]:
         """Projected peak bytes of a rank: `host` and `device`."""
-        cost = _Cost(self.shapes, self.work)
-        walk = cost.walk(self.samples_per_batch, self.points_per_batch, self.output_block)
-        state = cost.state(self.output_block)
-        finalize = FINALIZE_COPIES * self.n_parts * self.work.n_terms * self.shapes.n_features * 8 * self.finalize_outputs
-        host = self.shapes.reserved_bytes
+        cost, n_outputs = _Cost(self.shapes, self.work), self.output_block
+        walk = cost.walk(self.samples_per_batch, self.points_per_batch, n_outputs) + cost.state(n_outputs)
+        commit = cost.commit(self.samples_per_batch, n_outputs)
+        finalize = self._finalize_bytes() * self.finalize_outputs
+        if self.work.samples:
+            finalize += 4 * self.shapes.n_samples * len(self.work.outputs) * 8  # a table, its encoded and compressed copy, and another's
+        held = self.shapes.reserved_bytes + LAZY + (self.disk() if self.work.in_memory else 0)
         if self.work.on_device:
-            return {"host": host + max(2 * state, finalize), "device": walk + state}
-        return {"host": host + max(walk + state, finalize), "device": 0}
+            return {"host": held + max(commit, finalize), "device": walk}
+        return {"host": held + max(walk + commit, finalize), "device": 0}
 
     def disk(self) -> int:
         """Bytes of the store's arrays before compression."""
@@ -204,8 +218,11 @@ class Plan:
             )
 
 
-FINALIZE_COPIES = 6
-"""Arrays of the size of the slots that finalising holds: slots, prefix, suffix, left-out sums, two results of the jackknife."""
+LAZY = 48 * 2**20
+"""What a process loads or sets up at first use, after the plan: codecs, threads and their stacks, scratch of the BLAS."""
+
+PASS_BYTES = 256 * 2**20
+"""Memory of a forward and backward pass on CPU at which more rows gain nothing, as tensors outgrow the caches."""
 
 
 @dataclass(frozen=True)
@@ -215,25 +232,41 @@ class _Cost:
     shapes: Shapes
     work: Work
 
+    @property
+    def margin(self) -> float:
+        """On the measured memory of the model: scratch inside operators, which `footprint.Peak` does not see, and
+        on CPU the holes that tensors of different sizes leave in the heap."""
+        return 1.2 if self.work.on_device else 1.8
+
+    @property
+    def point(self) -> int:
+        """One path point."""
+        return self.shapes.n_features * self.shapes.itemsize
+
     def per_row(self) -> int:
-        # beside the model's own: point, factor and factor * gradient
-        return int(MARGIN * self.shapes.row_bytes) + 3 * self.shapes.n_features * self.shapes.itemsize
+        # beside the model's own: start, point, factor and factor * gradient
+        return int(self.margin * self.shapes.row_bytes) + 4 * self.point
 
     def per_sample(self, n_outputs: int) -> int:
-        inputs = (2 + self.work.n_baselines) * self.shapes.n_features * self.shapes.itemsize
-        # the sums of the walk, then their float64 copy, its masked copy and one product
-        return inputs + n_outputs * self.shapes.n_features * (self.shapes.itemsize + 3 * 8)
+        # inputs as read and as stacked, and so its own baselines
+        inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
+        # the sums of the walk; and those of one output in float64: copy, masked copy, square
+        return inputs + n_outputs * self.point + 3 * 8 * self.shapes.n_features
 
     def walk(self, samples: int, points: int, n_outputs: int) -> int:
-        return int(MARGIN * self.shapes.fixed_bytes) + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
+        fixed = int(self.margin * self.shapes.fixed_bytes) + (self.work.n_baselines * self.point if self.work.shared else 0)
+        return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
+
+    def _sums(self, n_outputs: int) -> int:
+        return self.work.n_terms * n_outputs * self.shapes.n_features * 8
 
     def state(self, n_outputs: int) -> int:
         # the running sums, those of the last micro-batch, and the new ones
-        return 3 * self.work.n_terms * n_outputs * self.shapes.n_features * 8
+        return 3 * self._sums(n_outputs)
 
-
-MARGIN = 1.2
-"""On the measured memory of the model: scratch space inside operators is not seen by `footprint.Peak`."""
+    def commit(self, samples: int, n_outputs: int) -> int:
+        # the state on the host, packed, encoded, compressed; a micro-batch of rows in one piece, chunked, encoded, compressed, read back
+        return 4 * self._sums(n_outputs) + (5 * samples * n_outputs * self.point if self.work.samples else 0)
 
 
 def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
@@ -251,12 +284,14 @@ def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
         int(limits.device_memory * GIB) if work.on_device else int(limits.host_memory * GIB) - min(GIB, int(limits.host_memory * GIB) // 2)
     )
     output_block = min(limits.output_block or n_outputs, n_outputs)
-    while limits.output_block is None and output_block > 1 and cost.state(output_block) + cost.walk(1, 1, output_block) > free // 2:
+    held = lambda block: cost.state(block) + (0 if work.on_device else cost.commit(1, block))  # noqa: E731
+    while limits.output_block is None and output_block > 1 and held(output_block) + cost.walk(1, 1, output_block) > free // 2:
         output_block = ceil(output_block / 2)
-    free -= cost.state(output_block)
+    free -= held(output_block)
+    at_once = free // 2 if work.on_device else min(free // 2, PASS_BYTES)
     fold = ceil(shapes.n_samples / limits.n_folds)
     points = max(1, baseline_block * work.points)
-    rows = limits.micro_batch or max(1, min(MAX_ROWS, free // 2 // max(cost.per_row(), 1)))
+    rows = limits.micro_batch or max(1, min(MAX_ROWS, at_once // max(cost.per_row(), 1)))
     samples = max(1, min(rows, fold, free // 4 // max(cost.per_sample(output_block), 1)))
     # whole micro-batches make a fold, so that each writes whole chunks of per-sample arrays
     fold_size = ceil(fold / samples) * samples

@@ -129,16 +129,7 @@ def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter
     )
     done = []
     for number in world.claims("attribute", pending):
-        fault("compute")
-        shard = plan.shard(number)
-        rows = slice(shard.rows.start, shard.rows.stop)
-        known = Known(*(store.read("predict", name, (rows,)) for name in ("target", "prediction", "bad")))
-        state, lost = engine.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
-        if job.skip:
-            store.write("attribute", number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
-        for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
-            store.write("attribute", number, name, values)
-        store.commit("attribute", number)
+        _attribute_shard(job, plan, store, engine, number)
         done.append(number)
         world.log({"shards": meter.shard(), **meter.rates()})
     _hand_round(store, world, meter, "attribute", done)
@@ -147,15 +138,29 @@ def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter
     return done + [number for number in earlier if number % world.size == world.rank]
 
 
+def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number: int) -> None:
+    """Compute, write and commit one shard. A function of its own, so that its state is gone before the next is computed."""
+    fault("compute")
+    shard = plan.shard(number)
+    rows = slice(shard.rows.start, shard.rows.stop)
+    known = Known(*(store.read("predict", name, (rows,)) for name in ("target", "prediction", "bad")))
+    state, lost = engine.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
+    if job.skip:
+        store.write("attribute", number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
+    for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
+        store.write("attribute", number, name, values)
+    store.commit("attribute", number)
+
+
 def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
     """Writes per-sample rows, one micro-batch at a time: chunks are as long as micro-batches."""
 
     def keep(rows: range, attribution: Attribution) -> None:
-        region = (slice(rows.start, rows.stop), slice(shard.outputs.start, shard.outputs.stop))
+        start = (rows.start, shard.outputs.start)
         for name, values in zip(plan.shapes.input_names, attribution.values, strict=True):
-            store.write("attribute", shard.number, f"{name}/attribution", values.cpu().numpy(), region)
-        store.write("attribute", shard.number, "delta", attribution.delta().cpu().numpy(), region)
-        store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), region)
+            store.write("attribute", shard.number, f"{name}/attribution", values.cpu().numpy(), start)
+        store.write("attribute", shard.number, "delta", attribution.delta().cpu().numpy(), start)
+        store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
 
     return keep
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
@@ -37,6 +38,9 @@ from igc_dist.layout import Array, Phase
 from igc_dist.records import StoreError
 
 SCHEMA = 1
+
+LEVEL = 1
+CODEC = Zstd(level=LEVEL, checksum=True)
 
 
 class Objects:
@@ -173,8 +177,9 @@ class Store:
         root = zarr.create_group(scratch.zarr, zarr_format=3)
         root.require_group("shards")
         for phase in self.phases.values():
-            for array in (*phase.arrays.values(), phase.digest):
+            for array in phase.arrays.values():
                 create(root, array)
+            create(root, phase.digest, plain=True)
         documents = {key: scratch.get(key) or b"" for key in scratch.names() if key not in ("zarr.json", "shards/zarr.json")}
         documents["shards/zarr.json"] = sealed(self._identity)
         return documents
@@ -188,13 +193,20 @@ class Store:
 
     # -- shards --------------------------------------------------------------------------------------------------
 
-    def write(self, phase: str, number: int, name: str, values: np.ndarray, region: tuple[slice, ...] | None = None) -> None:
-        """Write an array of a shard, or the part of it in `region`."""
+    def write(self, phase: str, number: int, name: str, values: np.ndarray, start: tuple[int, ...] | None = None) -> None:
+        """Write the chunk of an array that a shard owns, or the one of its chunks that begins at the element `start`.
+
+        Encoded here, to the same bytes as by zarr, whose way through an event loop and threads takes 2 ms a chunk.
+        """
         family = self.phases[phase]
         array = family.arrays[name]
-        region = array.region(family.cell(number)) if region is None else region
+        first = start or tuple(cut.start for cut in array.region(family.cell(number)))
+        at = [*(begin // size for begin, size in zip(first, array.chunks, strict=False)), *(0,) * (len(array.chunks) - len(first))]
+        chunk = np.asarray(values, dtype=array.dtype)
+        if chunk.shape != array.chunks:  # the last one, which is stored whole
+            chunk = np.pad(chunk, [(0, size - have) for size, have in zip(array.chunks, chunk.shape, strict=True)])
         with _explained(self.path):
-            self.array(array.path)[region] = values
+            self.objects.set("/".join([array.path, "c", *map(str, at)]), CODEC.encode(np.ascontiguousarray(chunk)))
 
     def commit(self, phase: str, number: int) -> None:
         """Declare a shard done: its digest over the bytes as they are stored, written last."""
@@ -205,7 +217,7 @@ class Store:
             raise StoreError(f"store {self.path}: an array of {phase} shard {number} has vanished since it was written")
         fault("digest")
         with _explained(self.path):
-            self.array(family.digest.path)[family.cell(number)] = np.frombuffer(digest, dtype=np.uint8)
+            self.objects.set(family.digest_key(number), digest)
 
     def _digest(self, family: Phase, number: int) -> bytes | None:
         digest = hashlib.sha256()
@@ -220,13 +232,8 @@ class Store:
     def is_done(self, phase: str, number: int) -> bool:
         """Whether a shard's digest is there and matches its bytes."""
         family = self.phases[phase]
-        if self.objects.get(family.digest_key(number)) is None:
-            return False
-        try:
-            stored = np.asarray(self.array(family.digest.path)[family.cell(number)]).tobytes()
-        except (ValueError, RuntimeError, OSError, KeyError):
-            return False
-        return stored == self._digest(family, number)
+        stored = self.objects.get(family.digest_key(number))
+        return stored is not None and stored == self._digest(family, number)
 
     def pending(self, phase: str) -> list[int]:
         """Numbers of the shards that are not done."""
@@ -314,8 +321,8 @@ class Store:
         return []
 
 
-def create(root: zarr.Group, array: Array, overwrite: bool = False) -> None:
-    """Create an array: checksummed codec, empty chunks written, NaN fill."""
+def create(root: zarr.Group, array: Array, overwrite: bool = False, plain: bool = False) -> None:
+    """Create an array: checksummed codec (none if `plain`), empty chunks written, NaN fill."""
     kind = np.dtype(array.dtype) if array.dtype != "string" else None
     root.create_array(
         array.path,
@@ -323,7 +330,7 @@ def create(root: zarr.Group, array: Array, overwrite: bool = False) -> None:
         chunks=array.chunks or "auto",
         dtype="string" if kind is None else kind,
         dimension_names=array.dims,
-        compressors=[ZstdCodec(level=1, checksum=True)],
+        compressors=None if plain else [ZstdCodec(level=LEVEL, checksum=True)],
         fill_value="" if kind is None else (np.nan if kind.kind == "f" else 0),
         config={"write_empty_chunks": True},
         overwrite=overwrite,
