@@ -1,0 +1,121 @@
+"""Projected peak memory against the peak that a fresh process really reached, over configurations that differ in what dominates."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import igc_dist
+from igc_dist import baselines
+from igc_dist import run as composition
+from igc_dist.footprint import resident
+from igc_dist.plan import Plan
+from tests.benchmarks.measure import Report, report
+from tests.benchmarks.models import SEED, Task, digits, images
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: which task, and how it differs from the defaults."""
+
+    task: str
+    samples: int
+    outputs: int = 10
+    side: int = 64
+    n_steps: int = 2
+    in_memory: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "digits": Case("digits", 600, n_steps=32),
+    "convolutions": Case("resnet64", 32, n_steps=8, arguments={"n_folds": 4}),
+    "one_big_batch": Case("resnet64", 128, n_steps=1, arguments={"n_folds": 1, "micro_batch": 128}),
+    "many_outputs": Case("resnet64", 16, outputs=100, arguments={"n_folds": 8}),
+    "wide_state": Case("linear", 64, outputs=50, side=128, arguments={"n_folds": 4}),
+    "many_folds": Case("linear", 96, outputs=20, side=64, arguments={"n_folds": 96}),
+    "cut_finalize": Case("linear", 128, outputs=40, side=64, arguments={"n_folds": 128, "host_memory": 1.5}),
+    "samples": Case("linear", 128, outputs=20, side=64, arguments={"n_folds": 4, "samples": True}),
+    "many_baselines": Case("linear", 128, outputs=5, side=96, arguments={"n_folds": 2, "baseline": baselines.Resampled(16)}),
+    "baseline_blocks": Case("linear", 64, outputs=20, side=64, arguments={"n_folds": 16, "baseline": 8, "baseline_block": 2}),
+    "float64": Case("linear", 128, outputs=20, side=64, arguments={"n_folds": 4, "precision": "64-true"}),
+    "all_statistics": Case(
+        "linear", 64, outputs=20, side=64, arguments={"n_folds": 32, "statistics": ["correlation", "autocorrelation", "moments"]}
+    ),
+    "store_in_memory": Case("linear", 128, outputs=20, side=64, in_memory=True, arguments={"n_folds": 64}),
+}
+
+
+def task_of(case: Case) -> Task:
+    """The net and the data of a case; `linear` has inputs (3, side, side) and hardly any activations."""
+    if case.task == "digits":
+        return digits(case.samples)
+    if case.task == "resnet64":
+        return images(case.samples, case.outputs)
+    torch.manual_seed(SEED)
+    x, y = torch.rand(case.samples, 3, case.side, case.side), torch.randn(case.samples, case.outputs)
+    module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * (case.side // 4) ** 2, case.outputs), nn.Tanh())
+    return Task("linear", module.eval(), x, y)
+
+
+def peak() -> int:
+    """Most bytes that this process ever held. Not `getrusage`, which shows the parent's if that was larger at the fork."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def measure(name: str) -> dict[str, int]:
+    """Run a case in this process: projected and measured peak, and what was held before the run."""
+    torch.set_num_threads(1)
+    case, plans, original = CASES[name], [], composition.plan_of
+
+    def planned(*arguments: Any, **keywords: Any) -> Plan:
+        plans.append(original(*arguments, **keywords))
+        return plans[-1]
+
+    composition.plan_of = planned
+    task = task_of(case)
+    before = resident()
+    with tempfile.TemporaryDirectory() as folder:
+        store = None if case.in_memory else Path(folder) / "store"
+        igc_dist.attribute(task.module, (task.x, task.y), n_steps=case.n_steps, store=store, **case.arguments)
+    return {"projected": plans[0].memory()["host"], "measured": peak(), "before": before}
+
+
+def in_fresh_process(name: str) -> dict[str, int]:
+    """`measure` in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.memory", name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"memory case {name} failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run() -> Iterator[Report]:
+    """Projected over measured, never below 1 and at most 1.5."""
+    with ThreadPoolExecutor(2) as pool:  # memory does not mind company
+        measured = dict(zip(CASES, pool.map(in_fresh_process, CASES), strict=True))
+    for name, found in measured.items():
+        line = report(
+            f"memory/{name}",
+            found["projected"] / found["measured"],
+            at_most=1.5,
+            of_what_the_run_adds=round((found["projected"] - found["before"]) / max(found["measured"] - found["before"], 1), 3),
+            **{f"{key}_mib": round(value / MIB) for key, value in found.items()},
+        )
+        yield line | {"ok": line["ok"] and line["value"] >= 1}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1])))

@@ -1,0 +1,140 @@
+"""The same bits on any number of ranks, in any claiming order, on disk and in memory (design, section 6: run)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import igc_dist
+from igc_dist.baselines import Mean, Resampled
+from igc_dist.distributed import World
+from tests import ranks
+from tests.ranks import arrays, attribute, files, run_ranks, values
+
+pytestmark = pytest.mark.dist
+
+CASES: dict[str, dict[str, Any]] = {
+    "seven samples": {"n": 7},
+    "blocks": {
+        "n": 23, "outputs": 4, "output_block": 3, "baseline": 5, "baseline_block": 2, "micro_batch": 6, "n_folds": 4, "samples": False
+    },
+    "statistics": {
+        "n": 23, "statistics": ("correlation", "autocorrelation", "moments"), "baseline": Mean(), "micro_batch": 4, "host_memory": 4.0
+    },
+    "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
+}  # fmt: skip
+
+
+def run(path: Path | None, settings: dict[str, Any]) -> dict[str, bytes]:
+    return attribute(path, **settings)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_bits_on_any_number_of_ranks(case: str, tmp_path: Path) -> None:
+    """Every array and every file of the store (the root's document apart, which tells the time) is the same on 1, 2, 3 and 4 ranks."""
+    settings = CASES[case]
+    stores = {n: tmp_path / f"{n}.zarr" for n in (1, 2, 3, *((4,) if case == "seven samples" else ()))}
+    trees = {n: values(run_ranks(n, run, path, settings)) for n, path in stores.items()}
+    assert {"x/igc", "x/igc_se", "correlation", "igc_sum_se"} <= set(trees[1][0])
+    assert ("samples/x/attribution" in trees[1][0]) == settings.get("samples", True)
+    for n, path in stores.items():
+        for tree in trees[n]:  # every rank returns the whole tree
+            assert tree == trees[1][0], f"{n} ranks differ in {[name for name in tree if tree[name] != trees[1][0].get(name)]}"
+        assert files(path) == files(stores[1])
+        assert arrays(igc_dist.open(path)) == trees[1][0]
+
+
+@pytest.mark.parametrize("case", ["seven samples", "blocks"])
+def test_memory_holds_what_the_disk_holds(case: str, tmp_path: Path) -> None:
+    """With store=None every rank returns the same tree, and it is the one that a store on disk would hold."""
+    on_disk = run(tmp_path / "a.zarr", CASES[case])
+    for n in (1, 3):
+        assert [tree == on_disk for tree in values(run_ranks(n, run, None, CASES[case]))] == [True] * n
+
+
+def claimed(path: Path | None, settings: dict[str, Any]) -> tuple[dict[str, bytes], list[int]]:
+    """The tree, and the shards of pass 2 that this rank did."""
+    mine: list[int] = []
+    original = World.claims
+
+    def spied(self: World, phase: str, pending: Any) -> Any:
+        for number in original(self, phase, pending):
+            if phase == "attribute":
+                mine.append(number)
+            yield number
+
+    World.claims = spied  # type: ignore[method-assign]
+    return run(path, settings), mine
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_claiming_order_changes_no_bit(slow: int, tmp_path: Path) -> None:
+    """A slow rank does fewer shards; who did which shard leaves no trace. Each shard is done once."""
+    settings = {"n": 24, "n_folds": 8, "micro_batch": 3}
+    expected = run(None, settings)
+    ended = values(run_ranks(2, claimed, tmp_path / "a.zarr", {**settings, "slow": slow, "pause": 0.1}))
+    assert [tree == expected for tree, _ in ended] == [True, True]
+    counts = [len(mine) for _, mine in ended]
+    assert sorted(ended[0][1] + ended[1][1]) == list(range(8))
+    assert counts[slow] < counts[1 - slow]
+
+
+def test_seven_samples_on_three_ranks_are_seven() -> None:
+    """Nothing is padded or dropped: n = 7 for every output, and the agreement is numpy's over the seven samples."""
+    (tree, *others) = values(run_ranks(3, numbers))
+    assert others == [tree, tree]
+    data = ranks.Rows(7)
+    with torch.no_grad():
+        predictions = ranks.Net()(data.x).double().numpy()
+    y = data.y.double().numpy()
+    assert tree["n"] == [7, 7]
+    assert tree["index"] == list(range(7))
+    np.testing.assert_allclose(tree["correlation"], [np.corrcoef(predictions[:, k], y[:, k])[0, 1] for k in (0, 1)], rtol=1e-6)
+    np.testing.assert_allclose(tree["target_mean"], y.mean(0), rtol=1e-12)
+
+
+def numbers() -> dict[str, list[Any]]:
+    tree = igc_dist.attribute(ranks.Net(), ranks.Rows(7), samples=True, n_steps=2, threads=1)
+    return {"index": tree["samples/index"].values.tolist(), **{k: tree[k].values.tolist() for k in ("n", "correlation", "target_mean")}}
+
+
+def twice(first: Path, second: Path | None) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    return attribute(first, n=7), attribute(second, n=23, seed=3)
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_two_runs_in_one_group(memory: bool, tmp_path: Path) -> None:
+    """A second attribute() in the same processes finds no claims, heartbeats or sums of the first."""
+    one, two = values(run_ranks(1, twice, tmp_path / "a1.zarr", None))[0]
+    for a, b in values(run_ranks(2, twice, tmp_path / "a2.zarr", None if memory else tmp_path / "b2.zarr")):
+        assert a == one
+        assert b == two
+
+
+class Dead(nn.Module):
+    """The second feature has no influence, with a negative weight on the way: its gradients are -0.0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0] ** 2 - 0.0 * x[:, 1], -(x[:, 0] ** 3) + 0.0 * x[:, 1]], dim=1)
+
+
+def zeros(path: Path | None) -> dict[str, bytes]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(7, 2, generator=generator)
+    return arrays(igc_dist.attribute(Dead(), (x, torch.randn(7, 2, generator=generator)), store=path, n_folds=7, n_steps=2, threads=1))
+
+
+def test_negative_zeros_do_not_tell_the_number_of_ranks(tmp_path: Path) -> None:
+    """-0.0 plus the zeros of other ranks is 0.0: so no state keeps a -0.0, or one rank would store other bits than two."""
+    path = tmp_path / "1.zarr"
+    one = values(run_ranks(1, zeros, path))[0]
+    states = igc_dist.open(path)["shards/attribute/x/sums"].values
+    assert (states == 0).any()
+    assert not (np.signbit(states) & (states == 0)).any()
+    for n in (2, 3):
+        assert values(run_ranks(n, zeros, tmp_path / f"{n}.zarr")) == [one] * n

@@ -1,0 +1,127 @@
+"""A run that is told to stop leaves with 75, says how to go on, and goes on from there."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import igc_dist
+from igc_dist.distributed import joined
+from igc_dist.records import StoreError
+from igc_dist.store import Store
+from tests.commands import TINY, started, until
+from tests.ranks import arrays, attribute, ranks, run_ranks
+
+pytestmark = [pytest.mark.dist, pytest.mark.fault]
+
+SLOW = "+data.build.pause=0.1"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def committed(path: Path) -> int:
+    """Shards of pass 2 that are done, by the files of their digests."""
+    return len([p for p in path.glob("shards/attribute/digest/c/**/*") if p.is_file() and p.suffix != ".partial"])
+
+
+def resumable(path: Path) -> None:
+    """The store is in the middle of pass 2, and says so."""
+    with pytest.raises(StoreError, match="running, not complete"):
+        igc_dist.open(path)
+    pending = Store.existing(path).pending("attribute")
+    assert 0 < len(pending) < 8
+
+
+def command_here(path: Path, *more: str) -> None:
+    """The command in this process."""
+    from igc_dist.__main__ import main
+
+    main([*TINY, f"store.path={path}", f"hydra.run.dir={path.parent}", *more])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    path = tmp_path_factory.mktemp("undisturbed") / "store.zarr"
+    assert run_ranks(1, command_here, path)[0].code == 0
+    return arrays(igc_dist.open(path))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_one_rank_stops_and_goes_on(number: signal.Signals, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    """SIGTERM, SIGINT or SIGUSR1 in the middle of pass 2: 75 within a micro-batch, committed shards kept, the same bits afterwards."""
+    path = tmp_path / "store.zarr"
+    with ranks(1, command_here, path, SLOW) as group:
+        until(lambda: committed(path))
+        group.send(0, number)
+        (end,) = group.ends(60.0)
+    assert end.code == 75, end.trace
+    resumable(path)
+    assert run_ranks(1, command_here, path)[0].code == 0
+    assert arrays(igc_dist.open(path)) == undisturbed
+
+
+def python_here(path: Path) -> None:
+    attribute(path, n=24, n_folds=8, slow=0, pause=0.1)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_python_raises_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    """`attribute` ends with an exception that says what is safe, after the micro-batch at hand, and the handlers are the caller's again."""
+    path = tmp_path / "store.zarr"
+    with ranks(1, python_here, path) as group:
+        until(lambda: committed(path))
+        group.send(0, number)
+        (end,) = group.ends(60.0)
+    assert (end.error, end.code) == ("Stopped", 75), end.trace
+    assert "rank 0 stopped by a signal at attribute" in end.message
+    assert "committed are safe, run the same command again to go on" in end.message
+    resumable(path)
+
+
+def test_one_rank_that_is_told_takes_the_others_with_it(tmp_path: Path) -> None:
+    """A scheduler may signal one rank only: all of them stop, with 75."""
+    path = tmp_path / "store.zarr"
+    with ranks(3, command_here, path, SLOW) as group:
+        until(lambda: committed(path))
+        group.send(1, signal.SIGUSR1)
+        ended = group.ends(60.0)
+    assert [end.code for end in ended] == [75, 75, 75], [end.trace for end in ended]
+    resumable(path)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_the_command_stops_and_goes_on(devices: int, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    """SIGTERM of the command itself, alone and as the launcher of two ranks; the rerun is on one."""
+    path = tmp_path / "store.zarr"
+    arguments = [*TINY, f"store.path={path}"]
+    with started(["igc_dist", *arguments, SLOW, f"fabric.devices={devices}"], tmp_path) as process:
+        until(lambda: committed(path) or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "run the same command again to go on" in err
+    assert "Traceback" not in err
+    resumable(path)
+    assert run_ranks(1, command_here, path)[0].code == 0
+    assert arrays(igc_dist.open(path)) == undisturbed
+
+
+def deaf(there: Path) -> None:
+    with joined(accelerator="cpu"):
+        there.touch()
+        time.sleep(60)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    """A first Ctrl-C waits for the work at hand; a second one does not."""
+    with ranks(1, deaf, tmp_path / "there") as group:
+        until((tmp_path / "there").exists)
+        group.send(0, signal.SIGINT)
+        group.processes[0].join(0.3)
+        assert group.processes[0].is_alive()
+        group.send(0, signal.SIGINT)
+        (end,) = group.ends(30.0)
+    assert end.error == "KeyboardInterrupt", end.trace

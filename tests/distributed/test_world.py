@@ -1,0 +1,216 @@
+"""The ranks among themselves: claims, exchange, heartbeats, and what they leave behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import igc_dist
+from igc_dist.distributed import World, joined, world_size
+from igc_dist.records import DataError, PeerError, Stopped, StoreError
+from igc_dist.store import Store
+from tests.ranks import Net, Rows, attribute, ranks, run_ranks, values
+
+pytestmark = pytest.mark.dist
+
+
+def exchanged() -> dict[str, Any]:
+    """What the ranks learn of each other in a few exchanges."""
+    with joined(accelerator="cpu", timeout=60.0) as world:
+        claims = list(world.claims("first", list(range(100, 137))))
+        second = list(world.claims("second", [5, 7]))
+        slots = np.zeros(3)
+        slots[world.rank] = 0.1 + world.rank
+        found = {
+            "rank": world.rank,
+            "first": claims,
+            "second": second,
+            "sum": world.sum(slots).tolist(),
+            "gather": world.gather(world.rank * 10),
+            "share": [world.share(lambda: ["rank", os.getpid()]), world.share(lambda: os.getpid())],
+            "count": world.count("mine", 2),
+            "size": world_size(),
+        }
+        world.meet("counted")
+        return {**found, "counted": world.count("mine")}
+
+
+def test_exchange_over_ranks() -> None:
+    """Each claim is given once; sums, objects and rank 0's word reach everybody; counters are shared."""
+    found = values(run_ranks(3, exchanged))
+    assert sorted(n for one in found for n in one["first"]) == list(range(100, 137))
+    assert sorted(n for one in found for n in one["second"]) == [5, 7]
+    assert [one["sum"] for one in found] == [[0.1, 1.1, 2.1]] * 3
+    assert [one["gather"] for one in found] == [[0, 10, 20]] * 3
+    assert [one["share"] for one in found] == [found[0]["share"]] * 3
+    assert [one["counted"] for one in found] == [6, 6, 6]
+    assert [one["size"] for one in found] == [3, 3, 3]
+
+
+def test_alone_every_exchange_is_the_identity() -> None:
+    """One process needs no group: it claims everything in order, and hears itself."""
+    world = World()
+    assert list(world.claims("phase", [3, 1, 2])) == [3, 1, 2]
+    assert list(world.claims("other", [4])) == [4]
+    assert (world.share(lambda: {"a": 1}), world.gather(5), world.count("n", 3), world.count("n")) == ({"a": 1}, [5], 3, 3)
+    np.testing.assert_array_equal(world.sum(np.arange(3.0)), np.arange(3.0))
+    world.meet("end")
+    assert not dist.is_initialized()
+    world.stopping = True
+    with pytest.raises(Stopped, match="stopped by a signal at here"):
+        world.watch("here")
+
+
+def traces() -> tuple[Any, ...]:
+    """What a run may have left in the process: handlers, threads, a process group."""
+    handlers = tuple(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
+    return (*map(str, handlers), torch.get_num_threads(), dist.is_initialized())
+
+
+def around(fail: bool) -> list[tuple[Any, ...]]:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    torch.set_num_threads(2)
+    before = traces()
+    try:
+        with joined(accelerator="cpu", threads=1, timeout=60.0):
+            inside = traces()
+            assert inside[-2:] == (1, world_size() > 1)
+            assert inside[:3] != before[:3]
+            if fail:
+                raise DataError("on every rank")
+    except (DataError, PeerError):
+        pass
+    return [before, traces()]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("fail", [False, True])
+def test_a_run_leaves_the_process_as_it_was(n: int, fail: bool) -> None:
+    """Signal handlers and the number of threads are restored, and the process group is destroyed, also after an error."""
+    for before, after in values(run_ranks(n, around, fail)):
+        assert before == after
+
+
+def in_a_group_of_ones_own() -> list[Any]:
+    """Two runs inside a process group that the caller made and goes on using."""
+    dist.init_process_group("gloo")
+    try:
+        trees = [attribute(None), attribute(None, seed=1)]
+        total = torch.ones(1)
+        dist.all_reduce(total)
+        return [*trees, total.item(), dist.is_initialized()]
+    finally:
+        dist.destroy_process_group()
+
+
+def test_the_callers_process_group_is_used_and_kept() -> None:
+    """The second run finds nothing of the first in the group's store: neither claims nor counters."""
+    expected = [attribute(None), attribute(None, seed=1)]
+    assert values(run_ranks(2, in_a_group_of_ones_own)) == [[*expected, 2.0, True]] * 2
+
+
+class Broken(Rows):
+    """One rank cannot read its data after the first look; the others read slowly, and would go on for a minute."""
+
+    def __init__(self, rank: int, error: Exception) -> None:
+        super().__init__(24, slow=1 - rank, pause=0.3)
+        self.rank, self.error, self.reads = rank, error, 0
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.reads += 1
+        if self.reads > 30 and int(os.environ["RANK"]) == self.rank:
+            raise self.error
+        return super().__getitem__(index)
+
+
+def broken(path: Path, rank: int, error: Exception) -> None:
+    igc_dist.attribute(Net(), Broken(rank, error), store=path, n_steps=2, n_folds=24, threads=1)
+
+
+@pytest.mark.parametrize(("rank", "error", "code"), [(1, RuntimeError("the disk is on fire"), 1), (0, DataError("no such picture"), 3)])
+def test_an_exception_on_one_rank_ends_the_others(rank: int, error: Exception, code: int, tmp_path: Path) -> None:
+    """The others hear of it soon, name the rank and its words, and leave with its exit code; the store resumes."""
+    ended = run_ranks(2, broken, tmp_path / "a.zarr", rank, error)
+    told = ended[1 - rank]
+    assert (ended[rank].error, ended[rank].code) == (type(error).__name__, code)
+    assert (told.error, told.code) == ("PeerError", code), told.trace
+    assert f"rank {rank} failed: {type(error).__name__}: {error}" in told.message
+    assert told.seconds - ended[rank].seconds < 10
+    assert any("not complete" in line for line in Store.existing(tmp_path / "a.zarr").verify())
+
+
+def test_a_refusal_of_the_store_reaches_every_rank(tmp_path: Path) -> None:
+    """Only rank 0 looks at the store; the others leave with its reason and its exit code too."""
+    path = tmp_path / "a.zarr"
+    attribute(path, n=7)
+    ended = run_ranks(3, attribute, path, 23)
+    assert [(end.error, end.code) for end in ended] == [("StoreError", 2), ("PeerError", 2), ("PeerError", 2)]
+    assert "rank 0 failed: StoreError" in ended[2].message
+    assert "data.n: 7 in the store, 23 asked for" in ended[2].message
+
+
+def silent(rank: int, where: str) -> None:
+    """A rank stops at some place: it neither ends nor speaks."""
+    with joined(accelerator="cpu", timeout=60.0) as world:
+        world.silence = 2.0
+        logging.basicConfig(filename=os.environ["LOG"])
+        if where == "share" and world.rank == rank:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        world.share(lambda: 1)
+        for _ in world.claims("phase", list(range(4))):
+            if world.rank == rank:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.2)
+        world.meet("phase")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("where", ["share", "claim"])
+def test_a_silent_rank_is_named(where: str, tmp_path: Path) -> None:
+    """A rank that hangs, before its first claim or in a shard, is first warned about and then named, not waited for."""
+    with ranks(2, silent, 1, where, LOG=str(tmp_path / "log")) as group:
+        group.processes[0].join(30)
+        group.kill()
+        ended = group.ends(1.0)
+    assert ended[0].error == "PeerError", ended[0].trace
+    last = "the first look" if where == "share" else "phase shard"
+    assert re.search(rf"rank 1 is silent for \d+ s, last seen at {last}", ended[0].message)
+    assert "rank 1 is silent for" in (tmp_path / "log").read_text()
+
+
+def hangs(path: Path) -> None:
+    attribute(path, n=24, slow=1, timeout=6.0, n_folds=6)
+
+
+@pytest.mark.fault
+def test_a_stopped_rank_does_not_hold_a_run_longer_than_its_timeout(tmp_path: Path) -> None:
+    """SIGSTOP of a rank in the middle of a run: the other names it within the timeout that was asked for, and leaves; a rerun completes."""
+    path = tmp_path / "a.zarr"
+    with ranks(2, hangs, path) as group:
+        deadline = time.monotonic() + 30
+        while not list(path.glob("shards/*/digest/c/*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        group.send(1, signal.SIGSTOP)
+        group.processes[0].join(30)
+        group.kill()
+        ended = group.ends(1.0)
+    assert (ended[0].error, ended[0].code) == ("PeerError", 1), ended[0].trace
+    assert re.search(r"rank 1 is silent for \d+ s", ended[0].message)
+    with pytest.raises(StoreError, match="not complete"):
+        igc_dist.open(path)
+    assert attribute(path, n=24, n_folds=6) == attribute(None, n=24, n_folds=6)
+
+
+def test_peer_errors_carry_the_exit_code_of_the_rank_that_failed() -> None:
+    assert (PeerError("rank 1 failed", 4).exit_code, PeerError("rank 1 is silent").exit_code) == (4, 1)

@@ -1,0 +1,160 @@
+"""The shape of the code: imports point only to the left, and every heavy dependency has one door (design, section 4)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, environment
+
+PACKAGE = ROOT / "igc_dist"
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+ORDER = (
+    "records", "seeds", "faults", "footprint", "quadrature", "paths", "data", "targets", "model", "baselines", "attributors", "statistics",
+    "plan", "predict", "engine", "distributed", "layout", "documents", "store", "results", "progress", "spec", "config", "job", "run",
+    "report", "demo", "__main__",
+)  # fmt: skip
+"""A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
+
+DOORS = {
+    "torch.distributed": {"distributed.py"},
+    "zarr": {"store.py"},
+    "hydra": {"config.py", "__main__.py"},
+    "omegaconf": {"config.py", "__main__.py"},
+    "lightning": {"distributed.py", "config.py"},
+    "torch.autograd": {"model.py"},
+    "torch.func": {"model.py"},
+    "matplotlib": {"report/figures.py", "report/maps.py"},
+    "sklearn": {"demo/digits.py"},
+}
+"""Who may import what, and everything below it."""
+
+AUTOGRAD = {"autograd", "backward", "enable_grad", "requires_grad_", "is_grads_batched", "jvp", "vjp", "jacrev", "jacfwd"}
+"""Names that reach into the graph: in `model.py` alone, and in the training of the demo."""
+
+LONGEST = 375
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse((PACKAGE / name).read_text())
+
+
+def imports(name: str) -> Iterator[str]:
+    """Dotted names that a file imports, at the top or inside functions, but not those for type checkers."""
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree(name)):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import in line {node.lineno}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def stage(name: str) -> str:
+    """The stage of a file: its own name, or its folder's."""
+    return name.split("/")[0].removesuffix(".py")
+
+
+def test_every_file_is_a_stage_or_in_one() -> None:
+    assert {stage(name) for name in FILES} == {*ORDER, "__init__"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_to_the_left(name: str) -> None:
+    """`igc_dist/__init__.py` names what others have, and imports nothing until it is asked."""
+    mine = stage(name)
+    for dotted in imports(name):
+        first, *rest = dotted.split(".")
+        if first != "igc_dist":
+            continue
+        assert rest, f"{name} imports the whole package"
+        assert mine != "__init__", f"{name} imports {dotted} at once"
+        assert rest[0] == mine or ORDER.index(rest[0]) < ORDER.index(mine), f"{name} imports {dotted}, which stands to its right"
+        assert rest[0] == mine or rest[0] != "demo", f"{name} imports the demo"
+        assert rest[0] == mine or mine not in ("demo", "report"), f"the {mine} stands alone, but {name} imports {dotted}"
+
+
+def test_a_family_knows_no_member_of_another() -> None:
+    """Attributors and statistics do not know each other: any attributor goes with any statistic."""
+    for name in FILES:
+        for one, other in (("attributors", "statistics"), ("statistics", "attributors")):
+            if stage(name) == one:
+                assert not [dotted for dotted in imports(name) if dotted.startswith(f"igc_dist.{other}")], name
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_heavy_dependency_has_one_door(door: str) -> None:
+    through = {name for name in FILES for dotted in imports(name) if f"{dotted}.".startswith(f"{door}.")}
+    assert through <= DOORS[door], f"{sorted(through - DOORS[door])} import {door}"
+    reached = {
+        name
+        for name in FILES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(f"{door}.")
+    }
+    assert reached <= DOORS[door], f"{sorted(reached - DOORS[door])} reach into {door}"
+
+
+def test_autograd_is_in_the_model_only() -> None:
+    names = {
+        name
+        for name in FILES
+        for node in ast.walk(tree(name))
+        if (isinstance(node, ast.Attribute) and node.attr in AUTOGRAD) or (isinstance(node, ast.Name) and node.id in AUTOGRAD)
+    }
+    assert names == {"model.py", "demo/train.py"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_stay_readable(name: str) -> None:
+    """A file that outgrows a few screens asks for a new noun; and no drawer for odds and ends."""
+    assert stage(name) not in ("utils", "helpers", "common", "misc")
+    assert Path(name).stem not in ("utils", "helpers", "common", "misc")
+    assert len((PACKAGE / name).read_text().splitlines()) <= LONGEST
+    assert ast.get_docstring(tree(name)), f"{name} does not say what it is"
+
+
+def test_functions_are_short() -> None:
+    """A function of more than a screen does several things. (The one with all the keywords of the package counts its body.)"""
+    for name in FILES:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or 0) - node.body[0].lineno
+                assert lines <= 75, f"{name}: {node.name} has {lines} lines"
+
+
+def test_the_package_imports_at_once() -> None:
+    """Without a warning, and without torch, so that `igc-dist --help` is quick; its public names come when they are asked for."""
+    code = (
+        "import sys, igc_dist\n"
+        "heavy = {'torch', 'lightning', 'zarr', 'hydra', 'numpy', 'xarray'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert set(igc_dist.__all__) == {'Quadrature', 'Targets', 'attribute', 'baselines', 'open'}\n"
+        "try: igc_dist.atribute\n"
+        "except AttributeError as error: assert 'atribute' in str(error)\n"
+        "else: raise AssertionError('a name that is not there')"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=environment(), timeout=30)
+
+
+def test_public_names_are_there() -> None:
+    import igc_dist
+
+    for name in igc_dist.__all__:
+        assert getattr(igc_dist, name) is not None
+    assert igc_dist.baselines.__name__ == "igc_dist.baselines"

@@ -1,0 +1,75 @@
+"""What the README shows runs, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from tests.commands import ROOT, environment
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+SHELL = [line.split("#")[0].strip() for language, text in BLOCKS if language in ("", "sh", "bash") for line in text.splitlines()]
+PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+TOP = {path.name for path in ROOT.iterdir()}
+OURS = (".py", ".yaml", ".md", ".toml", ".sh", ".txt", ".cfg")
+
+
+def paths() -> list[str]:
+    """Backticked words and targets of links that look like paths of the repository."""
+    words = [*re.findall(r"`([^`\n]+)`", PROSE), *re.findall(r"\]\(([^)#\s]+)[^)]*\)", PROSE)]
+    found = [word for word in words if re.fullmatch(r"\.?[\w.-]+(/[\w.-]+)*/?", word)]
+    return sorted({word for word in found if word.split("/")[0] in TOP or word.endswith(OURS) or word.startswith(("igc_dist/", "tests/"))})
+
+
+def test_there_is_something_to_test() -> None:
+    assert PYTHON
+    assert len(paths()) >= 5
+    assert [line for line in SHELL if line.startswith("igc-dist")]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_python_runs(number: int, tmp_path: Path) -> None:
+    """Each block as it stands, in an empty folder."""
+    (tmp_path / "block.py").write_text(PYTHON[number])
+    found = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("path", paths())
+def test_a_path_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def commands() -> list[str]:
+    """Command lines that run or plan, with their overrides."""
+    parts = [part.strip() for line in SHELL for part in line.split(";")]
+    return [part for part in parts if re.match(r"(igc-dist( |$)|torchrun |srun )", part) and "mypkg" not in part]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_composes(line: str) -> None:
+    """Its overrides are settings that exist; the commands on stores are commands."""
+    words = shlex.split(line)
+    words = words[words.index("igc_dist") + 1 :] if "igc_dist" in words else words[1:]
+    if words and words[0] in ("verify", "info", "report", "compare"):
+        return
+    overrides = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words if word not in ("run", "plan", "-m", "[run]", "[overrides]")]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        hydra.compose("config", overrides)
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:^|`)make ([\w-]+)", README, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
