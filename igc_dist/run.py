@@ -12,7 +12,7 @@ import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from igc_dist.plan import Plan
 from igc_dist.predict import BAD, Predictor, centre_of
 from igc_dist.progress import Meter, metered
 from igc_dist.quadrature import Quadrature, ensure
-from igc_dist.records import Attribution, ConfigError, IgcError, PeerError, Shard, Stopped
+from igc_dist.records import Attribution, ConfigError, IgcError, Shard, Stopped
 from igc_dist.spec import spec_hash
 from igc_dist.statistics import Centre
 from igc_dist.statistics.state import SCALAR_TERMS
@@ -62,7 +62,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             footprint.give_back()
             _finalize(job, plan, store, world, mine, centre, _provenance(job, world, started))
             footprint.give_back()
-        except (PeerError, Stopped):
+        except Stopped:
             raise
         except IgcError as error:
             if world.first or store.path is None:
@@ -143,7 +143,7 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number:
     fault("compute")
     shard = plan.shard(number)
     rows = slice(shard.rows.start, shard.rows.stop)
-    known = Known(*(store.read("predict", name, (rows,)) for name in ("target", "prediction", "bad")))
+    known = Known(*(store.read_own("predict", shard.fold, name) for name in ("target", "prediction", "bad")))
     state, lost = engine.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
     if job.skip:
         store.write("attribute", number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
@@ -163,6 +163,10 @@ def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
         store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
 
     return keep
+
+
+Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
+"""Arrays by path, with their dimensions."""
 
 
 def _finalize(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[int], centre: Centre, provenance: Mapping[str, Any]) -> None:
@@ -188,23 +192,26 @@ def _finalize(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[i
             for name, values in maps.items():
                 store.put(f"{input_name}/{name}", (cut,), values)
     if writes:
-        tables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
-            name: (("output",), np.concatenate(values)) for name, values in per_output.items()
-        }
-        tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
+        tables: Tables = {name: (("output",), np.concatenate(values)) for name, values in per_output.items()}
         tables |= {f"convergence/{name}": (("fold", "output"), np.concatenate(values, axis=1)) for name, values in running.items()}
-        tables["convergence/fold"] = (("fold",), np.arange(1, plan.n_folds + 1))
-        tables["shards/attribute/term"] = (("term",), np.asarray([term or "1" for term in job.terms], dtype=object))
-        tables["shards/attribute/scalar_term"] = (("scalar_term",), np.asarray([term or "1" for term in SCALAR_TERMS], dtype=object))
-        if job.samples:
-            tables |= {"samples/index": (("sample",), plan.order)}
-            tables |= {f"samples/{name}": (("sample", "output"), store.read("predict", name)) for name in ("target", "prediction")}
-        for path, (dims, values) in tables.items():
-            kind = "string" if values.dtype.kind == "O" else str(values.dtype)
-            store.create_results([Array(path, values.shape, values.shape, kind, dims)])
-            store.put(path, ..., values)
+        _write_tables(job, plan, store, tables)
         store.complete({"method": job.method, "skipped": _skipped(job, plan, store), "provenance": dict(provenance), "cost": _cost(plan)})
     world.meet("complete")
+
+
+def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:
+    """Write results that are not maps, coordinates, and the tables of the samples."""
+    tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
+    tables["convergence/fold"] = (("fold",), np.arange(1, plan.n_folds + 1))
+    tables["shards/attribute/term"] = (("term",), np.asarray([term or "1" for term in job.terms], dtype=object))
+    tables["shards/attribute/scalar_term"] = (("scalar_term",), np.asarray([term or "1" for term in SCALAR_TERMS], dtype=object))
+    if job.samples:
+        tables |= {"samples/index": (("sample",), plan.order)}
+        tables |= {f"samples/{name}": (("sample", "output"), store.read("predict", name)) for name in ("target", "prediction")}
+    for path, (dims, values) in tables.items():
+        kind = "string" if values.dtype.kind == "O" else str(values.dtype)
+        store.create_results([Array(path, values.shape, values.shape, kind, dims)])
+        store.put(path, ..., values)
 
 
 def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -225,7 +232,7 @@ def _cost(plan: Plan) -> dict[str, int]:
 def _provenance(job: Job, world: World, started: float) -> dict[str, Any]:
     packages = ("igc-dist", "torch", "lightning", "numpy", "zarr")
     return {
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
         "ranks": world.size,
@@ -234,6 +241,13 @@ def _provenance(job: Job, world: World, started: float) -> dict[str, Any]:
         "seconds": round(time.time() - started, 3),
         **{name: str(value) for name, value in job.labels.items()},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def attribute(
