@@ -128,7 +128,7 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
 
 def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> int:
     """One rank of a run."""
-    from igc_dist import distributed, job, progress, run, store
+    from igc_dist import distributed, job, progress, reading, run
 
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     _log_to(beside / "logs", rank)
@@ -146,7 +146,7 @@ def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> int:
     ):
         run.run(todo, world, meter)
     if rank == 0:
-        tree = store.open(path)
+        tree = reading.open(path)
         _show(tree, path, _page(tree, beside, cfg.report.max_outputs) if cfg.report.enabled else None)
     return 0
 
@@ -197,7 +197,7 @@ def _plan(cfg: Any, allow: Sequence[str]) -> int:
 def _on_stores(command: str, arguments: list[str]) -> int:
     from rich.console import Console
 
-    from igc_dist import report, store
+    from igc_dist import reading, report, store
     from igc_dist.records import ConfigError
 
     allowed = {"verify": (1, 1), "info": (1, 1), "report": (1, 2), "compare": (2, 99)}[command]
@@ -211,14 +211,14 @@ def _on_stores(command: str, arguments: list[str]) -> int:
         print(f"{path}: {f'{len(damage)} damages; run the same command again to repair them' if damage else 'complete and undamaged'}")
         return 2 if damage else 0
     if command == "info":
-        console.print(report.info(store.open(path, allow_partial=True)))
+        console.print(report.info(reading.open(path, allow_partial=True)))
     elif command == "report":
         folder = (
             Path(arguments[1]) if len(arguments) > 1 else (path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run"))
         )
-        print(report.write_report(store.open(path), folder))
+        print(report.write_report(reading.open(path), folder))
     else:
-        console.print(report.compare({argument: store.open(argument) for argument in arguments}))
+        console.print(report.compare({argument: reading.open(argument) for argument in arguments}))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import resource
 import sys
 import weakref
@@ -86,8 +85,7 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """Hand freed memory back to the system, also from between tensors that live, and what only cycles of references hold."""
-    gc.collect()
+    """Hand freed memory back to the system, also from between tensors that live."""
     trim = getattr(_libc(), "malloc_trim", None)
     if trim is not None:
         trim(0)

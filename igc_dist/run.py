@@ -33,11 +33,12 @@ from igc_dist.plan import Plan
 from igc_dist.predict import BAD, Predictor, centre_of
 from igc_dist.progress import Meter, metered
 from igc_dist.quadrature import Quadrature, ensure
+from igc_dist.reading import tree
 from igc_dist.records import Attribution, ConfigError, IgcError, Shard, Stopped
 from igc_dist.spec import spec_hash
 from igc_dist.statistics import Centre
 from igc_dist.statistics.state import SCALAR_TERMS
-from igc_dist.store import Store, tree
+from igc_dist.store import Store
 
 log = logging.getLogger(__name__)
 

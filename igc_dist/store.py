@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
@@ -356,26 +355,4 @@ def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
         )
     if found.get("schema") != SCHEMA:
         raise StoreError(f"store {path} has schema {found.get('schema')}, this version reads {SCHEMA}")
-    return found
-
-
-def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
-    """A store as a labelled tree, in memory once accessed; per-sample rows in the order of the data.
-
-    Raises `StoreError` for a store that is not complete, unless `allow_partial`.
-    """
-    status = attributes(path).get("status")
-    if status != "complete" and not allow_partial:
-        raise StoreError(
-            f"store {path} is {status}, not complete: run the same command again to finish it, or open it with allow_partial=True"
-        )
-    return tree(Objects(path), status == "complete")
-
-
-def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
-    """The tree of a store, samples in data order."""
-    found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
-    if "samples" in found.children and "index" in found["samples"]:
-        index = np.asarray(found["samples/index"].values)
-        found["samples"] = found["samples"].isel(sample=np.argsort(index))
     return found
