@@ -254,6 +254,8 @@ def joined(
 
 
 _runs = 0
+_stores: dict[tuple[str, str, int, int], Any] = {}
+"""Kept for the life of the process: at a second run, a rank could otherwise meet the server of the first as it closes."""
 
 
 def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tuple[Any, bool]:
@@ -266,7 +268,10 @@ def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tup
     os.environ.setdefault("MASTER_ADDR", found.main_address)
     os.environ.setdefault("MASTER_PORT", str(found.main_port))
     rank, size, limit = found.global_rank(), found.world_size(), timedelta(seconds=timeout)
-    base, _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+    key = (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size)
+    if key not in _stores:
+        _stores[key], _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+    base = _stores[key]
     base.set_timeout(limit)
     cuda = accelerator in ("cuda", "gpu")
     # without a prefix of its own, a restarted attempt reads the stale addresses of the one that died

@@ -154,8 +154,8 @@ class Plan:
         terms, one_map = self.work.n_terms, self.shapes.n_features * 8
         # slots and left-out sums; and maps of all folds: two results, and six between steps of a deviation or a standard error
         statistics = (2 * terms + 8) * self.n_folds * one_map
-        # where blocks of baselines are merged: slots of all parts, and two levels of the tree
-        merge = int(1.75 * terms * self.n_parts * one_map) if self.n_baseline_blocks > 1 else 0
+        # where blocks of baselines are merged: slots of all parts, and the levels of the tree, each half of the one before
+        merge = 2 * terms * self.n_parts * one_map if self.n_baseline_blocks > 1 else 0
         return max(statistics, merge)
 
     def memory(self) -> dict[str, int]:
@@ -236,7 +236,7 @@ class _Cost:
     def margin(self) -> float:
         """On the measured memory of the model: scratch inside operators, which `footprint.Peak` does not see, and
         on CPU the holes that tensors of different sizes leave in the heap."""
-        return 1.2 if self.work.on_device else 1.8
+        return 1.2 if self.work.on_device else 2.0
 
     @property
     def point(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -25,32 +26,34 @@ def show(line: Report) -> None:
     print(json.dumps(line, default=float), flush=True)
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Wall time of a call, without the garbage of the one before."""
+def seconds(work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall time and CPU time of a call, without the garbage of the one before."""
     gc.collect()
-    started = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def alternately(sides: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, list[float]]:
-    """Wall times of several sides, in turns A B A B ..., after one unmeasured call of each.
+def busy() -> bool:
+    """Whether something else runs on this machine: then a wall time of seconds tells little."""
+    return os.getloadavg()[0] > 1.5
 
-    Compare their minima: other load on the machine only ever adds time.
+
+def compared(one: Callable[[], Any], other: Callable[[], Any], rounds: int) -> Report:
+    """Time of one side over that of the other, each already warm, in turns A B A B ...
+
+    `value` is the ratio of minima, since other load only ever adds time; of wall times, or of CPU times if the machine
+    is busy. Both sides are one thread that waits for nothing, so on a quiet machine these are the same.
     """
-    for work in sides.values():
-        work()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, work in sides.items():
-            times[name].append(seconds(work))
-    return times
-
-
-def ratio(times: dict[str, list[float]], above: str, below: str) -> dict[str, Any]:
-    """`value`: ratio of minima; and beside it the ratio of medians, and the times."""
+    times = [(seconds(one), seconds(other)) for _ in range(rounds)]
+    ratios = {}
+    for kind, name in enumerate(("wall", "cpu")):
+        above, below = ([pair[side][kind] for pair in times] for side in (0, 1))
+        ratios[name] = {"minima": min(above) / min(below), "medians": statistics.median(above) / statistics.median(below)}
+    clock = "cpu" if busy() else "wall"
     return {
-        "value": min(times[above]) / min(times[below]),
-        "of_medians": round(statistics.median(times[above]) / statistics.median(times[below]), 4),
-        "seconds": {name: [round(t, 3) for t in values] for name, values in times.items()},
+        "value": ratios[clock]["minima"],
+        "clock": clock,
+        "ratios": {name: {key: round(value, 4) for key, value in ratio.items()} for name, ratio in ratios.items()},
+        "seconds": [[round(side[0], 2) for side in pair] for pair in times],
     }

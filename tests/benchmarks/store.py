@@ -17,8 +17,8 @@ from igc_dist.store import Store
 from tests.benchmarks.measure import Report, report
 from tests.benchmarks.models import digits
 
-CALLS = ("prepare", "pending", "write", "commit", "read", "create_results", "put", "complete")
-ROUNDS = 3
+CALLS = ("prepare", "pending", "write", "commit", "read", "read_own", "create_results", "put", "complete")
+ROUNDS = 2
 
 
 @contextmanager

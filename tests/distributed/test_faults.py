@@ -38,7 +38,6 @@ QUICK = {
     (2, 0, "digest", 1),
     (2, 1, "barrier", 2),
     (3, 2, "arrays", 1),
-    (3, 0, "finalize", 1),
 }
 """What every run of the tests does; the others are marked slow."""
 

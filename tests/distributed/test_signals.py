@@ -48,7 +48,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return arrays(igc_dist.open(path))
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [SIGNALS[0], *(pytest.param(number, marks=pytest.mark.slow) for number in SIGNALS[1:])])
 def test_one_rank_stops_and_goes_on(number: signal.Signals, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     """SIGTERM, SIGINT or SIGUSR1 in the middle of pass 2: 75 within a micro-batch, committed shards kept, the same bits afterwards."""
     path = tmp_path / "store.zarr"
@@ -63,7 +63,7 @@ def test_one_rank_stops_and_goes_on(number: signal.Signals, undisturbed: dict[st
 
 
 def python_here(path: Path) -> None:
-    attribute(path, n=24, n_folds=8, slow=0, pause=0.1)
+    attribute(path, n=24, n_folds=8, slow=0, pause=0.05)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import igc_dist
+from igc_dist import distributed
 from igc_dist.distributed import World, joined, world_size
 from igc_dist.records import DataError, PeerError, Stopped, StoreError
 from igc_dist.store import Store
@@ -162,6 +163,7 @@ def test_a_refusal_of_the_store_reaches_every_rank(tmp_path: Path) -> None:
 
 def silent(rank: int, where: str) -> None:
     """A rank stops at some place: it neither ends nor speaks."""
+    distributed.LINGER = 0.5
     with joined(accelerator="cpu", timeout=60.0) as world:
         world.silence = 2.0
         logging.basicConfig(filename=os.environ["LOG"])
@@ -190,6 +192,7 @@ def test_a_silent_rank_is_named(where: str, tmp_path: Path) -> None:
 
 
 def hangs(path: Path) -> None:
+    distributed.LINGER = 0.5
     attribute(path, n=24, slow=1, timeout=6.0, n_folds=6)
 
 
