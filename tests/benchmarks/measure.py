@@ -8,7 +8,11 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[2]
+"""Where `python -m tests.benchmarks` is run."""
 
 Report = dict[str, Any]
 

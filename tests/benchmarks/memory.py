@@ -20,7 +20,7 @@ from igc_dist import baselines
 from igc_dist import run as composition
 from igc_dist.footprint import resident
 from igc_dist.plan import Plan
-from tests.benchmarks.measure import Report, report
+from tests.benchmarks.measure import ROOT, Report, report
 from tests.benchmarks.models import SEED, Task, digits, images
 
 MIB = 2**20
@@ -96,7 +96,7 @@ def measure(name: str) -> dict[str, int]:
 
 def in_fresh_process(name: str) -> dict[str, int]:
     """`measure` in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.memory", name], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.memory", name], capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"memory case {name} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -19,7 +19,7 @@ import torch
 
 import igc_dist
 from igc_dist import run as composition
-from tests.benchmarks.measure import Report, report
+from tests.benchmarks.measure import ROOT, Report, report
 from tests.benchmarks.models import digits
 
 SAMPLES, N_STEPS, N_FOLDS, ROUNDS, BOUND = 1797, 16, 64, 4, 1.8
@@ -49,7 +49,7 @@ def seconds(ranks: int) -> float:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*command, "-m", "tests.benchmarks.scaling", folder], capture_output=True, text=True, check=False, env=environment
+            [*command, "-m", "tests.benchmarks.scaling", folder], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
         )
         if done.returncode:
             raise RuntimeError(f"{ranks} ranks failed: {done.stderr[-2000:]}")
