@@ -86,6 +86,9 @@ def _on_config(command: str, arguments: list[str]) -> int:
     from igc_dist import config
     from igc_dist.records import ConfigError, IgcError, Stopped
 
+    for flag in {"-m", "--multirun"} & {*arguments}:  # Hydra takes it before the overrides only
+        arguments.remove(flag)
+        arguments.insert(0, flag)
     for number in (signal.SIGTERM, signal.SIGUSR1):  # until the run has handlers of its own, nothing is lost by leaving
         signal.signal(number, lambda *_: os._exit(Stopped.exit_code))
     allow = []

@@ -168,7 +168,7 @@ class Store:
             if self.objects.get(key) != text:
                 self.objects.set(key, text)
         for key in {*self.objects.names()} - {*self._owned(), *documents, "zarr.json"}:
-            if key.endswith(("zarr.json", "/c")) or "/c/" in key:
+            if _of_zarr(key):
                 self.objects.drop(key)
 
     def _documents(self) -> dict[str, bytes]:
@@ -281,7 +281,7 @@ class Store:
         fault("finalize")
         with _explained(self.path):
             owned = self._owned()
-            names = [key for key in self.objects.names() if key != "zarr.json" and key not in owned]
+            names = [key for key in self.objects.names() if _of_zarr(key) and key != "zarr.json" and key not in owned]
             digests = {key: hashlib.sha256(self.objects.get(key) or b"").hexdigest() for key in names}
             # consolidated, so that xarray opens it without a warning and with one read
             metadata = {
@@ -326,6 +326,11 @@ class Store:
             keys = ", ".join(family.keys(number))
             return [f"{family.name} shard {number}: changed ({keys} or {family.digest_key(number)} does not match its digest)"]
         return []
+
+
+def _of_zarr(key: str) -> bool:
+    """Whether an object is a document or a chunk; a user may keep notes beside them."""
+    return key.endswith(("zarr.json", "/c")) or "/c/" in key
 
 
 def create(root: zarr.Group, array: Array, overwrite: bool = False, plain: bool = False) -> None:

@@ -225,6 +225,17 @@ def test_a_read_only_place_is_refused_before_any_work(tmp_path: Path, monkeypatc
         attribute(tmp_path / "store.zarr", **SETTINGS)
 
 
+def test_notes_beside_the_arrays_are_no_part_of_the_store(tmp_path: Path) -> None:
+    """A file of the user's, there when the store is completed, may go without being called damage."""
+    path = tmp_path / "store.zarr"
+    attribute(path, **SETTINGS)
+    (path / "x" / "igc" / "c" / "0" / "0").unlink()
+    (path / "notes.txt").write_text("mine")
+    attribute(path, **SETTINGS)
+    (path / "notes.txt").unlink()
+    assert Store.existing(path).verify() == []
+
+
 def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
