@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -48,6 +49,7 @@ class Objects:
     def __init__(self, path: str | Path | None) -> None:
         self.path = None if path is None else Path(path)
         self.memory: dict[str, Any] = {}
+        self._folders: set[str] = set()  # that are known to be there
         self.zarr = MemoryStore(self.memory) if self.path is None else LocalStore(self.path)
 
     def get(self, key: str) -> bytes | None:
@@ -65,11 +67,14 @@ class Objects:
         if self.path is None:
             self.memory[key] = default_buffer_prototype().buffer.from_bytes(value)
             return
-        target = self.path / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{hashlib.sha256(value).hexdigest()[:8]}.partial")
-        partial.write_bytes(value)
-        partial.replace(target)
+        target = os.path.join(self.path, key)
+        partial = f"{target}.{os.getpid()}.partial"
+        if (folder := os.path.dirname(target)) not in self._folders:
+            os.makedirs(folder, exist_ok=True)
+            self._folders.add(folder)
+        with open(partial, "wb") as file:
+            file.write(value)
+        os.replace(partial, target)
 
     def names(self) -> list[str]:
         """All objects, sorted; left-overs of interrupted writes are not objects."""
