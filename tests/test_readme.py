@@ -12,6 +12,7 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from igc_dist import config
 from tests.commands import ROOT, environment
 
 README = (ROOT / "README.md").read_text()
@@ -64,6 +65,7 @@ def test_a_command_composes(line: str) -> None:
     if words and words[0] in ("verify", "info", "report", "compare"):
         return
     overrides = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words if word not in ("run", "plan", "-m", "[run]", "[overrides]")]
+    assert config.folder() == ROOT / "conf"  # and the import has registered the schema
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         hydra.compose("config", overrides)
