@@ -221,8 +221,7 @@ def joined(
     `threads`: of each rank on CPU. Bits are the same for any number of ranks only if this is the same, since a BLAS may
     cut its sums by threads; None leaves the process's own.
     """
-    found = environment()
-    size = 1 if found is None else found.world_size()
+    found, size = environment(), world_size()
     if accelerator == "auto":  # not MPS, which has no float64 for the sums
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     before = torch.get_num_threads()
