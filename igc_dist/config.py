@@ -52,6 +52,8 @@ class DataConfig:
     build: dict[str, Any] = MISSING
     stage: str = "test"
     num_workers: int = 0
+    weights: str | None = None
+    slices: str | None = None
 
 
 @dataclass
@@ -83,9 +85,11 @@ class MethodConfig:
 
 @dataclass
 class StatisticConfig:
-    """Statistics to fold, all from one pass."""
+    """Statistics to fold, all from one pass; `low` and `high` are the limits of the groups of a t-test."""
 
     names: list[str] = MISSING
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass

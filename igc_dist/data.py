@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from igc_dist.records import Batch, ConfigError, DataError, Tensors
 
@@ -61,6 +61,23 @@ class Source:
                 raise DataError(f"data set item: {name} collates to shape {tuple(value.shape)}, expected {len(indices)} rows")
         return Batch(np.asarray(indices, dtype=np.int64), inputs, y)
 
+    def column(self, wish: Any, name: str) -> np.ndarray:
+        """One value per sample: an array, or the name of an attribute (or column) of the data set that holds them.
+
+        Looks through `Subset`s. Raises `DataError` if there is none, or if its length is not that of the data set.
+        """
+        values = _attribute(self.dataset, wish) if isinstance(wish, str) else wish
+        if values is None:
+            there = [key for key, value in vars(self.dataset).items() if hasattr(value, "__len__") and len(value) == len(self)]
+            raise DataError(
+                f"{name}={wish!r}: the data set {type(self.dataset).__name__} has no such attribute with one value per sample"
+                + (f"; it has {', '.join(map(repr, there))}" if there else ": give an array")
+            )
+        found = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+        if found.shape != (len(self),):
+            raise DataError(f"{name} has shape {found.shape}: expected one value for each of the {len(self)} samples")
+        return found
+
     def check_deterministic(self) -> None:
         """Read a few indices twice. Raises `DataError` if they differ: addressed reads must not depend on their history."""
         for index in sorted({0, len(self) // 2, len(self) - 1}):
@@ -71,6 +88,16 @@ class Source:
                         f"data set gives another {name} each time index {index} is read: results could not be reproduced or resumed. "
                         "Switch random augmentation off, or seed it by the index"
                     )
+
+
+def _attribute(dataset: Any, name: str) -> Any:
+    """An attribute of a data set, or a column of one that has named columns; of the chosen rows of a `Subset`."""
+    if isinstance(dataset, Subset):
+        values = _attribute(dataset.dataset, name)
+        return None if values is None else np.asarray(values)[np.asarray(dataset.indices)]
+    if name in getattr(dataset, "column_names", ()):
+        return dataset[name]
+    return getattr(dataset, name, None)
 
 
 def input_names(n_inputs: int) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from igc_dist.model import Model
 from igc_dist.plan import Plan
 from igc_dist.predict import to_inputs
 from igc_dist.records import Attribution, Batch, NonFiniteError, Shard, Tensors
-from igc_dist.statistics import Centre, State, empty, of
+from igc_dist.statistics import Cells, Centre, State, empty, of
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Known:
     target: Float64[np.ndarray, "n J"]
     prediction: np.ndarray
     bad: UInt8[np.ndarray, " n"]
+
+    def at(self, rows: slice, outputs: slice) -> Known:
+        """Some rows, some outputs."""
+        return Known(self.target[rows, outputs], self.prediction[rows, outputs], self.bad[rows])
 
 
 Rows = Callable[[range, Attribution], None]
@@ -45,6 +49,8 @@ class Engine:
     plan: Plan
     centre: Centre
     terms: tuple[str, ...]
+    cells: Cells
+    weight: Float64[np.ndarray, " N"] | None
     device: torch.device
     skip: bool = False
     watch: Callable[[int], None] = lambda rows: None
@@ -59,17 +65,15 @@ class Engine:
         host = self.centre.outputs(outputs)
         y, r, b = (torch.as_tensor(c, device=self.device) for c in (host.y, host.r, host.b))
         centre = Centre(y, r, b)
-        state = empty(centre, self.plan.shapes.features, self.terms, self.device)
+        state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
         left_out: list[int] = []
         at = 0
         for batch in self.source.batches(self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.plan.samples_per_batch):
             here = slice(at, at + len(batch.index))
-            attribution = self._attribute(
-                batch, shard, Known(known.target[here, outputs], known.prediction[here, outputs], known.bad[here])
-            )
+            attribution = self._attribute(batch, shard, known.at(here, outputs))
             attribution, lost = self._screened(attribution, batch, shard)
             left_out += lost
-            state = state + of(attribution, centre, self.terms)
+            state = state + of(attribution, centre, self.terms, len(self.cells))
             if rows is not None:
                 rows(range(shard.rows.start + here.start, shard.rows.start + here.stop), attribution)
             at = here.stop
@@ -80,15 +84,17 @@ class Engine:
     def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
         inputs = to_inputs(batch, self.model, self.device)
         fraction = len(shard.baselines) / self.plan.work.n_baselines
-        tables = (known.target, known.prediction, ((known.bad == 0) * fraction)[:, None])
+        own = 1.0 if self.weight is None else self.weight[batch.index]
+        tables = (known.target, known.prediction, ((known.bad == 0) * own * fraction)[:, None])
         target, prediction, weight = (torch.as_tensor(table, dtype=torch.float64, device=self.device) for table in tables)
-        weight = weight.expand_as(target)
+        weight = torch.where(target.isnan(), 0.0, weight)
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
         baselines, at_baseline = self._baselines(batch, inputs, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
         values = self.attributor.attribute(
             self.model, inputs, baselines, outputs, share=1 / len(shard.baselines), size=self.plan.points_per_batch, watch=self.watch
         )
-        return Attribution(values, target, prediction, at_baseline.expand_as(target), weight)
+        cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
+        return Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell)
 
     def _baselines(self, batch: Batch, inputs: Tensors, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
         """Baselines of this block, and the mean prediction over them; computed once if all samples share them."""
@@ -126,7 +132,7 @@ class Engine:
                 f"try another baseline or precision, or {advice}"
             )
         weight = torch.where(lost[:, None], 0.0, attribution.weight)
-        return Attribution(attribution.values, attribution.target, attribution.prediction, attribution.baseline_prediction, weight), indices
+        return replace(attribution, weight=weight), indices
 
 
 def _on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float64, Int64
 
 from igc_dist import baselines, config, data
 from igc_dist.attributors import Attributor
@@ -18,11 +20,56 @@ from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look
 from igc_dist.quadrature import rule
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, DataError
 from igc_dist.spec import describe, digest
-from igc_dist.statistics import STATISTICS, Statistic
+from igc_dist.statistics import STATISTICS, Cells, Statistic
 from igc_dist.statistics.state import feature_terms
 from igc_dist.targets import Targets
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """The slices of a data set: the slice number of each sample, and the label of each slice."""
+
+    number: Int64[np.ndarray, " N"]
+    labels: np.ndarray
+
+
+MAX_SLICES = 256
+"""More is a sign of a column that is no label; every slice has a state of its own."""
+
+
+def sliced(source: Source, wish: Any) -> Sliced | None:
+    """Slices by a column of labels: an array, or the name of an attribute of the data set. Raises `DataError`."""
+    if wish is None:
+        return None
+    column = source.column(wish, "slices")
+    if column.dtype.kind == "f" and np.isnan(column).any():
+        raise DataError(f"slices: {int(np.isnan(column).sum())} samples have no label (NaN): give each one")
+    if column.dtype.kind == "O":
+        column = column.astype(str)
+    labels, number = np.unique(column, return_inverse=True)
+    if len(labels) > MAX_SLICES:
+        raise DataError(f"slices: {len(labels)} different labels among {len(column)} samples, at most {MAX_SLICES}: group them first")
+    return Sliced(number.astype(np.int64), labels)
+
+
+def weighted(source: Source, wish: Any) -> np.ndarray | None:
+    """Sample weights by an array, or the name of an attribute of the data set. Raises `DataError` unless finite and at least 0."""
+    if wish is None:
+        return None
+    column = source.column(wish, "weights")
+    try:
+        column = column.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"weights of type {column.dtype}: give numbers") from error
+    wrong = ~np.isfinite(column) | (column < 0)
+    if wrong.any():
+        n = int(np.flatnonzero(wrong)[0])
+        raise DataError(f"weights: sample {n} has {column[n]}, weights are finite and at least 0")
+    if not column.any():
+        raise DataError("weights: all are 0")
+    return column
 
 
 @dataclass(frozen=True)
@@ -41,8 +88,31 @@ class Job:
     skip: bool = False
     store: str | Path | None = None
     method: str = "igc"
+    weights: Float64[np.ndarray, " N"] | None = None
+    """Weight of each sample."""
+    slices: Sliced | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
     """For the provenance: what the user called things."""
+
+    def __post_init__(self) -> None:
+        grouped = [s for s in self.statistics if s.n_groups > 1]
+        if len(grouped) > 1:
+            raise ConfigError(f"statistics {', '.join(s.name for s in grouped)} each part the samples: one run can have one of them")
+        for statistic in self.statistics:
+            if self.weights is not None and not statistic.weighted:
+                raise ConfigError(f"the statistic {statistic.name!r} is not defined for weighted samples: drop it, or the weights")
+
+    @property
+    def grouping(self) -> Statistic | None:
+        """The statistic that parts the samples by their target, if any."""
+        return next((statistic for statistic in self.statistics if statistic.n_groups > 1), None)
+
+    def cells(self, targets: Callable[[], np.ndarray]) -> Cells:
+        """How samples are parted; `targets()` are the (N, J) targets of all samples."""
+        thresholds = None if self.grouping is None else self.grouping.thresholds(targets())
+        if self.slices is None:
+            return Cells(grouping=self.grouping, thresholds=thresholds)
+        return Cells(self.slices.number, len(self.slices.labels), self.grouping, thresholds)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -77,7 +147,9 @@ class Job:
             "target": {"outputs": list(plan.work.outputs), "one_hot": self.targets.one_hot, "names": describe(self.targets.names)},
             "baseline": describe(self.baseline) if self.attributor.baselines else None,
             "attributor": describe(self.attributor),
-            "statistics": [statistic.name for statistic in self.statistics],
+            "statistics": [describe(statistic) for statistic in self.statistics],
+            "weights": describe(self.weights),
+            "slices": describe(self.slices),
             "plan": {name: getattr(plan, name) for name in cuts},
             "samples": self.samples,
             "seed": self.seed,
@@ -95,11 +167,14 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     # what the data alone can refuse comes before the first forward pass
     n_baselines = job.baseline.count(n_samples, features) if job.attributor.baselines else 1
     shapes = first_look(job.model, few, n_samples, job.targets, device)
+    n_slices = 1 if job.slices is None else len(job.slices.labels)
     work = Work(
         outputs=tuple(job.targets.select(shapes.n_outputs)),
         n_baselines=n_baselines,
         points=job.attributor.points,
         n_terms=len(job.terms),
+        n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
+        n_slices=n_slices,
         nonlinear=tuple(statistic.name for statistic in job.statistics if not statistic.linear),
         samples=job.samples,
         on_device=device.type != "cpu",
@@ -125,14 +200,19 @@ def limits_of(values: Mapping[str, Any], others: Sequence[str] = ()) -> Limits:
     return Limits(**values)
 
 
-def named_statistics(names: Sequence[str]) -> tuple[Statistic, ...]:
-    """Statistics by name, each once. Raises `ConfigError` for an unknown one."""
-    for name in names:
-        if name not in STATISTICS:
+def named_statistics(wishes: Sequence[str | Statistic], **settings: Mapping[str, Any]) -> tuple[Statistic, ...]:
+    """Statistics by name, or as objects, each once; `settings` by name. Raises `ConfigError` for an unknown one."""
+    found: dict[str, Statistic] = {}
+    for wish in wishes:
+        if isinstance(wish, Statistic):
+            found[wish.name] = wish
+        elif wish in STATISTICS:
+            found.setdefault(wish, STATISTICS[wish](**settings.get(wish, {})))
+        else:
             raise ConfigError(
-                f"statistic {name!r} is unknown{config.near(str(name), list(STATISTICS))}: choose from {', '.join(STATISTICS)}"
+                f"statistic {wish!r} is unknown{config.near(str(wish), list(STATISTICS))}: choose from {', '.join(STATISTICS)}"
             )
-    return tuple(STATISTICS[name]() for name in dict.fromkeys(names))
+    return tuple(found.values())
 
 
 def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -> Job:
@@ -152,18 +232,21 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     )
     if c.model.weights is not None:
         config.load_weights(module, c.model.weights)
+    source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
     return Job(
         model=model,
-        source=data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage),
+        source=source,
         targets=Targets(c.target.outputs, c.target.one_hot, c.target.names),
         baseline=baselines.ensure(config.build(c.baseline, allow)),
         attributor=config.build_attributor(c.method.attributor, rule(c.quadrature.name, c.quadrature.n_steps), allow),
-        statistics=named_statistics(c.statistic.names),
+        statistics=named_statistics(c.statistic.names, ttest={"low": c.statistic.low, "high": c.statistic.high}),
         limits=c.plan,
         samples=c.store.samples or c.method.samples,
         seed=c.seed,
         skip=c.on_nonfinite == "skip",
         store=store,
         method=c.method.name,
+        weights=weighted(source, c.data.weights),
+        slices=sliced(source, c.data.slices),
         labels={"model": c.model.build["_target_"], "data": c.data.build["_target_"]},
     )

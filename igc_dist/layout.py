@@ -128,14 +128,15 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
         "prediction": array(f"{here}/prediction", float_type, row, every),
         "target": array(f"{here}/target", "float64", row, every),
         "bad": array(f"{here}/bad", "uint8", row),
-        "means": array(f"{here}/means", "float64", fold, Dim("table", 2), every),
+        "means": array(f"{here}/means", "float64", fold, Dim("table", 3), every),
     }
-    second = {"scalars": array(f"{there}/scalars", "float64", part, Dim("scalar_term", len(SCALAR_TERMS)), block)}
+    cell = Dim("cell", plan.work.n_cells)
+    second = {"scalars": array(f"{there}/scalars", "float64", part, Dim("scalar_term", len(SCALAR_TERMS)), cell, block)}
     for name, shape in zip(shapes.input_names, shapes.features, strict=True):
         features = [Dim(dim, size) for dim, size in zip(feature_dims(len(shape)), shape, strict=True)]
         if sums:
             first[f"{name}_sum"] = array(f"{here}/{name}_sum", "float64", fold, *features)
-        second[name] = array(f"{there}/{name}/sums", "float64", part, Dim("term", len(terms)), block, *features)
+        second[name] = array(f"{there}/{name}/sums", "float64", part, Dim("term", len(terms)), cell, block, *features)
         if plan.work.samples:
             second[f"{name}/attribution"] = array(f"samples/{name}/attribution", float_type, sample, block, *features)
     if plan.work.samples:

@@ -67,6 +67,10 @@ class Work:
     """Gradient evaluations per (input, baseline, output)."""
     n_terms: int
     """Feature sums of a state."""
+    n_cells: int = 1
+    """Cells that the samples of an output are parted into, each with sums of its own."""
+    n_slices: int = 1
+    """Slices of the data set that have results of their own."""
     nonlinear: tuple[str, ...] = ()
     """Names of the requested statistics that are not linear in the attribution."""
     samples: bool = False
@@ -151,9 +155,9 @@ class Plan:
 
     def _finalize_bytes(self) -> int:
         """Memory of finalising one output."""
-        terms, one_map = self.work.n_terms, self.shapes.n_features * 8
+        terms, one_map = self.work.n_terms * self.work.n_cells, self.shapes.n_features * 8
         # slots and left-out sums; and maps of all folds: two results, and six between steps of a deviation or a standard error
-        statistics = (2 * terms + 8) * self.n_folds * one_map
+        statistics = (2 * terms + 8 * self.work.n_slices) * self.n_folds * one_map
         # where blocks of baselines are merged: slots of all parts, and the levels of the tree, each half of the one before
         merge = 2 * terms * self.n_parts * one_map if self.n_baseline_blocks > 1 else 0
         return max(statistics, merge)
@@ -174,8 +178,8 @@ class Plan:
     def disk(self) -> int:
         """Bytes of the store's arrays before compression."""
         features, outputs, n = self.shapes.n_features, len(self.work.outputs), self.shapes.n_samples
-        shards = self.n_parts * outputs * (self.work.n_terms * features + 10) * 8 + 2 * 8 * n * outputs
-        results = 2 * 3 * outputs * features * 8
+        shards = self.n_parts * outputs * self.work.n_cells * (self.work.n_terms * features + 11) * 8 + 2 * 8 * n * outputs
+        results = 2 * 3 * (1 + (self.work.n_slices if self.work.n_slices > 1 else 0)) * outputs * features * 8
         samples = n * outputs * (features * self.shapes.itemsize + 4 * 8) if self.work.samples else 0
         return shards + results + samples
 
@@ -258,7 +262,7 @@ class _Cost:
         return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
 
     def _sums(self, n_outputs: int) -> int:
-        return self.work.n_terms * n_outputs * self.shapes.n_features * 8
+        return self.work.n_terms * self.work.n_cells * n_outputs * self.shapes.n_features * 8
 
     def state(self, n_outputs: int) -> int:
         # the running sums, those of the last micro-batch, and the new ones

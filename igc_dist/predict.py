@@ -21,7 +21,7 @@ from igc_dist.statistics import Centre
 from igc_dist.targets import Targets
 
 BAD = {1: "input", 2: "target", 3: "prediction", 4: "gradient"}
-"""Why a sample was skipped: where NaN or infinity was found. 0 is a sample fit for use."""
+"""Why a sample was skipped: where NaN or infinity was found. 0 is a sample fit for use. NaN in a target is not bad, but missing."""
 
 
 def to_inputs(batch: Batch, model: Model, device: torch.device | str) -> Tensors:
@@ -113,20 +113,26 @@ def _footprint(model: Model, inputs: Tensors, device: torch.device) -> tuple[int
 class Predicted:
     """What pass 1 knows of one fold, in fold order. `sums` are those of the inputs that are fit for use, if asked."""
 
+    weight: Float64[Tensor, " n"]
     prediction: Tensor
     target: Float64[Tensor, "n J"]
     bad: UInt8[np.ndarray, " n"]
     sums: tuple[np.ndarray, ...]
 
     def arrays(self, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """What the store keeps of it: the tables, and the means over the samples that are fit for use."""
-        fine = torch.from_numpy(self.bad == 0)
-        means = [(table.double()[fine].sum(0) / max(int(fine.sum()), 1)).numpy() for table in (self.target, self.prediction)]
+        """What the store keeps of it: the tables, and per output the weight and the means of the samples that are fit for use."""
+        fine = torch.from_numpy(self.bad == 0)[:, None] & ~self.target.isnan()
+        weight = torch.where(fine, self.weight[:, None], 0.0)
+        total = weight.sum(0)
+        means = [
+            (torch.where(fine, weight * table.double(), 0.0).sum(0) / torch.where(total > 0, total, 1.0)).numpy()
+            for table in (self.target, self.prediction)
+        ]
         return {
             "prediction": self.prediction.numpy(),
             "target": self.target.numpy(),
             "bad": self.bad,
-            "means": np.stack(means)[None],
+            "means": np.stack([total.numpy(), *means])[None],
             **{f"{name}_sum": array[None] for name, array in zip(names, self.sums, strict=False)},
         }
 
@@ -142,19 +148,22 @@ class Predictor:
     device: torch.device
     skip: bool
     sums: bool
+    weight: Float64[np.ndarray, " N"] | None = None
+    """Weight of each sample of the data set."""
 
     def run(self, fold: int) -> Predicted:
         """Predictions and targets of a fold.
 
-        NaN or infinity in x, y or a prediction raises `NonFiniteError` with the sample's index, unless `skip`.
+        NaN or infinity in x or a prediction, or infinity in y, raises `NonFiniteError` with the sample's index, unless `skip`.
         """
         rows = self.plan.fold(fold)
+        order = self.plan.order[rows.start : rows.stop]
         size = self.plan.samples_per_batch * self.plan.points_per_batch
         predictions, encoded, bad = [], [], []
         totals: list[np.ndarray] = []
-        for batch in self.source.batches(self.plan.order[rows.start : rows.stop].tolist(), size):
+        for batch in self.source.batches(order.tolist(), size):
             y = self.targets.encode(batch.target, self.plan.shapes.n_outputs)[:, self.plan.work.outputs]
-            codes = _codes(y, 2)
+            codes = _codes(y.nan_to_num(posinf=torch.inf, neginf=-torch.inf), 2)
             for x in batch.inputs:
                 codes = np.where(codes > 0, codes, _codes(x, 1))
             self._refuse(codes, batch)  # before the forward, which may choke on it
@@ -168,7 +177,8 @@ class Predictor:
             predictions.append(r)
             encoded.append(y.cpu())
             bad.append(codes)
-        return Predicted(torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), tuple(totals))
+        weight = np.ones(len(order)) if self.weight is None else self.weight[order]
+        return Predicted(torch.from_numpy(weight), torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), tuple(totals))
 
     def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
         if codes.any() and not self.skip:
@@ -184,13 +194,15 @@ def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
     return np.where(finite, 0, code).astype(np.uint8)
 
 
-def centre_of(counts: np.ndarray, means: np.ndarray) -> Centre:
-    """The centres of pass 2 from the folds' counts (F,) and means (F, 2, J): means of targets and of predictions.
+def centre_of(means: Float64[np.ndarray, "F 3 J"]) -> Centre:
+    """The centres of pass 2 from the weights of the folds, and their means of targets and of predictions, per output.
 
-    Baseline predictions are summed about the mean prediction, attributions about 0.
+    Baseline predictions are summed about the mean prediction, attributions about 0. The centre of an output without
+    any sample is 0.
     """
-    total = counts.sum()
-    if not total:
-        raise DataError("no sample is left: every one has NaN or infinity in its input, target or prediction")
-    y, r = (counts[:, None, None] * means).sum(0) / total
+    weight = means[:, :1]
+    total = weight.sum(0)
+    if not total.any():
+        raise DataError("no sample is left: every one has NaN or infinity in its input, target or prediction, or weight 0")
+    y, r = (weight * means[:, 1:]).sum(0) / np.where(total > 0, total, 1.0)
     return Centre(y=y, r=r, b=r)

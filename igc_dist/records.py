@@ -87,8 +87,9 @@ class Batch:
 class Attribution:
     """What the engine hands to statistics: one micro-batch of attributions, averaged over baselines.
 
-    `values[i]` is (n, J, *P_i). `weight` is 0 for a sample that is masked for an output; it is the fraction of
-    the baselines in this block otherwise, so that blocks of baselines add up to weight 1.
+    `values[i]` is (n, J, *P_i). `weight` is 0 for a sample that is masked for an output; otherwise it is the sample's
+    weight times `share`, the fraction of the baselines in this block, so that blocks of baselines add up to the whole.
+    `cell`: which cell of the data set a sample belongs to, per output.
     """
 
     values: Tensors
@@ -96,6 +97,8 @@ class Attribution:
     prediction: Float64[Tensor, "n J"]
     baseline_prediction: Float64[Tensor, "n J"]
     weight: Float64[Tensor, "n J"]
+    share: float = 1.0
+    cell: Int64[Tensor, "n J"] | None = None
 
     def delta(self) -> Float[Tensor, "n J"]:
         """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64."""

@@ -11,7 +11,7 @@ import numpy as np
 from igc_dist.attributors import Attributor
 from igc_dist.distributed import World
 from igc_dist.plan import Plan
-from igc_dist.statistics import Agreement, Centre, State, Statistic, tree_sum
+from igc_dist.statistics import Agreement, Cells, Centre, Correlation, State, Statistic, parted, tree_sum
 from igc_dist.statistics.base import Finalized
 from igc_dist.statistics.jackknife import leave_one_out, standard_error
 from igc_dist.statistics.state import SCALAR_TERMS
@@ -29,7 +29,7 @@ def packed(state: State, terms: Sequence[str], names: Sequence[str]) -> dict[str
 
 @dataclass(frozen=True)
 class Slots:
-    """States of all folds for some outputs, before they are merged: (G, T, J, *P) per array."""
+    """States of all folds for some outputs, before they are merged: (G, T, C, J, *P) per array."""
 
     centre: Centre
     terms: tuple[str, ...]
@@ -65,10 +65,10 @@ def exchange(world: World, store: Store, plan: Plan, mine: Sequence[int], output
 
     def slots(name: str) -> np.ndarray:
         array = store.phases["attribute"].arrays[name]
-        buffer = np.zeros((array.shape[0], array.shape[1], outputs.stop - outputs.start, *array.shape[3:]))
+        buffer = np.zeros((*array.shape[:3], outputs.stop - outputs.start, *array.shape[4:]))
         for part in parts:
             mine_of = store.read_own("attribute", block * plan.n_parts + part, name)
-            buffer[part] = mine_of[0][:, outputs.start - block * plan.output_block : outputs.stop - block * plan.output_block]
+            buffer[part] = mine_of[0][:, :, outputs.start - block * plan.output_block : outputs.stop - block * plan.output_block]
         total = world.sum(buffer)
         # blocks of baselines of one fold are one mean: merge them first
         cut = total.reshape(plan.n_folds, plan.n_baseline_blocks, *total.shape[1:])
@@ -79,58 +79,91 @@ def exchange(world: World, store: Store, plan: Plan, mine: Sequence[int], output
 
 @dataclass(frozen=True)
 class Block:
-    """Results of some outputs: `outputs[name]` (J,), `maps[input][name]` (J, *P), `running[name]` (G, J)."""
+    """Results of some outputs: `outputs[name]` (J,), `maps[input][name]` (J, *P), `running[name]` (G, J); and of each slice, if
+    the data set has slices: `slice_outputs[name]` (S, J), `slice_maps[input][name]` (S, J, *P)."""
 
     outputs: dict[str, np.ndarray]
     maps: tuple[dict[str, np.ndarray], ...]
     running: dict[str, np.ndarray]
+    slice_outputs: dict[str, np.ndarray]
+    slice_maps: tuple[dict[str, np.ndarray], ...]
 
 
-def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor) -> Block:
+def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, cells: Cells) -> Block:
     """Finalize the merged state, and each state without one fold for the standard errors, and those of the first folds."""
-    whole = slots.state(tree_sum)
-    weight = slots.state(lambda array: array).scalars[""]
-    agreement, found = Agreement(), [statistic.finalize(whole) for statistic in statistics]
-    outputs = dict(agreement.finalize(whole).outputs)
-    running = _running(slots, statistics, attributor, found)
-    without = slots.state(leave_one_out)
-    outputs |= {
-        f"{name}_se": standard_error(outputs[name], value, weight)
-        for name, value in agreement.finalize(without).outputs.items()
-        if name.endswith(WITH_ERROR)
-    }
-    maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in slots.features)
-    for statistic, all_of in zip(statistics, found, strict=True):
-        out_of = statistic.finalize(without)
-        for name, value in all_of.outputs.items() if attributor.complete else ():
-            label = _sum_label(attributor, name)
-            outputs |= {label: value, f"{label}_se": standard_error(value, out_of.outputs[name], weight)}
-        for into, named, others in zip(maps, all_of.features, out_of.features, strict=True):
-            for name, value in named.items():
-                label = attributor.label(name)
-                into |= {label: value, f"{label}_se": standard_error(value, others[name], weight)}
-    if attributor.complete and any("correlation_sum" in all_of.outputs for all_of in found):
+    whole, without, folds = slots.state(tree_sum), slots.state(leave_one_out), slots.state(lambda array: array)
+    outputs, maps = _finalized(whole, without, folds, statistics, attributor, cells, slices=False)
+    if attributor.complete and any(statistic.name == "correlation" for statistic in statistics):
         total = outputs[_sum_label(attributor, "correlation_sum")]
         outputs["igc_error"] = total - outputs["correlation"]
         outputs["quadrature_error"] = outputs["igc_error"] + outputs["baseline_term"]
-    return Block(outputs, maps, running)
+    running = _running(slots, statistics, attributor, cells)
+    if cells.n_slices == 1:
+        return Block(outputs, maps, running, {}, ())
+    slice_outputs, slice_maps = _finalized(whole, without, folds, statistics, attributor, cells, slices=True)
+    every, each = whole.union(cells.n_groups), whole.union(cells.n_groups, slices=True)
+    for statistic in statistics:
+        if isinstance(statistic, Correlation):
+            label = attributor.label(statistic.name)
+            shares, within, between = parted(statistic, each, every)
+            slice_outputs[f"{label}_share"] = shares
+            for by_slice, by_output, inside, beta in zip(slice_maps, maps, within, between, strict=True):
+                by_slice[f"{label}_within"], by_output[f"{label}_between"] = inside, beta
+    return Block(outputs, maps, running, slice_outputs, slice_maps)
+
+
+def _finalized(
+    whole: State, without: State, folds: State, statistics: Sequence[Statistic], attributor: Attributor, cells: Cells, *, slices: bool
+) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:
+    """Results with their standard errors, (J,) and (J, *P) arrays, or with an axis of slices before the outputs."""
+    weight = folds.union(cells.n_groups, slices=slices).scalars[""]
+
+    def error(value: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return standard_error(value, others, weight)
+
+    agreement = Agreement()
+    outputs, out_of = (dict(agreement.finalize(state.union(cells.n_groups, slices=slices)).outputs) for state in (whole, without))
+    outputs |= {f"{name}_se": error(outputs[name], value) for name, value in out_of.items() if name.endswith(WITH_ERROR)}
+    maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in whole.features)
+    for statistic in statistics:
+        united = (state.union(cells.n_groups, slices=slices, groups=statistic.n_groups > 1) for state in (whole, without))
+        found, left = (statistic.finalize(state) for state in united)
+        for name, value in found.outputs.items():
+            if not name.endswith("_sum"):
+                outputs[name] = value
+            elif attributor.complete:
+                label = _sum_label(attributor, name)
+                outputs |= {label: value, f"{label}_se": error(value, left.outputs[name])}
+        for into, named, others in zip(maps, found.features, left.features, strict=True):
+            for name, value in named.items():
+                label = attributor.label(name)
+                into[label] = value
+                if statistic.jackknifed:
+                    into[f"{label}_se"] = error(value, others[name])
+    return outputs, maps
 
 
 def _sum_label(attributor: Attributor, name: str) -> str:
     return f"{attributor.label(name.removesuffix('_sum'))}_sum"
 
 
-def _running(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, found: Sequence[Finalized]) -> dict[str, np.ndarray]:
+def _running(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, cells: Cells) -> dict[str, np.ndarray]:
     """How the results of each output went as folds were added: one fold at a time, so that only one state is held."""
     rows: dict[str, list[np.ndarray]] = {}
+
+    def finalized(state: State) -> tuple[dict[str, np.ndarray], list[Finalized]]:
+        united = [state.union(cells.n_groups, groups=statistic.n_groups > 1) for statistic in statistics]
+        found = [statistic.finalize(of) for statistic, of in zip(statistics, united, strict=True)]
+        return Agreement().finalize(state.union(cells.n_groups)).outputs, found
+
+    _, last = finalized(slots.state(tree_sum))
     for state in slots.first():
-        ran = Agreement().finalize(state).outputs
+        ran, found = finalized(state)
         row = {name: ran[name] for name in ("n", "correlation", "baseline_term")}
-        for number, statistic in enumerate(statistics):
-            upto = statistic.finalize(state)
-            row |= {_sum_label(attributor, name): value for name, value in upto.outputs.items() if attributor.complete}
-            if number == 0:
-                row["map_distance"] = _distance(upto.features, found[0].features)
+        for upto in found:
+            row |= {_sum_label(attributor, n): value for n, value in upto.outputs.items() if n.endswith("_sum") and attributor.complete}
+        if found:
+            row["map_distance"] = _distance(found[0].features, last[0].features)
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
     return {name: np.stack(values) for name, values in rows.items()}

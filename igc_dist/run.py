@@ -27,7 +27,7 @@ from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World, joined
 from igc_dist.engine import Engine, Known
 from igc_dist.faults import fault
-from igc_dist.job import NONFINITE, Job, limits_of, named_statistics, plan_of
+from igc_dist.job import NONFINITE, Job, limits_of, named_statistics, plan_of, sliced, weighted
 from igc_dist.layout import Array
 from igc_dist.model import Model
 from igc_dist.plan import Plan
@@ -37,7 +37,7 @@ from igc_dist.quadrature import Quadrature, ensure
 from igc_dist.reading import tree
 from igc_dist.records import Attribution, ConfigError, IgcError, Shard, Stopped
 from igc_dist.spec import spec_hash
-from igc_dist.statistics import Centre
+from igc_dist.statistics import Cells, Centre, Statistic
 from igc_dist.statistics.state import SCALAR_TERMS
 from igc_dist.store import Store
 
@@ -60,9 +60,10 @@ def run(job: Job, world: World, meter: Meter) -> Store:
                 return store
             predict_all(job, plan, store, world, meter)
             centre, pool, mean = _known(job, plan, store)
-            mine = attribute_all(job, plan, store, world, meter, centre, Surroundings(job.source, pool, job.seed, mean))
+            cells = job.cells(lambda: store.read("predict", "target"))
+            mine = attribute_all(job, plan, store, world, meter, centre, cells, Surroundings(job.source, pool, job.seed, mean))
             footprint.give_back()
-            _finalize(job, plan, store, world, mine, centre, _provenance(job, world, started))
+            _finalize(job, plan, store, world, mine, centre, cells, _provenance(job, world, started))
             footprint.give_back()
         except Stopped:
             raise
@@ -83,7 +84,7 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
     """Pass 1 over the folds that are not done."""
     pending = world.share(lambda: store.pending("predict"))
     meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
-    predictor = Predictor(job.model, job.source, job.targets, plan, world.device, job.skip, job.needs_mean)
+    predictor = Predictor(job.model, job.source, job.targets, plan, world.device, job.skip, job.needs_mean, job.weights)
     done = []
     for number in world.claims("predict", pending):
         for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
@@ -107,8 +108,7 @@ def _hand_round(store: Store, world: World, meter: Meter, phase: str, done: Sequ
 def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tuple[torch.Tensor, ...] | None]:
     """What pass 1 found: centres, indices of the samples that are fit for use, and the mean input if asked."""
     fine = store.read("predict", "bad") == 0
-    counts = np.add.reduceat(fine, np.arange(0, len(fine), plan.fold_size), dtype=np.int64)
-    centre = centre_of(counts, store.read("predict", "means"))
+    centre = centre_of(store.read("predict", "means"))
     pool = np.sort(plan.order[fine])
     if job.attributor.baselines:
         job.baseline.count(len(pool), plan.shapes.features)  # again, as some samples may not be fit for use
@@ -121,13 +121,27 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     )
 
 
-def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter, centre: Centre, around: Surroundings) -> list[int]:
+def attribute_all(
+    job: Job, plan: Plan, store: Store, world: World, meter: Meter, centre: Centre, cells: Cells, around: Surroundings
+) -> list[int]:
     """Pass 2 over the shards that are not done; returns those that this rank contributes to the all-reduce."""
     pending = world.share(lambda: store.pending("attribute"))
     per_sample = plan.forwards // plan.shapes.n_samples
     meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block, per_sample)
     engine = Engine(
-        job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows
+        job.model,
+        job.source,
+        job.attributor,
+        job.baseline,
+        around,
+        plan,
+        centre,
+        job.terms,
+        cells,
+        job.weights,
+        world.device,
+        job.skip,
+        meter.rows,
     )
     done = []
     for number in world.claims("attribute", pending):
@@ -171,39 +185,49 @@ Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
 """Arrays by path, with their dimensions."""
 
 
-def _finalize(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[int], centre: Centre, provenance: Mapping[str, Any]) -> None:
+def _finalize(
+    job: Job, plan: Plan, store: Store, world: World, mine: Sequence[int], centre: Centre, cells: Cells, provenance: Mapping[str, Any]
+) -> None:
     """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
     writes = world.first or store.path is None
-    n = len(plan.work.outputs)
-    per_output: dict[str, list[np.ndarray]] = {}
-    running: dict[str, list[np.ndarray]] = {}
+    tables: dict[str, list[np.ndarray]] = {}
     for cut in results.output_cuts(plan):
         slots = results.exchange(world, store, plan, mine, cut, centre, job.terms)
         if not writes:
             continue
-        block = results.results(slots, job.statistics, job.attributor)
-        for kept, new in ((per_output, block.outputs), (running, block.running)):
-            for name, values in new.items():
-                kept.setdefault(name, []).append(values)
-        for input_name, shape, maps in zip(plan.shapes.input_names, plan.shapes.features, block.maps, strict=True):
-            dims = ("output", *layout.feature_dims(len(shape)))
-            if cut.start == 0:
-                store.create_results(
-                    [Array(f"{input_name}/{name}", (n, *shape), (plan.finalize_outputs, *shape), "float64", dims) for name in maps]
-                )
-            for name, values in maps.items():
-                store.put(f"{input_name}/{name}", (cut,), values)
+        block = results.results(slots, job.statistics, job.attributor, cells)
+        for folder, arrays in (("", block.outputs), ("convergence/", block.running), ("slices/", block.slice_outputs)):
+            for name, values in arrays.items():
+                tables.setdefault(folder + name, []).append(values)
+        for folder, by_input in (("", block.maps), ("slices/", block.slice_maps)):
+            for input_name, shape, maps in zip(plan.shapes.input_names, plan.shapes.features, by_input, strict=False):
+                _put_maps(store, f"{folder}{input_name}", maps, cut, plan, layout.feature_dims(len(shape)))
     if writes:
-        tables: Tables = {name: (("output",), np.concatenate(values)) for name, values in per_output.items()}
-        tables |= {f"convergence/{name}": (("fold", "output"), np.concatenate(values, axis=1)) for name, values in running.items()}
-        _write_tables(job, plan, store, tables)
+        axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
+        dims = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
+        _write_tables(job, plan, store, {path: (dims[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
         store.complete({"method": job.method, "skipped": _skipped(job, plan, store), "provenance": dict(provenance), "cost": _cost(plan)})
     world.meet("complete")
+
+
+def _put_maps(store: Store, folder: str, maps: Mapping[str, np.ndarray], cut: slice, plan: Plan, dims: tuple[str, ...]) -> None:
+    """Write maps (..., J, *P) of some outputs; the first cut creates the arrays."""
+    for name, values in maps.items():
+        at = values.ndim - len(dims) - 1  # the axis of the outputs
+        lead, features = values.shape[:at], values.shape[at + 1 :]
+        if cut.start == 0:
+            shape, chunks = (*lead, len(plan.work.outputs), *features), (*lead, plan.finalize_outputs, *features)
+            names = (*("slice",) * at, "output", *dims)
+            store.create_results([Array(f"{folder}/{name}", shape, chunks, "float64", names)])
+        store.put(f"{folder}/{name}", (*(slice(None),) * at, cut), values)
 
 
 def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:
     """Write results that are not maps, coordinates, and the tables of the samples."""
     tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
+    if job.slices is not None and len(job.slices.labels) > 1:
+        labels = job.slices.labels
+        tables["slices/slice"] = (("slice",), labels.astype(object) if labels.dtype.kind in "US" else labels)
     tables["convergence/fold"] = (("fold",), np.arange(1, plan.n_folds + 1))
     tables["shards/attribute/term"] = (("term",), np.asarray([term or "1" for term in job.terms], dtype=object))
     tables["shards/attribute/scalar_term"] = (("scalar_term",), np.asarray([term or "1" for term in SCALAR_TERMS], dtype=object))
@@ -258,11 +282,13 @@ def attribute(
     data: Any,
     *,
     method: str = "igc",
-    statistics: Sequence[str] | None = None,
+    statistics: Sequence[str | Statistic] | None = None,
     baseline: Any = None,
     quadrature: str | Quadrature = "midpoint",
     n_steps: int = 32,
     target: Any = None,
+    weights: Any = None,
+    slices: Any = None,
     samples: bool = False,
     store: str | Path | None = None,
     seed: int = 0,
@@ -289,6 +315,9 @@ def attribute(
     data samples), or an object of `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or
     a `Quadrature`. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. `samples`: also keep every
     sample's attribution. `store`: a folder to keep the results in and to resume from; None keeps them in memory.
+    `weights`: of the samples, an array or the name of an attribute of the data set. `slices`: labels of the samples, likewise:
+    every slice gets results of its own, ``tree["slices/x/igc"]`` (slice, output, *features), and the whole is split into a
+    part within slices and one between. NaN in y leaves a sample out for that output only.
     `limits` are the fields of `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...).
     Under torchrun or srun all ranks share the work and each returns the same tree.
 
@@ -312,9 +341,10 @@ def attribute(
         channels_last=channels_last,
         compiled=compiled,
     )
+    source = sources.ensure(data, num_workers, stage)
     job = Job(
         model=lent,
-        source=sources.ensure(data, num_workers, stage),
+        source=source,
         targets=targets.ensure(target),
         baseline=baselines.ensure(baseline),
         attributor=config.build_attributor(wish.attributor, rule),
@@ -325,6 +355,8 @@ def attribute(
         skip=on_nonfinite == "skip",
         store=store,
         method=method,
+        weights=weighted(source, weights),
+        slices=sliced(source, slices),
     )
     accelerator = accelerator or {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}.get(lent.device.type, lent.device.type)
     with joined(accelerator=accelerator, timeout=timeout, threads=threads) as world, metered(world, progress) as meter:

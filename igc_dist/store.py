@@ -37,7 +37,7 @@ from igc_dist.faults import fault
 from igc_dist.layout import Array, Phase
 from igc_dist.records import StoreError
 
-SCHEMA = 1
+SCHEMA = 2
 
 LEVEL = 1
 CODEC = Zstd(level=LEVEL, checksum=True)

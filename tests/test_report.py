@@ -84,7 +84,7 @@ def store(seed: int = 0, names: list[Any] = NAMES, folds: int = 4) -> xr.DataTre
         }
     )
     tree.attrs = {
-        "schema": 1,
+        "schema": 2,
         "status": "complete",
         "method": "igc",
         "spec": {"model": {"_target_": "zoo.Net", "note": SCRIPT}, "data": "digits & more", "quadrature": {"steps": 16}, "seed": seed},

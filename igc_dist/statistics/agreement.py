@@ -28,7 +28,7 @@ class Agreement(Statistic):
         scale = target_std * prediction_std
         return Finalized(
             {
-                "n": np.rint(state.scalars[""]).astype(np.int64),
+                "n": np.rint(state.scalars["n"]).astype(np.int64),
                 "target_mean": state.mean("y"),
                 "target_std": target_std,
                 "prediction_mean": state.mean("r"),

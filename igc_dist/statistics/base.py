@@ -6,6 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
+
 from igc_dist.records import Attribution
 from igc_dist.statistics.state import Array, Centre, State, empty, of
 
@@ -22,20 +26,37 @@ class Statistic(ABC):
     """A monoid over inputs: declare `terms`, write `finalize`; update, merge and all-reduce are `State.__add__`.
 
     `linear` says whether the result is linear in the attribution. Only then may the baselines of one sample be cut
-    into blocks, and may unbiased but noisy attributions be folded.
+    into blocks, and may unbiased but noisy attributions be folded. A statistic with `n_groups` > 1 parts the samples by
+    their target (`groups`), and is handed states with an axis of groups before the outputs. `weighted`: it is
+    defined for samples of unequal weight. `jackknifed`: a standard error of its result makes sense.
     """
 
     name: ClassVar[str]
     terms: ClassVar[tuple[str, ...]]
     linear: ClassVar[bool]
+    n_groups: ClassVar[int] = 1
+    weighted: ClassVar[bool] = True
+    jackknifed: ClassVar[bool] = True
+
+    def thresholds(self, target: Float64[np.ndarray, "N J"]) -> Array:
+        """What `groups` needs to know of the targets of all samples."""
+        raise NotImplementedError
+
+    def groups(self, target: Tensor, thresholds: Array) -> Tensor:
+        """Group number of each sample and output, from (n, J) targets."""
+        raise NotImplementedError
+
+    @property
+    def _n_cells(self) -> int | None:
+        return self.n_groups if self.n_groups > 1 else None
 
     def of(self, attribution: Attribution, centre: Centre) -> State:
-        """The state of one micro-batch."""
-        return of(attribution, centre, self.terms)
+        """The state of one micro-batch; with an axis of groups, if there are any."""
+        return of(attribution, centre, self.terms, self._n_cells)
 
     def empty(self, centre: Centre, shapes: tuple[tuple[int, ...], ...]) -> State:
         """The identity of the merge."""
-        return empty(centre, shapes, self.terms)
+        return empty(centre, shapes, self.terms, n_cells=self._n_cells)
 
     @abstractmethod
     def finalize(self, state: State) -> Finalized:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,12 +28,18 @@ class Correlation(Statistic):
     name = "correlation"
     terms = ("a", "ay")
     linear = True
+    against: ClassVar[str] = "y"
+    """The variable that attributions are correlated with."""
+
+    def scale(self, state: State) -> Array:
+        """What the covariance is divided by: (..., J)."""
+        return state.std(self.against) * state.std("r")
 
     def finalize(self, state: State) -> Finalized:
-        """`features[i]["correlation"]` (..., J, *P_i) and `outputs["correlation_sum"]` (..., J)."""
-        scale = state.std("y") * state.std("r")
-        maps = tuple(over(state.covariance("a", "y", i), scale) for i in range(len(state.features)))
-        return Finalized({"correlation_sum": feature_sum(maps, scale.ndim)}, tuple({"correlation": array} for array in maps))
+        """`features[i]["correlation"]` (..., J, *P_i) and `outputs["correlation_sum"]` (..., J), under the statistic's own name."""
+        scale = self.scale(state)
+        maps = tuple(over(state.covariance("a", self.against, i), scale) for i in range(len(state.features)))
+        return Finalized({f"{self.name}_sum": feature_sum(maps, scale.ndim)}, tuple({self.name: array} for array in maps))
 
 
 def feature_sum(maps: tuple[Array, ...], n_dims: int) -> Array:

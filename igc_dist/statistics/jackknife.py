@@ -18,17 +18,17 @@ def leave_one_out(slots: Float64[np.ndarray, "G *rest"]) -> Float64[np.ndarray, 
 
 
 def standard_error(
-    whole: Float64[np.ndarray, "*rest"], without: Float64[np.ndarray, "G *rest"], weight: Float64[np.ndarray, "G J"]
+    whole: Float64[np.ndarray, "*rest"], without: Float64[np.ndarray, "G *rest"], weight: Float64[np.ndarray, "G *lead"]
 ) -> Float64[np.ndarray, "*rest"]:
     """Standard error of `whole` from its values without each fold, for folds of unequal weight.
 
     With ``h_g = W / W_g``: pseudo-values ``p_g = h_g t - (h_g - 1) t_(-g)``, ``SE**2 = mean_g (p_g - mean p)**2 / (h_g - 1)``
     (Busing, Meijer, van der Leeden 1999); for equal folds this is ``(G-1)/G sum_g (t_(-g) - mean)**2``. NaN with fewer
-    than two folds. The leading axis of `whole` is the output, as the last of `weight`.
+    than two folds. The leading axes of `whole` are those of `weight` after the folds: the output, or slice and output.
     """
     if len(without) < 2:
         return np.full_like(whole, np.nan)
-    weight = weight.reshape(*weight.shape, *(1,) * (whole.ndim - 1))
+    weight = weight.reshape(*weight.shape, *(1,) * (whole.ndim + 1 - weight.ndim))
     total = weight.sum(0)
     # a fold in which every sample is masked changes nothing: its term is 0 / infinity
     with np.errstate(divide="ignore", invalid="ignore"):

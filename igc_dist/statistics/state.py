@@ -5,8 +5,11 @@ A state holds, for weighted samples, the sums of first and second order of a few
     scalars,  one number per output:    y target, r prediction, b prediction at the baseline
     features, one per output, feature:  a attribution
 
-A *term* names one sum: "" is the total weight, "y" is ``sum w (y - c_y)``, "ay" is ``sum w a (y - c_y)``. The centre
-of attributions is 0 by default. That is safe in a run: with attributions from float32 gradients of relative error
+A *term* names one sum: "" is the total weight, "n" the number of samples of any weight, "y" is ``sum w (y - c_y)``, "ay"
+is ``sum w a (y - c_y)``. The samples of an output may be parted into *cells* (slices of the data set, the groups of a
+t-test): a state then has an axis of cells, and the state of any union of cells is a sum over it.
+
+The centre of attributions is 0 by default. That is safe in a run: with attributions from float32 gradients of relative error
 u32 = 6e-8, a variance summed in float64 about 0 has a relative error near ``u64 * (mean/std)**2``, which stays below
 the data's own ``u32 * (mean/std)`` as long as mean/std < 5e8.
 
@@ -28,7 +31,7 @@ from igc_dist.records import Attribution
 Array = Any
 """A numpy array or a torch tensor of float64."""
 
-SCALAR_TERMS = ("", "y", "r", "b", "yy", "rr", "bb", "yr", "yb", "rb")
+SCALAR_TERMS = ("", "n", "y", "r", "b", "yy", "rr", "bb", "yr", "yb", "rb")
 """Always summed: a handful of numbers per output. Enough for every correlation between y, r and b."""
 
 FEATURE_TERMS = ("a", "aa", "ay", "ar")
@@ -100,13 +103,36 @@ class State:
             d = self.centre.of(u, i) - centre.of(u, i)
             return d if u == "a" else widen(d, dims)
 
+        if term in ("", "n"):
+            return sums[term]
         weight = widen(self.scalars[""], dims)
-        if not term:
-            return weight
         u, v = term[0], term[1:]
         if not v:
             return sums[term] + weight * step(u)
         return sums[term] + step(u) * first(v) + step(v) * first(u) + weight * step(u) * step(v)
+
+    def union(self, n_groups: int, *, slices: bool = False, groups: bool = False) -> State:
+        """Merge the cells of (..., C, J, *P), numbered ``slice * n_groups + group``: `slices`, `groups` say which axis to keep."""
+
+        def merged(array: Array, dims: int) -> Array:
+            at = array.ndim - 2 - dims
+            array = array.reshape(*array.shape[:at], -1, n_groups, *array.shape[at + 1 :])
+            for axis, keep in ((at + 1, groups), (at, slices)):
+                if not keep:  # without a copy where there is one cell
+                    array = array.sum(axis) if array.shape[axis] > 1 else array.squeeze(axis)
+            return array
+
+        features = tuple({term: merged(array, self._dims(i)) for term, array in sums.items()} for i, sums in enumerate(self.features))
+        return State(self.centre, {term: merged(array, 0) for term, array in self.scalars.items()}, features)
+
+    def at(self, group: int) -> State:
+        """The states of one group, from those that `union` kept: (..., groups, J, *P)."""
+
+        def one(array: Array, dims: int) -> Array:
+            return array.take(group, axis=array.ndim - 2 - dims)
+
+        features = tuple({term: one(array, self._dims(i)) for term, array in sums.items()} for i, sums in enumerate(self.features))
+        return State(self.centre, {term: one(array, 0) for term, array in self.scalars.items()}, features)
 
     def _dims(self, i: int) -> int:
         """Number of feature dimensions of input `i`."""
@@ -161,21 +187,27 @@ def feature_terms(wanted: Iterable[str]) -> tuple[str, ...]:
     return tuple(term for term in FEATURE_TERMS if term in wanted)
 
 
-def empty(centre: Centre, shapes: Iterable[tuple[int, ...]], terms: Iterable[str], device: str | torch.device = "cpu") -> State:
-    """The identity of the merge: no sample, all sums 0, as torch tensors."""
-    n_outputs = len(centre.y)
-    scalars = {term: torch.zeros(n_outputs, dtype=torch.float64, device=device) for term in SCALAR_TERMS}
+def empty(
+    centre: Centre,
+    shapes: Iterable[tuple[int, ...]],
+    terms: Iterable[str],
+    device: str | torch.device = "cpu",
+    n_cells: int | None = None,
+) -> State:
+    """The identity of the merge: no sample, all sums 0, as torch tensors; with an axis of cells if `n_cells`."""
+    lead = (len(centre.y),) if n_cells is None else (n_cells, len(centre.y))
+    scalars = {term: torch.zeros(lead, dtype=torch.float64, device=device) for term in SCALAR_TERMS}
     features = tuple(
-        {term: torch.zeros(n_outputs, *shape, dtype=torch.float64, device=device) for term in feature_terms(terms)} for shape in shapes
+        {term: torch.zeros(*lead, *shape, dtype=torch.float64, device=device) for term in feature_terms(terms)} for shape in shapes
     )
     return State(centre, scalars, features)
 
 
-def of(attribution: Attribution, centre: Centre, terms: Iterable[str]) -> State:
-    """Fold one micro-batch: every sum of `SCALAR_TERMS` and of `terms`, on the device, in float64.
+def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: int | None = None) -> State:
+    """Fold one micro-batch: every sum of `SCALAR_TERMS` and of `terms`, on the device, in float64; in `n_cells` cells if given.
 
-    All sums linear in the attribution come from one contraction with the (T, n, J) weights, an output at a time, so that the
-    float64 copy of the attributions is that of one output.
+    All sums linear in the attribution come from one contraction with the (T, C, n, J) weights, an output at a time, so that
+    the float64 copy of the attributions is that of one output.
     """
     w = attribution.weight
     # a masked sample may carry NaN, and 0 * NaN is NaN: replace its values, not only its weight
@@ -189,23 +221,30 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str]) -> State:
         "r": centred(attribution.prediction, "r"),
         "b": centred(attribution.baseline_prediction, "b"),
     }
-    product = {term: w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0) for term in SCALAR_TERMS}
-    scalars = {term: value.sum(0) for term, value in product.items()}
+    product = {
+        term: w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0) for term in SCALAR_TERMS if term != "n"
+    }
+    product["n"] = (~masked).double() * attribution.share
+    if n_cells is not None:
+        assert attribution.cell is not None
+        inside = torch.arange(n_cells, device=w.device)[:, None, None] == attribution.cell
+        product = {term: torch.where(inside, value, 0.0) for term, value in product.items()}  # C n J
+    scalars = {term: product[term].sum(-2) for term in SCALAR_TERMS}
     wanted = feature_terms(terms)
     linear = [term for term in wanted if term != "aa"]
-    weights = torch.stack([product[term[1:]] for term in linear])  # T n J
+    weights = torch.stack([product[term[1:]] for term in linear])  # T (C) n J
     features = []
     for i, values in enumerate(attribution.values):
         shape = values.shape[1:]
         offset = torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=w.device).expand(shape)
-        sums = {term: w.new_empty(shape[0], shape[1:].numel()) for term in wanted}
+        sums = {term: w.new_empty(*weights.shape[1:-2], shape[0], shape[1:].numel()) for term in wanted}
         for j in range(shape[0]):
             a = torch.where(widen(masked[:, j], len(shape) - 1), 0.0, values[:, j].double() - offset[j]).reshape(len(w), shape[1:].numel())
-            for term, row in zip(linear, weights[:, :, j] @ a, strict=True):
-                sums[term][j] = row
+            for term, row in zip(linear, weights[..., j] @ a, strict=True):
+                sums[term][..., j, :] = row
             if "aa" in wanted:
-                sums["aa"][j] = w[:, j] @ a.square()
-        features.append({term: array.reshape(shape) for term, array in sums.items()})
+                sums["aa"][..., j, :] = product[""][..., j] @ a.square()
+        features.append({term: array.unflatten(-1, shape[1:]) if len(shape) > 1 else array[..., 0] for term, array in sums.items()})
     return State(centre, scalars, tuple(features))
 
 

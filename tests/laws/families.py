@@ -29,13 +29,13 @@ def attribution(n: int, seed: int = 0, outputs: int = 2, offset: float = 0.0, ma
         off = weight == 0
         values = tuple(torch.where(off.reshape(n, outputs, *(1,) * (v.ndim - 2)), torch.nan, v) for v in values)
         y, r, b = (torch.where(off, bad, v) for bad, v in zip((torch.nan, torch.inf, -torch.inf), (y, r, b), strict=True))
-    return Attribution(values, y, r, b, weight)
+    return Attribution(values, y, r, b, weight, cell=torch.from_numpy(rng.integers(0, 4, (n, outputs))))
 
 
 def part(whole: Attribution, rows: slice | list[int]) -> Attribution:
     """Some samples."""
     tables = whole.target, whole.prediction, whole.baseline_prediction, whole.weight
-    return Attribution(tuple(v[rows] for v in whole.values), *(table[rows] for table in tables))
+    return Attribution(tuple(v[rows] for v in whole.values), *(table[rows] for table in tables), whole.share, whole.cell[rows])
 
 
 def centre(at: float = 0.0, outputs: int = 2, features: bool = False) -> Centre:

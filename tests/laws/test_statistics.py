@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from inspect import isabstract
 from itertools import pairwise
 
 import numpy as np
@@ -31,11 +33,10 @@ def folded(statistic: Statistic, whole: Attribution, cuts: list[int], at: float 
 def test_the_family_is_whole() -> None:
     """Every Statistic of the package is either asked for by name or always computed; so each is under these laws."""
 
-    def leaves(kind: type) -> set[type]:
-        below = kind.__subclasses__()
-        return {kind} if not below else set().union(*map(leaves, below))
+    def below(kind: type) -> set[type]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
 
-    mine = {kind for kind in leaves(Statistic) if kind.__module__.startswith("igc_dist.")}
+    mine = {kind for kind in below(Statistic) if kind.__module__.startswith("igc_dist.") and not isabstract(kind)}
     assert {type(statistic) for statistic in FAMILY} == mine
     assert all(name == kind.name for name, kind in STATISTICS.items())
 
@@ -108,9 +109,19 @@ def literal(a: Attribution) -> dict[str, np.ndarray]:
     for i, values in enumerate(v.numpy() for v in a.values):
         igc, igac = oracle.igc(values, y, r), oracle.igac(values, r)
         results |= {f"correlation of input {i}": igc, f"autocorrelation of input {i}": igac}
+        results[f"pearson of input {i}"] = oracle.pearson(values, y)
+        results[f"ttest_t of input {i}"], results[f"ttest_p of input {i}"] = oracle.t_test(values, *grouped(a))
         results |= {f"mean of input {i}": values.mean(0), f"std of input {i}": values.std(0)}
         totals += [igc.reshape(n_outputs, -1).sum(1), igac.reshape(n_outputs, -1).sum(1)]
+    results |= dict(zip(("n_low", "n_high"), (member.sum(0) for member in grouped(a)), strict=True))
     return results | {"correlation_sum": totals[0], "autocorrelation_sum": totals[1]}
+
+
+def grouped(a: Attribution) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples are in the low group, and in the high one: groups 1 and 2, and both for 3."""
+    assert a.cell is not None
+    cell = a.cell.numpy()
+    return np.isin(cell, (1, 3)), np.isin(cell, (2, 3))
 
 
 @every
@@ -131,10 +142,13 @@ def test_equals_numpy_far_from_zero(statistic: Statistic) -> None:
     found, expected = final(statistic, statistic.of(whole, known)), literal(whole)
     for name, value in found.items():
         of_features = "of input" in name or name.endswith("_sum")
-        np.testing.assert_allclose(value, expected[name], rtol=3e-3 if "std of" in name else 1e-8 if of_features else 1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            value, expected[name], rtol=3e-3 if not statistic.linear else 1e-8 if of_features else 1e-12, err_msg=name
+        )
     about = centre(1e6, features=True)
     for name, value in final(statistic, statistic.of(whole, about)).items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-9, err_msg=name)
+        # a t-test takes the difference of two means near 1e6
+        np.testing.assert_allclose(value, expected[name], rtol=1e-7 if "ttest" in name else 1e-9, err_msg=name)
 
 
 @every
@@ -144,9 +158,11 @@ def test_weight_zero_masks_nan(statistic: Statistic) -> None:
     found = final(statistic, statistic.of(whole, centre()))
     for j in range(2):
         kept = part(whole, torch.nonzero(whole.weight[:, j])[:, 0].tolist())
+        assert kept.cell is not None
         alone = Attribution(
             tuple(v[:, j : j + 1] for v in kept.values),
             *(table[:, j : j + 1] for table in (kept.target, kept.prediction, kept.baseline_prediction, kept.weight)),
+            cell=kept.cell[:, j : j + 1],
         )
         expected = literal(alone)
         for name, value in found.items():
@@ -156,18 +172,33 @@ def test_weight_zero_masks_nan(statistic: Statistic) -> None:
 @every
 @given(st.floats(0.1, 10))
 def test_results_do_not_hang_on_the_scale_of_weights(statistic: Statistic, scale: float) -> None:
-    """Weights times a constant change counts only (the engine gives fractions of the baselines)."""
+    """Weights times a constant change nothing, not even counts."""
     whole = attribution(10)
-    scaled = Attribution(whole.values, whole.target, whole.prediction, whole.baseline_prediction, whole.weight * scale)
-    one, two = (final(statistic, statistic.of(a, centre())) for a in (whole, scaled))
-    assert_same({k: v for k, v in one.items() if k != "n"}, {k: v for k, v in two.items() if k != "n"}, 1e-9)
+    one, two = (final(statistic, statistic.of(a, centre())) for a in (whole, replace(whole, weight=whole.weight * scale)))
+    assert_same(one, two, 1e-9)
+
+
+@every
+def test_weights_are_repetitions(statistic: Statistic) -> None:
+    """A sample of weight 3 counts as three samples in every result but the counts."""
+    whole = attribution(12)
+    times = np.arange(12) % 4
+    again = part(whole, np.repeat(np.arange(12), times).tolist())
+    weighted = replace(whole, weight=whole.weight * torch.from_numpy(times)[:, None])
+    one, two = (final(statistic, statistic.of(a, centre())) for a in (again, weighted))
+    if statistic.weighted:
+        assert_same({k: v for k, v in one.items() if k != "n"}, {k: v for k, v in two.items() if k != "n"}, 1e-9)
+    if "n" in two:
+        assert two["n"].tolist() == [9, 9]
+    if not statistic.weighted:  # or it should say that it is
+        assert any(not np.allclose(one[name], two[name], equal_nan=True) for name in one)
 
 
 @every
 def test_nothing_folded_is_nan_and_silent(statistic: Statistic) -> None:
     """The empty state finalizes to NaN (0 for counts) without a warning."""
     found = final(statistic, statistic.empty(centre(), SHAPES))
-    assert all(np.isnan(value).all() for name, value in found.items() if name not in ("n", "constant"))
+    assert all(np.isnan(value).all() for name, value in found.items() if name not in ("n", "constant", "n_low", "n_high"))
 
 
 @every
@@ -185,14 +216,12 @@ def test_leading_axes_pass_through(statistic: Statistic) -> None:
 def test_linear_means_linear(statistic: Statistic) -> None:
     """Folding two blocks of baselines at half weight equals folding their mean: what a cut of the baselines relies on."""
     one, two = attribution(8, 1), attribution(8, 2)
-    two = Attribution(two.values, one.target, one.prediction, two.baseline_prediction, one.weight)
-    halves = [Attribution(a.values, a.target, a.prediction, a.baseline_prediction, a.weight / 2) for a in (one, two)]
-    mean = Attribution(
-        tuple((a + b) / 2 for a, b in zip(one.values, two.values, strict=True)),
-        one.target,
-        one.prediction,
-        (one.baseline_prediction + two.baseline_prediction) / 2,
-        one.weight,
+    two = replace(one, values=two.values, baseline_prediction=two.baseline_prediction)
+    halves = [replace(a, weight=a.weight / 2, share=0.5) for a in (one, two)]
+    mean = replace(
+        one,
+        values=tuple((a + b) / 2 for a, b in zip(one.values, two.values, strict=True)),
+        baseline_prediction=(one.baseline_prediction + two.baseline_prediction) / 2,
     )
     cut = statistic.of(halves[0], centre()) + statistic.of(halves[1], centre())
     assert_same(final(statistic, cut), final(statistic, statistic.of(mean, centre())), 1e-10)
@@ -202,9 +231,10 @@ def test_not_linear_is_not_linear() -> None:
     """And a statistic that says it is not linear is not: the deviation of a mean is not the mean of deviations."""
     for statistic in (s for s in FAMILY if not s.linear):
         a = attribution(8, 1)
-        b = Attribution(tuple(-v for v in a.values), a.target, a.prediction, a.baseline_prediction, a.weight)
-        cut = final(statistic, statistic.of(a, centre()) + statistic.of(b, centre()))
-        assert any(np.abs(cut[name]).max() > 0.1 for name in cut)  # the mean attribution is 0 throughout, and so is its deviation
+        b = replace(a, values=tuple(0.5 - v for v in a.values), weight=a.weight / 2, share=0.5)
+        cut = final(statistic, statistic.of(replace(a, weight=a.weight / 2, share=0.5), centre()) + statistic.of(b, centre()))
+        mean = final(statistic, statistic.of(replace(a, values=tuple(torch.full_like(v, 0.25) for v in a.values)), centre()))
+        assert any(not np.allclose(cut[name], mean[name], atol=0.1, equal_nan=True) for name in cut)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, -3.7e-5])

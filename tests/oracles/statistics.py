@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import exp, lgamma, pi, sqrt
 
 import numpy as np
+from scipy.integrate import quad
 
 
 def mean(values: Sequence[float]) -> float:
@@ -41,6 +42,57 @@ def igc(a: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarray:
 def igac(a: np.ndarray, r: np.ndarray) -> np.ndarray:
     """``Cov_n(a[n, j, i], r[n, j]) / var r_j``."""
     return per_feature(a, lambda values, j: cov(values, r[:, j]) / cov(r[:, j], r[:, j]))
+
+
+def pearson(a: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """``Cov_n(a[n, j, i], y[n, j]) / (std a std y)``."""
+    return per_feature(a, lambda values, j: corr(values, y[:, j]) if std(values) * std(y[:, j]) > 0 else np.nan)
+
+
+def t_test(a: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Student's t of the samples `high[n, j]` against those `low[n, j]`, and the two-sided p-value by the area under the density."""
+
+    def t(values: Sequence[float], j: int) -> float:
+        one = [v for v, member in zip(values, high[:, j], strict=True) if member]
+        two = [v for v, member in zip(values, low[:, j], strict=True) if member]
+        if min(len(one), len(two)) < 2:
+            return np.nan
+        squares = sum((v - mean(one)) ** 2 for v in one) + sum((v - mean(two)) ** 2 for v in two)
+        pooled = squares / (len(one) + len(two) - 2)
+        return (mean(one) - mean(two)) / sqrt(pooled * (1 / len(one) + 1 / len(two))) if pooled > 0 else np.nan
+
+    def p(values: Sequence[float], j: int) -> float:
+        nu, found = int(low[:, j].sum() + high[:, j].sum()) - 2, t(values, j)
+        if np.isnan(found):
+            return np.nan
+        density = exp(lgamma((nu + 1) / 2) - lgamma(nu / 2)) / sqrt(nu * pi)
+        inside, _ = quad(lambda x: density * (1 + x * x / nu) ** (-(nu + 1) / 2), 0, abs(found), epsabs=1e-13, epsrel=1e-12)
+        return 1 - 2 * inside
+
+    return per_feature(a, t), per_feature(a, p)
+
+
+def slices(a: np.ndarray, y: np.ndarray, r: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """IGC of each slice (S, J, *P), its share (S, J), and the part between the slices (J, *P), from sums over samples.
+
+    ``share_s = sqrt(C_yy^s C_rr^s / (C_yy C_rr))``, ``beta = sum_s n_s (mean_s a - mean a) (mean_s y - mean y) / sqrt(C_yy C_rr)``.
+    Returned: IGC by slice, shares, beta, and IGC of the whole.
+    """
+    n, kinds = len(y), sorted(set(label.tolist()))
+    members = [[k for k in range(n) if label[k] == kind] for kind in kinds]
+    scale = [sqrt(n * cov(y[:, j], y[:, j]) * n * cov(r[:, j], r[:, j])) for j in range(y.shape[1])]
+    by_slice = np.array([igc(a[rows], y[rows], r[rows]) for rows in members])
+    shares = np.array(
+        [[sqrt(len(m) * cov(y[m, j], y[m, j]) * len(m) * cov(r[m, j], r[m, j])) / scale[j] for j in range(y.shape[1])] for m in members]
+    )
+
+    def beta(values: Sequence[float], j: int) -> float:
+        total = 0.0
+        for m in members:
+            total += len(m) * (mean([values[k] for k in m]) - mean(values)) * (mean(y[m, j]) - mean(y[:, j]))
+        return total / scale[j]
+
+    return by_slice, shares, per_feature(a, beta), igc(a, y, r)
 
 
 def attribution_mean(a: np.ndarray) -> np.ndarray:
