@@ -195,6 +195,9 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "ig": {"samples/x/attribution": ig},
         "gradients": {"samples/x/attribution": np.broadcast_to(w, ig.shape)},
         "gradient_x_input": {"samples/x/attribution": ig},
+        "baseline_shapley": {"samples/x/attribution": ig},
+        "bsc": {"x/bsc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
+        "naive_correlation": {"x/naive_correlation": cov(x, y) / (y.std(0)[:, None] * x.std(0))},
     }
     return forms[name]
 
