@@ -123,7 +123,7 @@ GADGETS = (
     "igc_dist.baselines.gaussian_filter", "igc_dist.baselines.dataclass", "igc_dist.demo.digits.load_file",
     "igc_dist.baselines.seeds.hashlib.new",
     "igc_dist.baselines.ensure.__globals__.clear", "igc_dist.baselines.Zeros.__subclasses__", "igc_dist.baselines.Zeros.__class__",
-    "igc_dist.attributors.base.torch.load", "igc_dist.demo.digits.Path", "igc_dist.demo.digits.Path.cwd",
+    "igc_dist.attributors.walk.torch.load", "igc_dist.demo.digits.Path", "igc_dist.demo.digits.Path.cwd",
 )  # fmt: skip
 PLACES: dict[str, Callable[[Any], Any]] = {
     "plain": lambda bad: bad,
