@@ -17,6 +17,7 @@ from igc_dist.model import Model
 from igc_dist.plan import Plan
 from igc_dist.predict import to_inputs
 from igc_dist.records import Attribution, Batch, NonFiniteError, Shard, Tensors
+from igc_dist.seeds import Address
 from igc_dist.statistics import Cells, Centre, State, empty, of
 
 
@@ -91,7 +92,14 @@ class Engine:
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
         baselines, at_baseline = self._baselines(batch, inputs, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
         values = self.attributor.attribute(
-            self.model, inputs, baselines, outputs, share=1 / len(shard.baselines), size=self.plan.points_per_batch, watch=self.watch
+            self.model,
+            inputs,
+            baselines,
+            outputs,
+            share=1 / len(shard.baselines),
+            size=self.plan.points_per_batch,
+            watch=self.watch,
+            address=Address(self.around.seed, batch.index, shard.baselines),
         )
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
         return Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell)

@@ -64,13 +64,15 @@ class Work:
     n_baselines: int
     """B; 1 for attributors without baselines."""
     points: int
-    """Gradient evaluations per (input, baseline, output)."""
+    """Rows of forward passes per (input, baseline); 0 for attributors that do not ask the model."""
     n_terms: int
     """Feature sums of a state."""
     n_cells: int = 1
     """Cells that the samples of an output are parted into, each with sums of its own."""
     n_slices: int = 1
     """Slices of the data set that have results of their own."""
+    gradients: bool = True
+    """Whether each row of a forward pass is followed by a gradient for each output."""
     nonlinear: tuple[str, ...] = ()
     """Names of the requested statistics that are not linear in the attribution."""
     samples: bool = False
@@ -145,8 +147,8 @@ class Plan:
 
     @property
     def gradient_evaluations(self) -> int:
-        """Inputs x baselines x nodes x outputs."""
-        return self.shapes.n_samples * self.work.n_baselines * self.work.points * len(self.work.outputs)
+        """Inputs x baselines x nodes x outputs; 0 for attributors that take none."""
+        return self.work.gradients * self.shapes.n_samples * self.work.n_baselines * self.work.points * len(self.work.outputs)
 
     @property
     def finalize_outputs(self) -> int:
@@ -190,7 +192,7 @@ class Plan:
             "samples": f"{self.shapes.n_samples}",
             "outputs": f"{len(self.work.outputs)} of {self.shapes.n_outputs}",
             "features": " + ".join(f"{name} {shape}" for name, shape in zip(self.shapes.input_names, self.shapes.features, strict=True)),
-            "baselines x nodes": f"{self.work.n_baselines} x {self.work.points}",
+            f"baselines x {'nodes' if self.work.gradients else 'points'}": f"{self.work.n_baselines} x {self.work.points}",
             "shards": f"{self.n_shards}: {self.n_folds} folds x {self.n_baseline_blocks} baseline x {self.n_output_blocks} output blocks",
             "micro-batch": f"{self.samples_per_batch} samples x {self.points_per_batch} points",
             "forward rows": f"{self.forwards:,}",

@@ -31,9 +31,10 @@ class Meter:
     def start(self, name: str, total: int, done: int, outputs: int = 0, per_sample: int = 1) -> None:
         """Begin a pass of `total` shards of which `done` are done.
 
-        Each row of a forward pass is `outputs` gradients (0: forward only), and `per_sample` rows make a sample.
+        Each row of a forward pass is `outputs` gradients (0: forward only), and `per_sample` rows make a sample (0: no
+        rows are to come, and so there is no rate to show).
         """
-        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, per_sample
+        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, max(per_sample, 1)
         self._started = time.monotonic()
         if self.bar is not None:
             self._task = self.bar.add_task(name, total=total, completed=done, rate="")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64
 
 
 def seed(run: int, index: int, purpose: str, draw: int = 0) -> int:
@@ -20,3 +22,19 @@ def seed(run: int, index: int, purpose: str, draw: int = 0) -> int:
 def generator(run: int, index: int, purpose: str, draw: int = 0) -> np.random.Generator:
     """Counter-based generator (Philox; Salmon et al. 2011) keyed by `seed`."""
     return np.random.Generator(np.random.Philox(key=seed(run, index, purpose, draw)))
+
+
+@dataclass(frozen=True, eq=False)
+class Address:
+    """Where the random draws of a micro-batch are addressed: the run's seed, the samples, the baselines of the block.
+
+    `index` are the global indices of the n samples; `baselines` are the numbers of the baselines at hand.
+    """
+
+    seed: int
+    index: Int64[np.ndarray, " n"]
+    baselines: range
+
+    def generator(self, n: int, purpose: str, draw: int = 0) -> np.random.Generator:
+        """The generator of the n-th sample of the batch."""
+        return generator(self.seed, int(self.index[n]), purpose, draw)

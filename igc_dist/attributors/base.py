@@ -1,55 +1,36 @@
-"""The contract of an attributor, and the one loop that walks."""
+"""The contract of an attributor."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import ClassVar
-
-import torch
 
 from igc_dist.model import Model
 from igc_dist.records import Tensors
-
-
-@dataclass(frozen=True)
-class Step:
-    """Some points of the walks of n samples, done in one forward pass.
-
-    `points[i]` is (c, n, *P_i); each gradient there is multiplied by `factors[i]`, which broadcasts against it, and
-    summed over c into the attribution.
-    """
-
-    points: Tensors
-    factors: Tensors
+from igc_dist.seeds import Address
 
 
 class Attributor(ABC):
-    """Attributions of a batch of samples: ``a[n, j, i] = sum_c factor[c, n, i] * d f_j(point[c, n]) / d x_i``.
+    """Attributions ``a[n, j, i]`` of a batch of samples: what component i of the input of sample n does for output j.
 
-    `complete`: the sum over features equals ``f(x) - mean_b f(x0_b)`` up to quadrature error. `baselines`: walks start
-    at baselines; otherwise it is called with none.
+    `complete`: the sum over features equals ``f(x) - mean_b f(x0_b)``, up to the quadrature error if there is one.
+    `baselines`: it compares with baselines; otherwise it is called with none. `gradients`: it takes gradients; otherwise
+    its forward passes are all that it costs.
     """
 
     name: ClassVar[str]
     complete: ClassVar[bool]
     baselines: ClassVar[bool]
+    gradients: ClassVar[bool] = True
     labels: ClassVar[dict[str, str]] = {}
     """Names of the results that have one in the literature, by the name that the statistic gives."""
 
-    @property
-    def points(self) -> int:
-        """Gradient evaluations per (input, baseline, output)."""
-        return 1
+    @abstractmethod
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
+        """Rows of forward passes per (input, baseline), for inputs of these shapes; 0 if the model is not needed."""
 
     @abstractmethod
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:
-        """The walks of n samples, at most `size` points at a time.
-
-        `inputs[i]` is (n, *P_i); `baselines[i]` is (b, n or 1, *P_i); `share` is the weight 1/B of one baseline.
-        """
-
     def attribute(
         self,
         model: Model,
@@ -60,27 +41,15 @@ class Attributor(ABC):
         share: float,
         size: int,
         watch: Callable[[int], None] = lambda rows: None,
+        address: Address | None = None,
     ) -> Tensors:
         """Attributions (n, J, *P_i) per input, summed on the device over this block of baselines.
 
-        `watch(rows)` is called after each forward pass of `rows` rows; it may raise to stop.
+        `inputs[i]` is (n, *P_i); `baselines[i]` is (b, n or 1, *P_i); `share` is the weight 1/B of one baseline. A forward
+        pass takes at most `size` points of each sample. `watch(rows)` is called after each forward pass of `rows` rows; it
+        may raise to stop. `address` is where random draws are addressed: those that draw need it.
         """
-        n = len(inputs[0])
-        totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
-        for step in self.steps(inputs, baselines, share, size):
-            c = len(step.points[0])
-            for j, grads in model.gradients(tuple(p.flatten(0, 1) for p in step.points), outputs):
-                for total, factor, grad in zip(totals, step.factors, grads, strict=True):
-                    grad = grad.unflatten(0, (c, n))
-                    total[j].addcmul_(factor[0], grad[0]) if c == 1 else total[j].add_((factor * grad).sum(0))
-            watch(c * n)
-        return tuple(total.transpose(0, 1) for total in totals)
 
     def label(self, result: str) -> str:
         """Name in the store of a statistic's result: "igc" for the correlation of IG, else e.g. "gradient_mean"."""
         return self.labels.get(result, f"{self.name}_{result}")
-
-
-def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A vector of c numbers as (c, 1, 1, ...), in the type and on the device of `like`, (c, n, *P)."""
-    return values.to(like.dtype).to(like.device).reshape(-1, *(1,) * (like.ndim - 1))

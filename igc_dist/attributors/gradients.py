@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from igc_dist.attributors.base import Attributor, Step
+from igc_dist.attributors.walk import Step, Walk
 from igc_dist.records import Tensors
 
 
 @dataclass(frozen=True)
-class Gradients(Attributor):
+class Gradients(Walk):
     """``a_i = d f(x) / d x_i`` (Simonyan, Vedaldi, Zisserman 2013)."""
 
     name = "gradient"
@@ -22,7 +22,7 @@ class Gradients(Attributor):
 
 
 @dataclass(frozen=True)
-class GradientXInput(Attributor):
+class GradientXInput(Walk):
     """``a_i = x_i * d f(x) / d x_i`` (Shrikumar et al. 2016)."""
 
     name = "gradient_x_input"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from igc_dist.attributors.base import Attributor, Step, column
+from igc_dist.attributors.walk import Step, Walk, column
 from igc_dist.paths import Path, Straight
 from igc_dist.quadrature import Quadrature, rule
 from igc_dist.records import Tensors
 
 
 @dataclass(frozen=True)
-class PathIntegral(Attributor):
+class PathIntegral(Walk):
     """``IG_i = mean_b integral_0^1 d f(gamma_b(t)) / d x_i * gamma_b'(t)_i dt`` (Sundararajan, Taly, Yan 2017, eq. 1).
 
     The integral is replaced by `quadrature`, the mean is over the baselines of the sample. Complete:
@@ -29,8 +29,7 @@ class PathIntegral(Attributor):
     baselines = True
     labels = {"correlation": "igc", "autocorrelation": "igac"}  # noqa: RUF012 - a class constant of the base
 
-    @property
-    def points(self) -> int:
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return len(self.quadrature)
 
     def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:

@@ -123,7 +123,7 @@ GADGETS = (
     "igc_dist.baselines.gaussian_filter", "igc_dist.baselines.dataclass", "igc_dist.demo.digits.load_file",
     "igc_dist.baselines.seeds.hashlib.new",
     "igc_dist.baselines.ensure.__globals__.clear", "igc_dist.baselines.Zeros.__subclasses__", "igc_dist.baselines.Zeros.__class__",
-    "igc_dist.attributors.base.torch.load", "igc_dist.demo.digits.Path", "igc_dist.demo.digits.Path.cwd",
+    "igc_dist.attributors.walk.torch.load", "igc_dist.demo.digits.Path", "igc_dist.demo.digits.Path.cwd",
 )  # fmt: skip
 PLACES: dict[str, Callable[[Any], Any]] = {
     "plain": lambda bad: bad,
@@ -195,6 +195,9 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "ig": {"samples/x/attribution": ig},
         "gradients": {"samples/x/attribution": np.broadcast_to(w, ig.shape)},
         "gradient_x_input": {"samples/x/attribution": ig},
+        "baseline_shapley": {"samples/x/attribution": ig},
+        "bsc": {"x/bsc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
+        "naive_correlation": {"x/naive_correlation": cov(x, y) / (y.std(0)[:, None] * x.std(0))},
     }
     return forms[name]
 

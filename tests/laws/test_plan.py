@@ -71,6 +71,17 @@ def test_costs() -> None:
     made = plan(20, 3, 2, output_block=2)
     assert made.gradient_evaluations == 20 * 2 * 5 * 3
     assert made.forwards == 20 * 2 * 5 * 2
+    assert (made.summary()["gradient evaluations"], made.summary()["baselines x nodes"]) == ("600", "2 x 5")
+
+
+@pytest.mark.parametrize("points", [0, 5])
+def test_costs_without_gradients(points: int) -> None:
+    """Forward passes alone, or not even those: no gradient is counted, and pass 1 still has its rows."""
+    made = make_plan(SHAPES, replace(WORK, points=points, gradients=False), Limits(micro_batch=8), 0)
+    assert (made.gradient_evaluations, made.forwards) == (0, 20 * 2 * points)
+    assert made.points_per_batch >= 1
+    assert made.memory()["host"] > 0
+    assert (made.summary()["gradient evaluations"], made.summary()["baselines x points"]) == ("0", f"2 x {points}")
 
 
 def test_order_is_seeded_and_mixes() -> None:

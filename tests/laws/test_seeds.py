@@ -40,6 +40,13 @@ def test_order_of_drawing_does_not_matter(order: list[int]) -> None:
     assert all((found[index] == expected[index]).all() for index in range(8))
 
 
+def test_address_of_a_batch() -> None:
+    """The n-th sample of a batch draws by its global index, wherever it stands."""
+    address = seeds.Address(5, np.array([30, 7]), range(2, 4))
+    for n, index in enumerate((30, 7)):
+        assert address.generator(n, "x", 3).random() == seeds.generator(5, index, "x", 3).random()
+
+
 def test_known_value() -> None:
     """Another definition would change the numbers of every store with the same seed: BLAKE2b of the packed address."""
     import hashlib

@@ -1,8 +1,9 @@
-"""Gradients, gradient times input and Integrated Gradients, one row and one node at a time, in float64. Nothing of the package is used."""
+"""Attributions one row, one node and one component at a time, in float64. Nothing of the package is used: permutations are passed in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations as all_orders
 
 import numpy as np
 import torch
@@ -62,6 +63,50 @@ def integrated_gradients(
                     for i, g in enumerate(grads):
                         result[i][n, j] += w * g * (point[i] - start[i]) / len(baselines[n])
     return result
+
+
+def identity(x: Sequence[np.ndarray], outputs: Sequence[int]) -> Arrays:
+    """(N, J, *P) per input: a = x, whatever the output."""
+    return tuple(np.array([[point[i] for _ in outputs] for point in samples(x)]) for i in range(len(x)))
+
+
+def switched(model: nn.Module, point: Arrays, start: Arrays, order: Sequence[int], k: int) -> Arrays:
+    """What each component changes in f_k when all are switched from `start` to `point` in this order, counted through all inputs."""
+    now = [np.array(x0, np.float64) for x0 in start]
+    credit = [np.zeros(x0.shape) for x0 in now]
+    places = [(i, where) for i, x0 in enumerate(now) for where in np.ndindex(x0.shape)]
+    before = output(model, tuple(now), k)
+    for component in order:
+        i, where = places[component]
+        now[i][where] = point[i][where]
+        after = output(model, tuple(now), k)
+        credit[i][where] = after - before
+        before = after
+    return tuple(credit)
+
+
+def baseline_shapley(
+    model: nn.Module,
+    x: Sequence[np.ndarray],
+    baselines: Sequence[Sequence[Arrays]],
+    outputs: Sequence[int],
+    orders: Sequence[Sequence[Sequence[Sequence[int]]]],
+) -> Arrays:
+    """(N, J, *P) per input: the mean of `switched` over baselines and over the permutations `orders[n][b]` of all components."""
+    result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
+    for n, point in enumerate(samples(x)):
+        for j, k in enumerate(outputs):
+            for start, of_start in zip(baselines[n], orders[n], strict=True):
+                for order in of_start:
+                    for i, credit in enumerate(switched(model, point, start, order, k)):
+                        result[i][n, j] += credit / len(of_start) / len(baselines[n])
+    return result
+
+
+def exact_shapley(model: nn.Module, x: Sequence[np.ndarray], baselines: Sequence[Sequence[Arrays]], outputs: Sequence[int]) -> Arrays:
+    """(N, J, *P) per input: baseline Shapley over every permutation there is; for a few components."""
+    orders = list(all_orders(range(sum(int(np.prod(xi.shape[1:])) for xi in x))))
+    return baseline_shapley(model, x, baselines, outputs, [[orders for _ in of_n] for of_n in baselines])
 
 
 def predictions(model: nn.Module, x: Sequence[np.ndarray], outputs: Sequence[int]) -> np.ndarray:

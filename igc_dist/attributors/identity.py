@@ -1,0 +1,45 @@
+"""The input itself, so that statistics of the data alone need no other machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from igc_dist.attributors.base import Attributor
+from igc_dist.model import Model
+from igc_dist.records import Tensors
+from igc_dist.seeds import Address
+
+
+@dataclass(frozen=True)
+class Identity(Attributor):
+    """``a[n, j, i] = x[n, i]`` for every output: the naive correlation and t-test of Lelièvre and Chen (2024). The model is not called."""
+
+    name = "input"
+    complete = False
+    baselines = False
+    gradients = False
+    labels = {  # noqa: RUF012 - a class constant of the base
+        "pearson": "naive_correlation",
+        "ttest_p": "naive_ttest",
+        "ttest_t": "naive_ttest_t",
+    }
+
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
+        return 0
+
+    def attribute(
+        self,
+        model: Model,
+        inputs: Tensors,
+        baselines: Tensors,
+        outputs: Sequence[int],
+        *,
+        share: float,
+        size: int,
+        watch: Callable[[int], None] = lambda rows: None,
+        address: Address | None = None,
+    ) -> Tensors:
+        """Views of the inputs (n, J, *P_i), the same memory for all outputs: not to be written to."""
+        watch(0)  # a place to stop, as the other attributors have
+        return tuple(x[:, None].expand(len(x), len(outputs), *x.shape[1:]) for x in inputs)
