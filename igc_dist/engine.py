@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch import Tensor
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline, Surroundings
 from igc_dist.data import Source
+from igc_dist.features import Reduction
 from igc_dist.model import Model
 from igc_dist.plan import Plan
 from igc_dist.predict import to_inputs
-from igc_dist.records import Attribution, Batch, NonFiniteError, Shard, Tensors
+from igc_dist.records import Attribution, Batch, ConfigError, NonFiniteError, Shard, Tensors
 from igc_dist.statistics import Centre, State, empty, of
 
 
@@ -47,6 +48,7 @@ class Engine:
     terms: tuple[str, ...]
     device: torch.device
     skip: bool = False
+    reduction: Reduction = field(default_factory=Reduction)
     watch: Callable[[int], None] = lambda rows: None
     _shared: dict[range, tuple[Tensors, Tensor]] = field(default_factory=dict)
 
@@ -88,7 +90,19 @@ class Engine:
         values = self.attributor.attribute(
             self.model, inputs, baselines, outputs, share=1 / len(shard.baselines), size=self.plan.points_per_batch, watch=self.watch
         )
-        return Attribution(values, target, prediction, at_baseline.expand_as(target), weight)
+        return self._reduced(Attribution(values, target, prediction, at_baseline.expand_as(target), weight), batch)
+
+    def _reduced(self, attribution: Attribution, batch: Batch) -> Attribution:
+        """The attribution with its features reduced, before anything is folded or kept; it remembers what they summed to."""
+        if self.reduction.trivial:
+            return attribution
+        values = self.reduction(attribution.values, batch.inputs)
+        for value, shape in zip(values, self.plan.shapes.features, strict=True):
+            if tuple(value.shape[2:]) != shape:
+                raise ConfigError(
+                    f"reduce: the function returned features of shape {tuple(value.shape[2:])}, and {shape} when it was tried"
+                )
+        return replace(attribution, values=values, unreduced=attribution.total())
 
     def _baselines(self, batch: Batch, inputs: Tensors, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
         """Baselines of this block, and the mean prediction over them; computed once if all samples share them."""
@@ -110,7 +124,10 @@ class Engine:
     def _screened(self, attribution: Attribution, batch: Batch, shard: Shard) -> tuple[Attribution, list[int]]:
         """Weight 0 for samples whose attribution is not finite, or `NonFiniteError` with the index of the first."""
         used = attribution.weight > 0
-        lost = (~torch.isfinite(attribution.delta()) & used).any(1)
+        fine = torch.isfinite(attribution.delta())
+        if attribution.unreduced is not None:
+            fine &= torch.isfinite(attribution.total())
+        lost = (~fine & used).any(1)
         if not bool(lost.any()):
             return attribution, []
         indices = batch.index[lost.cpu().numpy()].tolist()
@@ -122,11 +139,12 @@ class Engine:
                 else "set on_nonfinite=skip to leave such samples out and record them"
             )
             raise NonFiniteError(
-                f"sample {indices[0]} has NaN or infinity in a gradient or a baseline prediction ({shard}): "
+                f"sample {indices[0]} has NaN or infinity in a gradient{'' if self.reduction.linear else ', its reduction'} or a "
+                f"baseline prediction ({shard}): "
                 f"try another baseline or precision, or {advice}"
             )
         weight = torch.where(lost[:, None], 0.0, attribution.weight)
-        return Attribution(attribution.values, attribution.target, attribution.prediction, attribution.baseline_prediction, weight), indices
+        return replace(attribution, weight=weight), indices
 
 
 def _on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:

@@ -86,13 +86,16 @@ class Block:
     running: dict[str, np.ndarray]
 
 
-def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor) -> Block:
-    """Finalize the merged state, and each state without one fold for the standard errors, and those of the first folds."""
+def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, complete: bool) -> Block:
+    """Finalize the merged state, and each state without one fold for the standard errors, and those of the first folds.
+
+    Sums over features are among the results if they mean something: if the features are `complete`.
+    """
     whole = slots.state(tree_sum)
     weight = slots.state(lambda array: array).scalars[""]
     agreement, found = Agreement(), [statistic.finalize(whole) for statistic in statistics]
     outputs = dict(agreement.finalize(whole).outputs)
-    running = _running(slots, statistics, attributor, found)
+    running = _running(slots, statistics, attributor, found, complete)
     without = slots.state(leave_one_out)
     outputs |= {
         f"{name}_se": standard_error(outputs[name], value, weight)
@@ -102,14 +105,14 @@ def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributo
     maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in slots.features)
     for statistic, all_of in zip(statistics, found, strict=True):
         out_of = statistic.finalize(without)
-        for name, value in all_of.outputs.items() if attributor.complete else ():
+        for name, value in all_of.outputs.items() if complete else ():
             label = _sum_label(attributor, name)
             outputs |= {label: value, f"{label}_se": standard_error(value, out_of.outputs[name], weight)}
         for into, named, others in zip(maps, all_of.features, out_of.features, strict=True):
             for name, value in named.items():
                 label = attributor.label(name)
                 into |= {label: value, f"{label}_se": standard_error(value, others[name], weight)}
-    if attributor.complete and any("correlation_sum" in all_of.outputs for all_of in found):
+    if complete and any("correlation_sum" in all_of.outputs for all_of in found):
         total = outputs[_sum_label(attributor, "correlation_sum")]
         outputs["igc_error"] = total - outputs["correlation"]
         outputs["quadrature_error"] = outputs["igc_error"] + outputs["baseline_term"]
@@ -120,7 +123,9 @@ def _sum_label(attributor: Attributor, name: str) -> str:
     return f"{attributor.label(name.removesuffix('_sum'))}_sum"
 
 
-def _running(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, found: Sequence[Finalized]) -> dict[str, np.ndarray]:
+def _running(
+    slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, found: Sequence[Finalized], complete: bool
+) -> dict[str, np.ndarray]:
     """How the results of each output went as folds were added: one fold at a time, so that only one state is held."""
     rows: dict[str, list[np.ndarray]] = {}
     for state in slots.first():
@@ -128,7 +133,7 @@ def _running(slots: Slots, statistics: Sequence[Statistic], attributor: Attribut
         row = {name: ran[name] for name in ("n", "correlation", "baseline_term")}
         for number, statistic in enumerate(statistics):
             upto = statistic.finalize(state)
-            row |= {_sum_label(attributor, name): value for name, value in upto.outputs.items() if attributor.complete}
+            row |= {_sum_label(attributor, name): value for name, value in upto.outputs.items() if complete}
             if number == 0:
                 row["map_distance"] = _distance(upto.features, found[0].features)
         for name, value in row.items():

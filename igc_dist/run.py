@@ -50,6 +50,8 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     footprint.keep_freed()
     with job.model.borrowed(world.device):
         plan = plan_of(job, world.device)
+        if world.first and job.attributor.complete and not plan.shapes.complete:
+            log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
         spec = job.spec(plan, world)
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip)
@@ -111,7 +113,7 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     centre = centre_of(counts, store.read("predict", "means"))
     pool = np.sort(plan.order[fine])
     if job.attributor.baselines:
-        job.baseline.count(len(pool), plan.shapes.features)  # again, as some samples may not be fit for use
+        job.baseline.count(len(pool), plan.shapes.walk)  # again, as some samples may not be fit for use
     if not job.needs_mean:
         return centre, pool, None
     return (
@@ -126,8 +128,9 @@ def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter
     pending = world.share(lambda: store.pending("attribute"))
     per_sample = plan.forwards // plan.shapes.n_samples
     meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block, per_sample)
+    reduction = job.reduction(len(plan.shapes.features))
     engine = Engine(
-        job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows
+        job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, reduction, meter.rows
     )
     done = []
     for number in world.claims("attribute", pending):
@@ -174,19 +177,20 @@ Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
 def _finalize(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[int], centre: Centre, provenance: Mapping[str, Any]) -> None:
     """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
     writes = world.first or store.path is None
-    n = len(plan.work.outputs)
+    n, complete = len(plan.work.outputs), job.attributor.complete and plan.shapes.complete
     per_output: dict[str, list[np.ndarray]] = {}
     running: dict[str, list[np.ndarray]] = {}
     for cut in results.output_cuts(plan):
         slots = results.exchange(world, store, plan, mine, cut, centre, job.terms)
         if not writes:
             continue
-        block = results.results(slots, job.statistics, job.attributor)
+        block = results.results(slots, job.statistics, job.attributor, complete)
         for kept, new in ((per_output, block.outputs), (running, block.running)):
             for name, values in new.items():
                 kept.setdefault(name, []).append(values)
-        for input_name, shape, maps in zip(plan.shapes.input_names, plan.shapes.features, block.maps, strict=True):
-            dims = ("output", *layout.feature_dims(len(shape)))
+        of_inputs = zip(plan.shapes.input_names, plan.shapes.features, plan.shapes.dims, block.maps, strict=True)
+        for input_name, shape, named, maps in of_inputs:
+            dims = ("output", *named)
             if cut.start == 0:
                 store.create_results(
                     [Array(f"{input_name}/{name}", (n, *shape), (plan.finalize_outputs, *shape), "float64", dims) for name in maps]
@@ -197,7 +201,8 @@ def _finalize(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[i
         tables: Tables = {name: (("output",), np.concatenate(values)) for name, values in per_output.items()}
         tables |= {f"convergence/{name}": (("fold", "output"), np.concatenate(values, axis=1)) for name, values in running.items()}
         _write_tables(job, plan, store, tables)
-        store.complete({"method": job.method, "skipped": _skipped(job, plan, store), "provenance": dict(provenance), "cost": _cost(plan)})
+        about = {"method": job.method, "sums_to_prediction": complete, "skipped": _skipped(job, plan, store), "cost": _cost(plan)}
+        store.complete({**about, "provenance": dict(provenance)})
     world.meet("complete")
 
 
@@ -263,6 +268,9 @@ def attribute(
     quadrature: str | Quadrature = "midpoint",
     n_steps: int = 32,
     target: Any = None,
+    reduce: Any = None,
+    names: Sequence[str] | None = None,
+    dims: Sequence[Any] | None = None,
     samples: bool = False,
     store: str | Path | None = None,
     seed: int = 0,
@@ -287,8 +295,10 @@ def attribute(
     (igc, igac, ig_mean_std, ig, gradients, gradient_x_input); `statistics` overrides what it folds (correlation,
     autocorrelation, moments; all from one pass). `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared
     data samples), or an object of `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or
-    a `Quadrature`. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. `samples`: also keep every
-    sample's attribution. `store`: a folder to keep the results in and to resume from; None keeps them in memory.
+    a `Quadrature`. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. `reduce`: how features are summed
+    before anything is folded, an object of `igc_dist.features` or a function of arrays (n, J, *features), or one for each
+    input (None: as it is). `names` of the inputs and `dims`, names of the dimensions of each, for the result. `samples`: also
+    keep every sample's attribution. `store`: a folder to keep the results in and to resume from; None keeps them in memory.
     `limits` are the fields of `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...).
     Under torchrun or srun all ranks share the work and each returns the same tree.
 
@@ -302,7 +312,7 @@ def attribute(
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
-    names = wish.statistics if statistics is None else list(statistics)
+    folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,
         forward=forward,
@@ -318,9 +328,12 @@ def attribute(
         targets=targets.ensure(target),
         baseline=baselines.ensure(baseline),
         attributor=config.build_attributor(wish.attributor, rule),
-        statistics=named_statistics(names),
+        statistics=named_statistics(folded),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
+        reduce=reduce,
+        names=names,
+        dims=dims,
         seed=seed,
         skip=on_nonfinite == "skip",
         store=store,
