@@ -24,7 +24,7 @@ class Function(Reducer):
     those of its dimensions, if the features' own do not do.
     """
 
-    fn: Callable[..., Any]
+    fn: Any
     kwargs: Mapping[str, Any] | None = None
     names: Sequence[str] | None = None
     linear = False
@@ -56,7 +56,7 @@ class Joint:
     tuple, or bare if there is one input.
     """
 
-    fn: Callable[..., Any]
+    fn: Any
     kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

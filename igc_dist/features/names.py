@@ -25,7 +25,7 @@ TAKEN_DIMS = frozenset(
 )
 
 
-def names(n_inputs: int, given: Sequence[str] | None = None) -> Names:
+def names(n_inputs: int, given: Sequence[Any] | None = None) -> Names:
     """Names of the inputs, which are groups of the store: those `given`, or x, x1, x2, ...
 
     Raises `ConfigError` if their number is wrong, or one is no identifier, given twice, or used by the store.
