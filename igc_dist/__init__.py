@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from igc_dist import baselines as baselines
+    from igc_dist import features as features
     from igc_dist.quadrature import Quadrature as Quadrature
     from igc_dist.reading import open as open
     from igc_dist.run import attribute as attribute
     from igc_dist.targets import Targets as Targets
 
-_HOMES = {"attribute": "run", "open": "reading", "Quadrature": "quadrature", "Targets": "targets", "baselines": ""}
+_HOMES = {"attribute": "run", "open": "reading", "Quadrature": "quadrature", "Targets": "targets", "baselines": "", "features": ""}
 
-__all__ = ["Quadrature", "Targets", "attribute", "baselines", "open"]
+__all__ = ["Quadrature", "Targets", "attribute", "baselines", "features", "open"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ from igc_dist.plan import Limits
 from igc_dist.quadrature import Quadrature
 from igc_dist.records import ConfigError, ModelError
 
-ALLOWED = ("igc_dist.demo.", "igc_dist.baselines.", "igc_dist.attributors.", "igc_dist.paths.")
+ALLOWED = ("igc_dist.demo.", "igc_dist.baselines.", "igc_dist.attributors.", "igc_dist.paths.", "igc_dist.features.")
 """Prefixes of `_target_`s that a configuration may name. More are given on the command line only (--allow-target), never in a file."""
 
 
@@ -47,13 +47,15 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """The data set or LightningDataModule, and its loader."""
+    """The data set or LightningDataModule, its loader, and what its inputs and their dimensions are called."""
 
     build: dict[str, Any] = MISSING
     stage: str = "test"
     num_workers: int = 0
     weights: str | None = None
     slices: str | None = None
+    names: list[str] | None = None
+    dims: list[Any] | None = None
 
 
 @dataclass
@@ -132,6 +134,7 @@ class Config:
     quadrature: QuadratureConfig = field(default_factory=QuadratureConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     statistic: StatisticConfig = field(default_factory=StatisticConfig)
+    reduce: dict[str, Any] | None = None
     fabric: FabricConfig = field(default_factory=FabricConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

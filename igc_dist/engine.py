@@ -13,10 +13,11 @@ from torch import Tensor
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline, Surroundings
 from igc_dist.data import Source
+from igc_dist.features import Reduction
 from igc_dist.model import Model
 from igc_dist.plan import Plan
 from igc_dist.predict import to_inputs
-from igc_dist.records import Attribution, Batch, NonFiniteError, Shard, Tensors
+from igc_dist.records import Attribution, Batch, ConfigError, NonFiniteError, Shard, Tensors
 from igc_dist.seeds import Address
 from igc_dist.statistics import Cells, Centre, State, empty, of
 
@@ -54,6 +55,7 @@ class Engine:
     weight: Float64[np.ndarray, " N"] | None
     device: torch.device
     skip: bool = False
+    reduction: Reduction = field(default_factory=Reduction)
     watch: Callable[[int], None] = lambda rows: None
     _shared: dict[range, tuple[Tensors, Tensor]] = field(default_factory=dict)
 
@@ -102,7 +104,20 @@ class Engine:
             address=Address(self.around.seed, batch.index, shard.baselines),
         )
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
-        return Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell)
+        whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell)
+        return self._reduced(whole, batch)
+
+    def _reduced(self, attribution: Attribution, batch: Batch) -> Attribution:
+        """The attribution with its features reduced, before anything is folded or kept; it remembers what they summed to."""
+        if self.reduction.trivial:
+            return attribution
+        values = self.reduction(attribution.values, batch.inputs)
+        for value, shape in zip(values, self.plan.shapes.features, strict=True):
+            if tuple(value.shape[2:]) != shape:
+                raise ConfigError(
+                    f"reduce: the function returned features of shape {tuple(value.shape[2:])}, and {shape} when it was tried"
+                )
+        return replace(attribution, values=values, unreduced=attribution.total())
 
     def _baselines(self, batch: Batch, inputs: Tensors, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
         """Baselines of this block, and the mean prediction over them; computed once if all samples share them."""
@@ -124,7 +139,10 @@ class Engine:
     def _screened(self, attribution: Attribution, batch: Batch, shard: Shard) -> tuple[Attribution, list[int]]:
         """Weight 0 for samples whose attribution is not finite, or `NonFiniteError` with the index of the first."""
         used = attribution.weight > 0
-        lost = (~torch.isfinite(attribution.delta()) & used).any(1)
+        fine = torch.isfinite(attribution.delta())
+        if attribution.unreduced is not None:
+            fine &= torch.isfinite(attribution.total())
+        lost = (~fine & used).any(1)
         if not bool(lost.any()):
             return attribution, []
         indices = batch.index[lost.cpu().numpy()].tolist()
@@ -136,7 +154,8 @@ class Engine:
                 else "set on_nonfinite=skip to leave such samples out and record them"
             )
             raise NonFiniteError(
-                f"sample {indices[0]} has NaN or infinity in a gradient or a baseline prediction ({shard}): "
+                f"sample {indices[0]} has NaN or infinity in a gradient{'' if self.reduction.linear else ', its reduction'} or a "
+                f"baseline prediction ({shard}): "
                 f"try another baseline or precision, or {advice}"
             )
         weight = torch.where(lost[:, None], 0.0, attribution.weight)

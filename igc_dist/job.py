@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from igc_dist import baselines, config, data
+from igc_dist import baselines, config, data, features
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline
 from igc_dist.data import Source
 from igc_dist.distributed import World
+from igc_dist.features import Reduction
 from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look
 from igc_dist.quadrature import rule
-from igc_dist.records import ConfigError, DataError
+from igc_dist.records import Batch, ConfigError, DataError
 from igc_dist.spec import describe, digest
 from igc_dist.statistics import STATISTICS, Cells, Statistic
 from igc_dist.statistics.state import feature_terms
@@ -86,6 +87,12 @@ class Job:
     samples: bool = False
     seed: int = 0
     skip: bool = False
+    reduce: Any = None
+    """How features are reduced before they are folded: see `features.ensure`."""
+    names: Sequence[str] | None = None
+    """Of the inputs."""
+    dims: Sequence[Any] | None = None
+    """Names of the dimensions of each input."""
     store: str | Path | None = None
     method: str = "igc"
     weights: Float64[np.ndarray, " N"] | None = None
@@ -124,6 +131,10 @@ class Job:
         """Whether pass 1 is to find the mean input."""
         return self.attributor.baselines and self.baseline.needs_mean
 
+    def reduction(self, n_inputs: int) -> Reduction:
+        """How the features of `n_inputs` inputs are reduced. Raises `ConfigError`."""
+        return features.ensure(self.reduce, n_inputs)
+
     def spec(self, plan: Plan, world: World) -> dict[str, Any]:
         """Everything that changes the numbers, as JSON."""
         m, probe = self.model, self.source.fetch(sorted({0, len(self.source) // 2, len(self.source) - 1}))
@@ -151,6 +162,11 @@ class Job:
             "weights": describe(self.weights),
             "slices": describe(self.slices),
             "plan": {name: getattr(plan, name) for name in cuts},
+            "features": {
+                "reduce": describe(self.reduction(len(plan.shapes.features))),
+                "names": list(plan.shapes.input_names),
+                "dims": describe(plan.shapes.dims),
+            },
             "samples": self.samples,
             "seed": self.seed,
             "on_nonfinite": "skip" if self.skip else "fail",
@@ -163,15 +179,17 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     n_samples = len(job.source)
     job.source.check_deterministic()
     few = job.source.fetch(range(min(4, n_samples)))
-    features = tuple(tuple(x.shape[1:]) for x in few.inputs)
+    walk = tuple(tuple(x.shape[1:]) for x in few.inputs)
     # what the data alone can refuse comes before the first forward pass
-    n_baselines = job.baseline.count(n_samples, features) if job.attributor.baselines else 1
-    shapes = first_look(job.model, few, n_samples, job.targets, device)
     n_slices = 1 if job.slices is None else len(job.slices.labels)
+    n_baselines = job.baseline.count(n_samples, walk) if job.attributor.baselines else 1
+    reduction = job.reduction(len(walk))
+    described = _described(job, reduction, few, walk)
+    shapes = replace(first_look(job.model, few, n_samples, job.targets, device), **described)
     work = Work(
         outputs=tuple(job.targets.select(shapes.n_outputs)),
         n_baselines=n_baselines,
-        points=job.attributor.points(features),
+        points=job.attributor.points(walk),
         gradients=job.attributor.gradients,
         n_terms=len(job.terms),
         n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
@@ -181,11 +199,25 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         on_device=device.type != "cpu",
         in_memory=job.store is None,
         shared=job.attributor.baselines and job.baseline.shared,
+        reduced=not reduction.trivial,
+        free=not reduction.linear,
     )
     plan = make_plan(shapes, work, job.limits, job.seed)
     if check:
         plan.check()
     return plan
+
+
+def _described(job: Job, reduction: Reduction, few: Batch, walk: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
+    """The fields of `Shapes` that say what the features are: their names, and their shapes before and after reduction."""
+    reduced = reduction.shapes(walk, few.inputs)
+    return {
+        "input_names": features.names(len(walk), job.names),
+        "features": reduced,
+        "walk": walk,
+        "dims": reduction.dims(features.dims(walk, job.dims), reduced),
+        "complete": reduction.complete(walk, few.inputs, job.model.dtype(few.inputs)),
+    }
 
 
 NONFINITE = ("fail", "skip")
@@ -245,6 +277,9 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         samples=c.store.samples or c.method.samples,
         seed=c.seed,
         skip=c.on_nonfinite == "skip",
+        reduce=None if c.reduce is None else config.build(c.reduce, allow),
+        names=c.data.names,
+        dims=c.data.dims,
         store=store,
         method=c.method.name,
         weights=weighted(source, c.data.weights),

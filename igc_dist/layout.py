@@ -93,13 +93,6 @@ class Phase:
         return Phase(document["name"], tuple(document["grid"]), arrays)
 
 
-def feature_dims(n_dims: int) -> tuple[str, ...]:
-    """Names of the dimensions of an input."""
-    return {1: ("feature",), 2: ("height", "width"), 3: ("channel", "height", "width")}.get(
-        n_dims, tuple(f"dim_{i}" for i in range(n_dims))
-    )
-
-
 class Dim(NamedTuple):
     """A dimension: name, size, chunk (None: one), the axis of the shard grid that cuts it, and chunks per cell."""
 
@@ -132,10 +125,12 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
     }
     cell = Dim("cell", plan.work.n_cells)
     second = {"scalars": array(f"{there}/scalars", "float64", part, Dim("scalar_term", len(SCALAR_TERMS)), cell, block)}
-    for name, shape in zip(shapes.input_names, shapes.features, strict=True):
-        features = [Dim(dim, size) for dim, size in zip(feature_dims(len(shape)), shape, strict=True)]
+    for name, shape, dims, raw in zip(shapes.input_names, shapes.features, shapes.dims, shapes.walk, strict=True):
+        features = [Dim(dim, size) for dim, size in zip(dims, shape, strict=True)]
         if sums:
-            first[f"{name}_sum"] = array(f"{here}/{name}_sum", "float64", fold, *features)
+            # inputs are not reduced; and all are in one group, where a dimension has one size
+            axes = [Dim(f"{name}_dim_{axis}", size) for axis, size in enumerate(raw)]
+            first[f"{name}_sum"] = array(f"{here}/{name}_sum", "float64", fold, *axes)
         second[name] = array(f"{there}/{name}/sums", "float64", part, Dim("term", len(terms)), cell, block, *features)
         if plan.work.samples:
             second[f"{name}/attribution"] = array(f"samples/{name}/attribution", float_type, sample, block, *features)

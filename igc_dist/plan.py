@@ -83,6 +83,10 @@ class Work:
     """Whether the store is kept in memory."""
     shared: bool = False
     """Whether all samples have the same baselines."""
+    reduced: bool = False
+    """Whether features are reduced before they are folded."""
+    free: bool = False
+    """Whether that is by a free function, which need not be linear."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,12 @@ class Plan:
         return {
             "samples": f"{self.shapes.n_samples}",
             "outputs": f"{len(self.work.outputs)} of {self.shapes.n_outputs}",
-            "features": " + ".join(f"{name} {shape}" for name, shape in zip(self.shapes.input_names, self.shapes.features, strict=True)),
+            "features": " + ".join(
+                f"{name} {raw}" if raw == shape else f"{name} {raw} reduced to {shape}"
+                for name, shape, raw in zip(
+                    self.shapes.input_names, self.shapes.features, self.shapes.walk or self.shapes.features, strict=True
+                )
+            ),
             f"baselines x {'nodes' if self.work.gradients else 'points'}": f"{self.work.n_baselines} x {self.work.points}",
             "shards": f"{self.n_shards}: {self.n_folds} folds x {self.n_baseline_blocks} baseline x {self.n_output_blocks} output blocks",
             "micro-batch": f"{self.samples_per_batch} samples x {self.points_per_batch} points",
@@ -247,6 +256,11 @@ class _Cost:
     @property
     def point(self) -> int:
         """One path point."""
+        return self.shapes.n_walk * self.shapes.itemsize
+
+    @property
+    def row(self) -> int:
+        """The attributions of one sample and output, as they are folded."""
         return self.shapes.n_features * self.shapes.itemsize
 
     def per_row(self) -> int:
@@ -257,7 +271,16 @@ class _Cost:
         # inputs as read and as stacked, and so its own baselines
         inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
-        return inputs + n_outputs * self.point + 3 * 8 * self.shapes.n_features
+        folding = 3 * 8 * self.shapes.n_features
+        return inputs + n_outputs * self.point + max(folding, self.reducing(n_outputs))
+
+    def reducing(self, n_outputs: int) -> int:
+        """Beside the sums of the walk, for one sample: 0 where nothing is reduced."""
+        if not self.work.reduced:
+            return 0
+        # the result, its parts; of one output in float64: copy, padded copy, index. Of a function that may do anything: three of both
+        own = 3 * n_outputs * (self.point + self.row) if self.work.free else 0
+        return 2 * n_outputs * self.row + 3 * 8 * self.shapes.n_walk + 3 * 8 * self.shapes.n_features + own
 
     def walk(self, samples: int, points: int, n_outputs: int) -> int:
         fixed = int(self.margin * self.shapes.fixed_bytes) + (self.work.n_baselines * self.point if self.work.shared else 0)
@@ -272,7 +295,7 @@ class _Cost:
 
     def commit(self, samples: int, n_outputs: int) -> int:
         # the state on the host, packed, encoded, compressed; a micro-batch of rows in one piece, chunked, encoded, compressed, read back
-        return 4 * self._sums(n_outputs) + (5 * samples * n_outputs * self.point if self.work.samples else 0)
+        return 4 * self._sums(n_outputs) + (5 * samples * n_outputs * self.row if self.work.samples else 0)
 
 
 def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
@@ -309,6 +332,11 @@ def _refuse_baseline_cut(work: Work, block: int) -> None:
         raise ConfigError(
             f"plan.baseline_block={block} cuts {work.n_baselines} baselines, but the statistic {name!r} is not linear in the attribution: "
             f"the {name} of a mean over baselines are not the mean over blocks. Leave plan.baseline_block null, or drop the statistic"
+        )
+    if work.free:
+        raise ConfigError(
+            f"plan.baseline_block={block} cuts {work.n_baselines} baselines, but reduce has a function, which need not be linear in the "
+            "attribution. Leave plan.baseline_block null, or reduce by segments, patches or channels"
         )
     if work.samples:
         raise ConfigError(

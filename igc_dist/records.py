@@ -7,6 +7,7 @@ Shape legend (suffixes of array names and dimension names in annotations):
     B  baselines per sample             K  nodes of the quadrature
     c  path points of one micro-batch   J  outputs of one block (or all selected outputs)
     *P feature shape of one input       T  terms of a state (see `statistics/state.py`)
+    *Q the same, reduced (`features`)
 
 A forward pass of the walk has ``c * n`` rows; a gradient evaluation is one row, one output.
 """
@@ -99,10 +100,16 @@ class Attribution:
     weight: Float64[Tensor, "n J"]
     share: float = 1.0
     cell: Int64[Tensor, "n J"] | None = None
+    unreduced: Float64[Tensor, "n J"] | None = None
+    """What the features summed to before they were reduced: a free function need not preserve it."""
+
+    def total(self) -> Float[Tensor, "n J"]:
+        """The sum over all features of all inputs, in float64."""
+        return sum(value.reshape(*value.shape[:2], -1).sum(-1, dtype=self.target.dtype) for value in self.values)  # type: ignore[return-value]
 
     def delta(self) -> Float[Tensor, "n J"]:
-        """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64."""
-        total = sum(value.reshape(*value.shape[:2], -1).sum(-1, dtype=self.target.dtype) for value in self.values)
+        """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64, of the features before reduction."""
+        total = self.total() if self.unreduced is None else self.unreduced
         return total - (self.prediction - self.baseline_prediction)
 
 
@@ -145,7 +152,19 @@ class Shapes:
     """Memory of one forward and backward pass for each row."""
     reserved_bytes: int
     """Memory that the process holds before the run: interpreter, libraries, weights."""
+    walk: tuple[tuple[int, ...], ...] = ()
+    """Shapes of the features of a path point, where `features` are those that are folded; empty if they are the same."""
+    dims: tuple[tuple[str, ...], ...] = ()
+    """Names of the dimensions of `features`."""
+    complete: bool = True
+    """Whether the features that are folded add up to what those of the walk add up to."""
 
     @property
     def n_features(self) -> int:
+        """Features that are folded."""
         return int(sum(np.prod(shape, dtype=np.int64) for shape in self.features))
+
+    @property
+    def n_walk(self) -> int:
+        """Features of a path point."""
+        return int(sum(np.prod(shape, dtype=np.int64) for shape in self.walk or self.features))

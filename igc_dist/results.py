@@ -78,6 +78,16 @@ def exchange(world: World, store: Store, plan: Plan, mine: Sequence[int], output
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What to make of the states. `complete`: the sums over features mean something, so they are among the results."""
+
+    statistics: Sequence[Statistic]
+    attributor: Attributor
+    cells: Cells
+    complete: bool
+
+
+@dataclass(frozen=True)
 class Block:
     """Results of some outputs: `outputs[name]` (J,), `maps[input][name]` (J, *P), `running[name]` (G, J); and of each slice, if
     the data set has slices: `slice_outputs[name]` (S, J), `slice_maps[input][name]` (S, J, *P)."""
@@ -89,18 +99,19 @@ class Block:
     slice_maps: tuple[dict[str, np.ndarray], ...]
 
 
-def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, cells: Cells) -> Block:
+def results(slots: Slots, recipe: Recipe) -> Block:
     """Finalize the merged state, and each state without one fold for the standard errors, and those of the first folds."""
     whole, without, folds = slots.state(tree_sum), slots.state(leave_one_out), slots.state(lambda array: array)
-    outputs, maps = _finalized(whole, without, folds, statistics, attributor, cells, slices=False)
-    if attributor.complete and any(statistic.name == "correlation" for statistic in statistics):
+    outputs, maps = _finalized(whole, without, folds, recipe, slices=False)
+    attributor, cells, statistics = recipe.attributor, recipe.cells, recipe.statistics
+    if recipe.complete and any(statistic.name == "correlation" for statistic in statistics):
         total = outputs[_sum_label(attributor, "correlation_sum")]
         outputs["igc_error"] = total - outputs["correlation"]
         outputs["quadrature_error"] = outputs["igc_error"] + outputs["baseline_term"]
-    running = _running(slots, statistics, attributor, cells)
+    running = _running(slots, recipe)
     if cells.n_slices == 1:
         return Block(outputs, maps, running, {}, ())
-    slice_outputs, slice_maps = _finalized(whole, without, folds, statistics, attributor, cells, slices=True)
+    slice_outputs, slice_maps = _finalized(whole, without, folds, recipe, slices=True)
     every, each = whole.union(cells.n_groups), whole.union(cells.n_groups, slices=True)
     for statistic in statistics:
         if isinstance(statistic, Correlation):
@@ -113,9 +124,10 @@ def results(slots: Slots, statistics: Sequence[Statistic], attributor: Attributo
 
 
 def _finalized(
-    whole: State, without: State, folds: State, statistics: Sequence[Statistic], attributor: Attributor, cells: Cells, *, slices: bool
+    whole: State, without: State, folds: State, recipe: Recipe, *, slices: bool
 ) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:
     """Results with their standard errors, (J,) and (J, *P) arrays, or with an axis of slices before the outputs."""
+    cells, attributor = recipe.cells, recipe.attributor
     weight = folds.union(cells.n_groups, slices=slices).scalars[""]
 
     def error(value: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -125,13 +137,13 @@ def _finalized(
     outputs, out_of = (dict(agreement.finalize(state.union(cells.n_groups, slices=slices)).outputs) for state in (whole, without))
     outputs |= {f"{name}_se": error(outputs[name], value) for name, value in out_of.items() if name.endswith(WITH_ERROR)}
     maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in whole.features)
-    for statistic in statistics:
+    for statistic in recipe.statistics:
         united = (state.union(cells.n_groups, slices=slices, groups=statistic.n_groups > 1) for state in (whole, without))
         found, left = (statistic.finalize(state) for state in united)
         for name, value in found.outputs.items():
             if not name.endswith("_sum"):
                 outputs[name] = value
-            elif attributor.complete:
+            elif recipe.complete:
                 label = _sum_label(attributor, name)
                 outputs |= {label: value, f"{label}_se": error(value, left.outputs[name])}
         for into, named, others in zip(maps, found.features, left.features, strict=True):
@@ -147,21 +159,22 @@ def _sum_label(attributor: Attributor, name: str) -> str:
     return f"{attributor.label(name.removesuffix('_sum'))}_sum"
 
 
-def _running(slots: Slots, statistics: Sequence[Statistic], attributor: Attributor, cells: Cells) -> dict[str, np.ndarray]:
+def _running(slots: Slots, recipe: Recipe) -> dict[str, np.ndarray]:
     """How the results of each output went as folds were added: one fold at a time, so that only one state is held."""
     rows: dict[str, list[np.ndarray]] = {}
 
     def finalized(state: State) -> tuple[dict[str, np.ndarray], list[Finalized]]:
-        united = [state.union(cells.n_groups, groups=statistic.n_groups > 1) for statistic in statistics]
-        found = [statistic.finalize(of) for statistic, of in zip(statistics, united, strict=True)]
-        return Agreement().finalize(state.union(cells.n_groups)).outputs, found
+        parts = recipe.cells.n_groups
+        found = [statistic.finalize(state.union(parts, groups=statistic.n_groups > 1)) for statistic in recipe.statistics]
+        return Agreement().finalize(state.union(parts)).outputs, found
 
     _, last = finalized(slots.state(tree_sum))
     for state in slots.first():
         ran, found = finalized(state)
         row = {name: ran[name] for name in ("n", "correlation", "baseline_term")}
         for upto in found:
-            row |= {_sum_label(attributor, n): value for n, value in upto.outputs.items() if n.endswith("_sum") and attributor.complete}
+            sums = {name: value for name, value in upto.outputs.items() if name.endswith("_sum") and recipe.complete}
+            row |= {_sum_label(recipe.attributor, name): value for name, value in sums.items()}
         if found:
             row["map_distance"] = _distance(found[0].features, last[0].features)
         for name, value in row.items():

@@ -36,6 +36,7 @@ from igc_dist.progress import Meter, metered
 from igc_dist.quadrature import Quadrature, ensure
 from igc_dist.reading import tree
 from igc_dist.records import Attribution, ConfigError, IgcError, Shard, Stopped
+from igc_dist.results import Recipe
 from igc_dist.spec import spec_hash
 from igc_dist.statistics import Cells, Centre, Statistic
 from igc_dist.statistics.state import SCALAR_TERMS
@@ -50,6 +51,8 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     footprint.keep_freed()
     with job.model.borrowed(world.device):
         plan = plan_of(job, world.device)
+        if world.first and job.attributor.complete and not plan.shapes.complete:
+            log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
         spec = job.spec(plan, world)
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip)
@@ -111,7 +114,7 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     centre = centre_of(store.read("predict", "means"))
     pool = np.sort(plan.order[fine])
     if job.attributor.baselines:
-        job.baseline.count(len(pool), plan.shapes.features)  # again, as some samples may not be fit for use
+        job.baseline.count(len(pool), plan.shapes.walk)  # again, as some samples may not be fit for use
     if not job.needs_mean:
         return centre, pool, None
     return (
@@ -127,7 +130,8 @@ def attribute_all(
     """Pass 2 over the shards that are not done; returns those that this rank contributes to the all-reduce."""
     pending = world.share(lambda: store.pending("attribute"))
     per_sample = plan.forwards // plan.shapes.n_samples
-    meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block, per_sample)
+    meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block * plan.work.gradients, per_sample)
+    reduction = job.reduction(len(plan.shapes.features))
     engine = Engine(
         job.model,
         job.source,
@@ -141,6 +145,7 @@ def attribute_all(
         job.weights,
         world.device,
         job.skip,
+        reduction,
         meter.rows,
     )
     done = []
@@ -191,22 +196,24 @@ def _finalize(
     """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
     writes = world.first or store.path is None
     tables: dict[str, list[np.ndarray]] = {}
+    recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete)
     for cut in results.output_cuts(plan):
         slots = results.exchange(world, store, plan, mine, cut, centre, job.terms)
         if not writes:
             continue
-        block = results.results(slots, job.statistics, job.attributor, cells)
+        block = results.results(slots, recipe)
         for folder, arrays in (("", block.outputs), ("convergence/", block.running), ("slices/", block.slice_outputs)):
             for name, values in arrays.items():
                 tables.setdefault(folder + name, []).append(values)
         for folder, by_input in (("", block.maps), ("slices/", block.slice_maps)):
-            for input_name, shape, maps in zip(plan.shapes.input_names, plan.shapes.features, by_input, strict=False):
-                _put_maps(store, f"{folder}{input_name}", maps, cut, plan, layout.feature_dims(len(shape)))
+            for input_name, dims, maps in zip(plan.shapes.input_names, plan.shapes.dims, by_input, strict=False):
+                _put_maps(store, f"{folder}{input_name}", maps, cut, plan, dims)
     if writes:
         axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
-        dims = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
-        _write_tables(job, plan, store, {path: (dims[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
-        store.complete({"method": job.method, "skipped": _skipped(job, plan, store), "provenance": dict(provenance), "cost": _cost(plan)})
+        dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
+        _write_tables(job, plan, store, {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
+        about = {"method": job.method, "sums_to_prediction": recipe.complete, "skipped": _skipped(job, plan, store), "cost": _cost(plan)}
+        store.complete({**about, "provenance": dict(provenance)})
     world.meet("complete")
 
 
@@ -289,6 +296,9 @@ def attribute(
     target: Any = None,
     weights: Any = None,
     slices: Any = None,
+    reduce: Any = None,
+    names: Sequence[str] | None = None,
+    dims: Sequence[Any] | None = None,
     samples: bool = False,
     store: str | Path | None = None,
     seed: int = 0,
@@ -313,11 +323,13 @@ def attribute(
     (igc, igac, ig_mean_std, ig, gradients, gradient_x_input); `statistics` overrides what it folds (correlation,
     autocorrelation, moments; all from one pass). `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared
     data samples), or an object of `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or
-    a `Quadrature`. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. `samples`: also keep every
+    a `Quadrature`. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. `weights`: of the samples, an array
+    or the name of an attribute of the data set. `slices`: labels of the samples, likewise: every slice gets results of its
+    own, ``tree["slices/x/igc"]`` (slice, output, *features), and the whole is split into a part within slices and one
+    between. NaN in y leaves a sample out for that output only. `reduce`: how features are summed before anything is folded,
+    an object of `igc_dist.features` or a function of arrays (n, J, *features), or one for each input (None: as it is).
+    `names` of the inputs and `dims`, names of the dimensions of each, for the result. `samples`: also keep every
     sample's attribution. `store`: a folder to keep the results in and to resume from; None keeps them in memory.
-    `weights`: of the samples, an array or the name of an attribute of the data set. `slices`: labels of the samples, likewise:
-    every slice gets results of its own, ``tree["slices/x/igc"]`` (slice, output, *features), and the whole is split into a
-    part within slices and one between. NaN in y leaves a sample out for that output only.
     `limits` are the fields of `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...).
     Under torchrun or srun all ranks share the work and each returns the same tree.
 
@@ -331,7 +343,7 @@ def attribute(
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
-    names = wish.statistics if statistics is None else list(statistics)
+    folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,
         forward=forward,
@@ -348,9 +360,12 @@ def attribute(
         targets=targets.ensure(target),
         baseline=baselines.ensure(baseline),
         attributor=config.build_attributor(wish.attributor, rule),
-        statistics=named_statistics(names),
+        statistics=named_statistics(folded),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
+        reduce=reduce,
+        names=names,
+        dims=dims,
         seed=seed,
         skip=on_nonfinite == "skip",
         store=store,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ def describe(value: Any) -> Any:
         return {"kind": _name(type(value)), **{f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, functools.partial):
+        return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
     if isinstance(value, Sequence):
         return [describe(item) for item in value]
     return _name(value) if hasattr(value, "__qualname__") else _name(type(value))

@@ -47,6 +47,7 @@ def test_the_groups_are_those_of_the_design() -> None:
         "quadrature",
         "method",
         "statistic",
+        "reduce",
         "metric",
         "fabric",
         "store",
@@ -72,6 +73,8 @@ def test_every_file_composes_and_builds(choice: str) -> None:
         assert built.attributor.quadrature.name == f"{name}-{typed.quadrature.n_steps}"
     if group == "baseline":
         assert type(built.baseline).__name__.lower() == name
+    if group == "reduce":
+        assert type(built.reduce).__name__.lower() == name.replace("none", "nonetype")
     if group == "experiment":
         assert typed.name == name
 
@@ -123,6 +126,7 @@ GADGETS = (
     "igc_dist.baselines.gaussian_filter", "igc_dist.baselines.dataclass", "igc_dist.demo.digits.load_file",
     "igc_dist.baselines.seeds.hashlib.new",
     "igc_dist.baselines.ensure.__globals__.clear", "igc_dist.baselines.Zeros.__subclasses__", "igc_dist.baselines.Zeros.__class__",
+    "igc_dist.features.functions.np.load", "igc_dist.features.reducers.torch.load",
     "igc_dist.attributors.walk.torch.load", "igc_dist.demo.digits.Path", "igc_dist.demo.digits.Path.cwd",
 )  # fmt: skip
 PLACES: dict[str, Callable[[Any], Any]] = {

@@ -1,0 +1,157 @@
+"""Linear reducers: sums of features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from igc_dist.features.names import Names, Shape
+from igc_dist.records import ConfigError
+
+
+class Reducer(ABC):
+    """A map of one input's attribution, the same for every sample and output. `linear`: and it preserves the sum."""
+
+    linear: ClassVar[bool] = True
+
+    @abstractmethod
+    def shape(self, shape: Shape) -> Shape:
+        """*Q for features of shape *P. Raises `ConfigError` with the numbers if there is none."""
+
+    @abstractmethod
+    def dims(self, dims: Names, n_dims: int) -> Names:
+        """Names of the `n_dims` reduced dimensions, from those of the features."""
+
+    @abstractmethod
+    def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
+        """The reduced attributions of n samples; `x` are their raw inputs."""
+
+
+class Sums(Reducer):
+    """A linear reducer: each reduced feature is a sum of features, formed in float64."""
+
+    def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
+        # an output at a time, so that copies in float64 are those of one output
+        return torch.stack([self.summed(values[:, j]).to(values.dtype) for j in range(values.shape[1])], dim=1)
+
+    @abstractmethod
+    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+        """The sums for one output."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segments(Sums):
+    """``R(a)_q = sum of a_p over the features p with label q``: regions of a map.
+
+    `labels` are integers from 0 over the last dimensions of the features; dimensions before those (channels) are summed as
+    well. There are max + 1 segments. Raises `ConfigError` for a negative label: without its feature the sum would not hold.
+    """
+
+    labels: Any
+
+    def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        if labels.dtype.kind not in "iub" or not labels.size or not labels.ndim:
+            raise ConfigError(f"reduce: labels of type {labels.dtype} and shape {labels.shape}, expected an array of integers from 0")
+        if labels.min() < 0:
+            raise ConfigError(
+                f"reduce: {int((labels < 0).sum())} labels are negative (the lowest is {labels.min()}): every feature must belong to a "
+                "segment, or the sum is not preserved; give what is left over a label of its own"
+            )
+        object.__setattr__(self, "labels", labels.astype(np.int64))
+
+    def shape(self, shape: Shape) -> Shape:
+        if shape[-self.labels.ndim :] != self.labels.shape:
+            raise ConfigError(f"labels of shape {self.labels.shape} do not fit the last dimensions of features of shape {shape}")
+        return (int(self.labels.max()) + 1,)
+
+    def dims(self, dims: Names, n_dims: int) -> Names:
+        return ("segment",)
+
+    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+        n, q = len(a), int(self.labels.max()) + 1
+        labels = torch.from_numpy(self.labels).to(a.device).reshape(-1)
+        source = a.reshape(n, -1, labels.numel()).sum(1, dtype=torch.float64)
+        # as one long vector, for which the CPU has a plain loop
+        index = labels + q * torch.arange(n, device=a.device)[:, None]
+        with _same_bits():
+            return source.new_zeros(n * q).index_add_(0, index.reshape(-1), source.reshape(-1)).reshape(n, q)
+
+
+@contextmanager
+def _same_bits() -> Iterator[None]:
+    """Deterministic kernels: an accelerator adds to an index in any order otherwise."""
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+
+
+@dataclass(frozen=True)
+class Patches(Sums):
+    """Sums over patches of `size` (h, w), or h = w, that tile the last two dimensions; the last ones may be smaller."""
+
+    size: Any = 4
+
+    def __post_init__(self) -> None:
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
+        if (
+            not isinstance(size, list | tuple)
+            or len(size) != 2
+            or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in size)
+        ):
+            raise ConfigError(f"reduce: patches of size {self.size!r}, expected an integer of at least 1, or two: (height, width)")
+        object.__setattr__(self, "size", tuple(size))
+
+    def shape(self, shape: Shape) -> Shape:
+        if len(shape) < 2:
+            raise ConfigError(f"patches of size {self.size} need features with at least 2 dimensions, these have shape {shape}")
+        return (*shape[:-2], -(-shape[-2] // self.size[0]), -(-shape[-1] // self.size[1]))
+
+    def dims(self, dims: Names, n_dims: int) -> Names:
+        return (*dims[:-2], f"{dims[-2]}_patch", f"{dims[-1]}_patch")
+
+    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+        (height, width), (h, w) = a.shape[-2:], (min(s, extent) for s, extent in zip(self.size, a.shape[-2:], strict=True))
+        padded = torch.nn.functional.pad(a, (0, -width % w, 0, -height % h))
+        return padded.unflatten(-2, (-1, h)).unflatten(-1, (-1, w)).sum((-3, -1), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Channels(Sums):
+    """Sums over the first dimension: (C, H, W) to (H, W)."""
+
+    def shape(self, shape: Shape) -> Shape:
+        if not shape:
+            raise ConfigError("the input has no feature dimension to sum over: leave it as it is")
+        return shape[1:]
+
+    def dims(self, dims: Names, n_dims: int) -> Names:
+        return dims[1:]
+
+    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+        return a.sum(1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Total(Sums):
+    """The sum over all features of the input: what it contributes as a whole."""
+
+    def shape(self, shape: Shape) -> Shape:
+        return ()
+
+    def dims(self, dims: Names, n_dims: int) -> Names:
+        return ()
+
+    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+        return a.reshape(len(a), -1).sum(1, dtype=torch.float64)
