@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from igc_dist import baselines, config, data
+from igc_dist import baselines, config, data, inputs
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline
 from igc_dist.data import Source
 from igc_dist.distributed import World
+from igc_dist.inputs import Inputs
 from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look
@@ -29,7 +30,7 @@ from igc_dist.targets import Targets
 class Job:
     """What is to be computed. Everything in it but `store` and `labels` changes the numbers."""
 
-    model: Model
+    inputs: Inputs
     source: Source
     targets: Targets
     baseline: Baseline
@@ -43,6 +44,10 @@ class Job:
     method: str = "igc"
     labels: Mapping[str, Any] = field(default_factory=dict)
     """For the provenance: what the user called things."""
+
+    @property
+    def model(self) -> Model:
+        return self.inputs.model
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -64,6 +69,8 @@ class Job:
             "precision": m.precision,
             "channels_last": m.channels_last,
             "compiled": m.compiled,
+            "final_layer": None if m.final is None else m.final.name or describe(m.final.layer),
+            **self.inputs.describe(),
         }
         cuts = ("fold_size", "baseline_block", "output_block", "samples_per_batch", "points_per_batch")
         dataset = self.source.dataset
@@ -93,8 +100,9 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     few = job.source.fetch(range(min(4, n_samples)))
     features = tuple(tuple(x.shape[1:]) for x in few.inputs)
     # what the data alone can refuse comes before the first forward pass
+    job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_baselines = job.baseline.count(n_samples, features) if job.attributor.baselines else 1
-    shapes = first_look(job.model, few, n_samples, job.targets, device)
+    shapes = first_look(job.inputs, few, n_samples, job.targets, device, job.attributor.baselines)
     work = Work(
         outputs=tuple(job.targets.select(shapes.n_outputs)),
         n_baselines=n_baselines,
@@ -149,11 +157,18 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         precision=c.fabric.precision,
         channels_last=c.model.channels_last,
         compiled=c.model.compiled,
+        final_layer=c.model.final_layer,
     )
     if c.model.weights is not None:
         config.load_weights(module, c.model.weights)
     return Job(
-        model=model,
+        inputs=inputs.ensure(
+            model,
+            embedding=c.model.embedding,
+            embedding_kwargs=c.model.embedding_kwargs,
+            n_categorical=c.model.n_categorical,
+            categories=c.model.categories,
+        ),
         source=data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage),
         targets=Targets(c.target.outputs, c.target.one_hot, c.target.names),
         baseline=baselines.ensure(config.build(c.baseline, allow)),

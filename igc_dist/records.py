@@ -142,6 +142,12 @@ class Shapes:
     """Memory of one forward and backward pass for each row."""
     reserved_bytes: int
     """Memory that the process holds before the run: interpreter, libraries, weights."""
+    raw: tuple[tuple[int, ...], ...] = ()
+    """Shapes of the inputs as the data set gives them."""
+    walk: tuple[tuple[int, ...], ...] = ()
+    """Shapes of the path points, one per tensor; `features` are those of the attributions."""
+    n_latents: int = 0
+    """Latents before the final linear layer, of all positions; 0 without one."""
 
     @property
     def n_features(self) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from igc_dist import baselines, config, footprint, layout, results, targets
+from igc_dist import baselines, config, footprint, inputs, layout, results, targets
 from igc_dist import data as sources
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World, joined
@@ -83,7 +83,7 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
     """Pass 1 over the folds that are not done."""
     pending = world.share(lambda: store.pending("predict"))
     meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
-    predictor = Predictor(job.model, job.source, job.targets, plan, world.device, job.skip, job.needs_mean)
+    predictor = Predictor(job.inputs, job.source, job.targets, plan, world.device, job.skip, job.needs_mean)
     done = []
     for number in world.claims("predict", pending):
         for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
@@ -111,7 +111,7 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     centre = centre_of(counts, store.read("predict", "means"))
     pool = np.sort(plan.order[fine])
     if job.attributor.baselines:
-        job.baseline.count(len(pool), plan.shapes.features)  # again, as some samples may not be fit for use
+        job.baseline.count(len(pool), plan.shapes.raw)  # again, as some samples may not be fit for use
     if not job.needs_mean:
         return centre, pool, None
     return (
@@ -127,7 +127,7 @@ def attribute_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter
     per_sample = plan.forwards // plan.shapes.n_samples
     meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block, per_sample)
     engine = Engine(
-        job.model, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows
+        job.inputs, job.source, job.attributor, job.baseline, around, plan, centre, job.terms, world.device, job.skip, meter.rows
     )
     done = []
     for number in world.claims("attribute", pending):
@@ -272,6 +272,11 @@ def attribute(
     precision: str = "32-true",
     channels_last: bool = False,
     compiled: bool = False,
+    final_layer: torch.nn.Module | str | None = None,
+    embedding: str | None = None,
+    embedding_kwargs: Mapping[str, Any] | None = None,
+    n_categorical: int | None = None,
+    categories: int | Sequence[int] | None = None,
     accelerator: str | None = None,
     num_workers: int = 0,
     stage: str = "test",
@@ -287,9 +292,13 @@ def attribute(
     (igc, igac, ig_mean_std, ig, gradients, gradient_x_input); `statistics` overrides what it folds (correlation,
     autocorrelation, moments; all from one pass). `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared
     data samples), or an object of `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or
-    a `Quadrature`. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. `samples`: also keep every
-    sample's attribution. `store`: a folder to keep the results in and to resume from; None keeps them in memory.
-    `limits` are the fields of `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...).
+    a `Quadrature`. `final_layer`: the last linear layer or its name, which makes many outputs cheap (`igc_dist.final`).
+    `categories` (numbers of categories of the trailing inputs; attributions get a category axis) or `embedding` (a method of
+    the model, with `embedding_kwargs`; attributions are to what it gives) serve categorical inputs: see `igc_dist.inputs`;
+    `n_categorical` says how many are (None: all of integer type). `target`: None (all outputs), an int, a list, "one_hot", or
+    `Targets`. `samples`: also keep every sample's attribution. `store`: a folder to keep the results in and to resume from;
+    None keeps them in memory. `limits` are the fields of `plan.Limits` (n_folds, output_block, baseline_block, micro_batch,
+    host_memory, ...).
     Under torchrun or srun all ranks share the work and each returns the same tree.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
@@ -311,9 +320,11 @@ def attribute(
         precision=precision,
         channels_last=channels_last,
         compiled=compiled,
+        final_layer=final_layer,
     )
+    kind = inputs.ensure(lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories)
     job = Job(
-        model=lent,
+        inputs=kind,
         source=sources.ensure(data, num_workers, stage),
         targets=targets.ensure(target),
         baseline=baselines.ensure(baseline),
