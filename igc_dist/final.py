@@ -163,8 +163,8 @@ class FinalLayer:
 
     def _prove(self, layout: Layout, y: Tensor, z: Tensor) -> None:
         error = self._error(layout, y, z)
-        # float32 products may be rounded to TF32 on GPUs
-        tolerance = 0.1 if self.half else 1e-9 if y.dtype == torch.float64 else 5e-3
+        # bf16 rounds to 4e-3; float32 products may be rounded to TF32 on GPUs
+        tolerance = 2e-2 if self.half else 1e-9 if y.dtype == torch.float64 else 5e-3
         if not error <= tolerance:
             raise ModelError(f"{self._expected} They are off by {error:.2g} of their size")
 

@@ -251,3 +251,13 @@ def test_lower_precision_is_let_through(precision: str) -> None:
     with model.borrowed("cpu"):
         model.predict((X.float(),))
         assert model.latent(range(9)) is not None
+
+
+def test_a_forward_that_changed_is_looked_at_again() -> None:
+    """What holds of the layer in one run is proven anew in the next."""
+    module = models.Head(mlp(), nn.Linear(4, 9))
+    model = Model(module, final_layer="layer")
+    attributed(model, FAMILY[0], X, list(range(9)))
+    module.after = nn.Softmax(1)
+    with pytest.raises(ModelError, match="off by"):
+        attributed(model, FAMILY[0], X, list(range(9)))

@@ -285,3 +285,12 @@ def test_end_to_end_with_scalars_of_mixed_types() -> None:
     module = models.Shared()
     module.both = lambda a, b: (module.table(a), module.table(b))
     assert igc_dist.attribute(module, x, embedding="both", forward="body", n_folds=3, baseline=2)["x1/igc"].shape == (2, 3)
+
+
+def test_nothing_moves_where_the_categories_are_the_same() -> None:
+    """For any attributor, also one that switches coefficients one by one: a walk from x0 = x starts where it ends."""
+    kind = inputs.ensure(Model(models.Sequence()), categories=6)
+    raw, x0 = (torch.tensor([[0, 1, 2, 3]]),), (torch.tensor([[[0, 2, 2, 5]]]),)
+    walk = kind.walk(raw, x0)
+    assert walk.inputs[0].tolist() == [[[1, 0]] * 4]
+    assert walk.baselines[0].tolist() == [[[[1, 0], [0, 1], [1, 0], [0, 1]]]]
