@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from igc_dist import baselines as baselines
     from igc_dist import features as features
+    from igc_dist.api import attribute as attribute
     from igc_dist.quadrature import Quadrature as Quadrature
     from igc_dist.reading import open as open
-    from igc_dist.run import attribute as attribute
     from igc_dist.targets import Targets as Targets
 
-_HOMES = {"attribute": "run", "open": "reading", "Quadrature": "quadrature", "Targets": "targets", "baselines": "", "features": ""}
+_HOMES = {"attribute": "api", "open": "reading", "Quadrature": "quadrature", "Targets": "targets", "baselines": "", "features": ""}
 
 __all__ = ["Quadrature", "Targets", "attribute", "baselines", "features", "open"]
 

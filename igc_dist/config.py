@@ -34,7 +34,7 @@ ALLOWED = ("igc_dist.demo.", "igc_dist.baselines.", "igc_dist.attributors.", "ig
 
 @dataclass
 class ModelConfig:
-    """The model: what builds it, its weights, how to call it, which output counts."""
+    """The model: what builds it, its weights, how to call it, which output counts, its final linear layer, and what is categorical."""
 
     build: dict[str, Any] = MISSING
     weights: str | None = None
@@ -43,6 +43,11 @@ class ModelConfig:
     output: Any = None
     channels_last: bool = False
     compiled: bool = False
+    final_layer: str | None = None
+    embedding: str | None = None
+    embedding_kwargs: dict[str, Any] = field(default_factory=dict)
+    n_categorical: int | None = None
+    categories: Any = None
 
 
 @dataclass

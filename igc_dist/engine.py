@@ -14,9 +14,8 @@ from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline, Surroundings
 from igc_dist.data import Source
 from igc_dist.features import Reduction
-from igc_dist.model import Model
+from igc_dist.inputs import Inputs
 from igc_dist.plan import Plan
-from igc_dist.predict import to_inputs
 from igc_dist.records import Attribution, Batch, ConfigError, NonFiniteError, Shard, Tensors
 from igc_dist.seeds import Address
 from igc_dist.statistics import Cells, Centre, State, empty, of
@@ -43,7 +42,7 @@ Rows = Callable[[range, Attribution], None]
 class Engine:
     """Everything that shards share. `skip`: leave samples with non-finite attributions out instead of failing."""
 
-    model: Model
+    inputs: Inputs
     source: Source
     attributor: Attributor
     baseline: Baseline
@@ -85,16 +84,16 @@ class Engine:
         return State(host, *_on_host(state)), left_out
 
     def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
-        inputs = to_inputs(batch, self.model, self.device)
+        inputs = self.inputs.take(batch.inputs, self.device)
         fraction = len(shard.baselines) / self.plan.work.n_baselines
         own = 1.0 if self.weight is None else self.weight[batch.index]
         tables = (known.target, known.prediction, ((known.bad == 0) * own * fraction)[:, None])
         target, prediction, weight = (torch.as_tensor(table, dtype=torch.float64, device=self.device) for table in tables)
         weight = torch.where(target.isnan(), 0.0, weight)
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
-        baselines, at_baseline = self._baselines(batch, inputs, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
-        values = self.attributor.attribute(
-            self.model,
+        baselines, at_baseline = self._baselines(batch, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
+        values = self.inputs.attribute(
+            self.attributor,
             inputs,
             baselines,
             outputs,
@@ -119,14 +118,13 @@ class Engine:
                 )
         return replace(attribution, values=values, unreduced=attribution.total())
 
-    def _baselines(self, batch: Batch, inputs: Tensors, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
+    def _baselines(self, batch: Batch, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
         """Baselines of this block, and the mean prediction over them; computed once if all samples share them."""
         columns = [self.plan.work.outputs[k] for k in shard.outputs]
         if self.baseline.shared and shard.baselines in self._shared:
             baselines, predictions = self._shared[shard.baselines]
         else:
-            drawn = self.baseline.draw(batch, shard.baselines, self.around)
-            baselines = tuple(x0.to(x) for x0, x in zip(drawn, inputs, strict=True))
+            baselines = self.inputs.take(self.baseline.draw(batch, shard.baselines, self.around), self.device, "baseline of input")
             predictions = self._predict(tuple(x0.flatten(0, 1) for x0 in baselines)).unflatten(0, baselines[0].shape[:2]).mean(0)
             if self.baseline.shared:
                 self._shared[shard.baselines] = baselines, predictions
@@ -134,7 +132,7 @@ class Engine:
 
     def _predict(self, points: Tensors) -> Tensor:
         rows = self.plan.samples_per_batch * self.plan.points_per_batch
-        return torch.cat([self.model.predict(tuple(p[i : i + rows] for p in points)).double() for i in range(0, len(points[0]), rows)])
+        return torch.cat([self.inputs.predict(tuple(p[i : i + rows] for p in points)).double() for i in range(0, len(points[0]), rows)])
 
     def _screened(self, attribution: Attribution, batch: Batch, shard: Shard) -> tuple[Attribution, list[int]]:
         """Weight 0 for samples whose attribution is not finite, or `NonFiniteError` with the index of the first."""

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from igc_dist import baselines, config, data, features
+from igc_dist import baselines, config, data, features, inputs
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline
 from igc_dist.data import Source
 from igc_dist.distributed import World
 from igc_dist.features import Reduction
+from igc_dist.inputs import Inputs, OneHot
 from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
-from igc_dist.predict import first_look
+from igc_dist.predict import first_look, probe
 from igc_dist.quadrature import rule
 from igc_dist.records import Batch, ConfigError, DataError
 from igc_dist.spec import describe, digest
@@ -77,7 +78,7 @@ def weighted(source: Source, wish: Any) -> np.ndarray | None:
 class Job:
     """What is to be computed. Everything in it but `store` and `labels` changes the numbers."""
 
-    model: Model
+    inputs: Inputs
     source: Source
     targets: Targets
     baseline: Baseline
@@ -122,6 +123,10 @@ class Job:
         return Cells(self.slices.number, len(self.slices.labels), self.grouping, thresholds)
 
     @property
+    def model(self) -> Model:
+        return self.inputs.model
+
+    @property
     def terms(self) -> tuple[str, ...]:
         """Feature sums that the statistics need together, so that one pass serves all."""
         return feature_terms(term for statistic in self.statistics for term in statistic.terms)
@@ -145,6 +150,8 @@ class Job:
             "precision": m.precision,
             "channels_last": m.channels_last,
             "compiled": m.compiled,
+            "final_layer": None if m.final is None else m.final.name or describe(m.final.layer),
+            **self.inputs.describe(),
         }
         cuts = ("fold_size", "baseline_block", "output_block", "samples_per_batch", "points_per_batch")
         dataset = self.source.dataset
@@ -179,17 +186,20 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     n_samples = len(job.source)
     job.source.check_deterministic()
     few = job.source.fetch(range(min(4, n_samples)))
-    walk = tuple(tuple(x.shape[1:]) for x in few.inputs)
+    raw = tuple(tuple(x.shape[1:]) for x in few.inputs)
     # what the data alone can refuse comes before the first forward pass
+    job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_slices = 1 if job.slices is None else len(job.slices.labels)
-    n_baselines = job.baseline.count(n_samples, walk) if job.attributor.baselines else 1
-    reduction = job.reduction(len(walk))
-    described = _described(job, reduction, few, walk)
-    shapes = replace(first_look(job.model, few, n_samples, job.targets, device), **described)
+    n_baselines = job.baseline.count(n_samples, raw) if job.attributor.baselines else 1
+    walk = probe(job.inputs, few, device, job.attributor.baselines)
+    attributed = job.inputs.features(walk)
+    reduction = job.reduction(len(attributed))
+    described = _described(job, reduction, few, attributed)
+    shapes = replace(first_look(job.inputs, walk, few, n_samples, job.targets, device), **described)
     work = Work(
         outputs=tuple(job.targets.select(shapes.n_outputs)),
         n_baselines=n_baselines,
-        points=job.attributor.points(walk),
+        points=job.attributor.points(shapes.walk),
         gradients=job.attributor.gradients,
         n_terms=len(job.terms),
         n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
@@ -208,15 +218,17 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     return plan
 
 
-def _described(job: Job, reduction: Reduction, few: Batch, walk: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
+def _described(job: Job, reduction: Reduction, few: Batch, attributed: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
     """The fields of `Shapes` that say what the features are: their names, and their shapes before and after reduction."""
-    reduced = reduction.shapes(walk, few.inputs)
+    reduced = reduction.shapes(attributed, few.inputs)
+    n = len(attributed)
+    relaxed = job.inputs.n_categorical(few.inputs) if isinstance(job.inputs, OneHot) else 0
     return {
-        "input_names": features.names(len(walk), job.names),
+        "input_names": features.names(n, job.names),
         "features": reduced,
-        "walk": walk,
-        "dims": reduction.dims(features.dims(walk, job.dims), reduced),
-        "complete": reduction.complete(walk, few.inputs, job.model.dtype(few.inputs)),
+        "attributed": attributed,
+        "dims": reduction.dims(features.dims(attributed, job.dims, [i >= n - relaxed for i in range(n)]), reduced),
+        "complete": reduction.complete(attributed, few.inputs, job.model.dtype(few.inputs)),
     }
 
 
@@ -262,12 +274,19 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         precision=c.fabric.precision,
         channels_last=c.model.channels_last,
         compiled=c.model.compiled,
+        final_layer=c.model.final_layer,
     )
     if c.model.weights is not None:
         config.load_weights(module, c.model.weights)
     source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
     return Job(
-        model=model,
+        inputs=inputs.ensure(
+            model,
+            embedding=c.model.embedding,
+            embedding_kwargs=c.model.embedding_kwargs,
+            n_categorical=c.model.n_categorical,
+            categories=c.model.categories,
+        ),
         source=source,
         targets=Targets(c.target.outputs, c.target.one_hot, c.target.names),
         baseline=baselines.ensure(config.build(c.baseline, allow)),

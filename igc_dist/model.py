@@ -7,14 +7,18 @@ dtype; afterwards it is as it was. It is never wrapped (`fabric.setup_module` re
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from igc_dist.final import Call, FinalLayer
 from igc_dist.records import ConfigError, ModelError, Tensors
 
 PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -32,6 +36,8 @@ class Model:
     "flatten": all dimensions after the batch are outputs; a callable: ``result -> (n, J)``.
     `channels_last`: convolution layout, the largest free gain for convolutional nets, also on CPU.
     `compiled`: `torch.compile` the forward.
+    `final_layer`: the layer ``f = W z + c`` at the end, or its dotted name; see `FinalLayer`. Many outputs then cost no more
+    gradients than there are latents z.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Model:
         precision: str = "32-true",
         channels_last: bool = False,
         compiled: bool = False,
+        final_layer: nn.Module | str | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ModelError(f"model of type {type(module).__name__}: expected a torch.nn.Module or LightningModule")
@@ -56,6 +63,8 @@ class Model:
         self._call: Callable[..., Any] = module if forward is None else getattr(module, forward)
         if compiled:
             self._call = torch.compile(self._call)
+        self.final = None if final_layer is None else FinalLayer(module, final_layer)
+        self._as_layer: Call | None = None
 
     @property
     def device(self) -> torch.device:
@@ -85,23 +94,31 @@ class Model:
             )
         if torch.is_inference_mode_enabled():
             raise ModelError("torch.inference_mode is on, which makes input gradients impossible: leave it, or use torch.no_grad() instead")
-        modules = list(self.module.modules())
+        # the final layer may stand outside of the module; a list of modules takes nothing from them
+        whole = nn.ModuleList([self.module] if self.final is None else [self.module, self.final.layer])
+        modules = [m for m in whole.modules() if m is not whole]
         training = [m.training for m in modules]
-        parameters = [(p, p.data, p.requires_grad) for p in self.module.parameters()]
+        parameters = [(p, p.data, p.requires_grad) for p in whole.parameters()]
+        bounds = [(m, m.max_norm) for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.max_norm is not None]
         held = [(m, name, b) for m in modules for name, b in m._buffers.items()]
         buffers = [(b, b.data, b.detach().clone()) for _, _, b in held if b is not None]
         try:
-            self.module.eval().requires_grad_(False).to(device)
+            _renormalise([m for m, _ in bounds])
+            whole.eval().requires_grad_(False).to(device)
             if self.precision == "64-true":
-                self.module.double()
+                whole.double()
             if self.channels_last:
-                self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if self.final is not None:
+                self.final.layout = None  # weights may have changed since the last run
             cudnn = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True)
             with cudnn, _donated_buffers_off() if self.compiled else nullcontext():
                 yield self
         finally:
             for m, flag in zip(modules, training, strict=True):
                 m.training = flag
+            for embedding, bound in bounds:
+                embedding.max_norm = bound
             for p, data, requires_grad in parameters:
                 p.data = data
                 p.requires_grad_(requires_grad)
@@ -114,10 +131,29 @@ class Model:
     def _forward(self, inputs: Tensors) -> Tensor:
         if self.channels_last:
             inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
-        half = PRECISIONS[self.precision]
-        with torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext():
+        if self.final is not None and self.final.layout is None:
+            finite = tuple(x.detach().nan_to_num() for x in inputs)
+            with torch.no_grad():
+                self.final.place(
+                    lambda call: self._table(finite, call), compiled=self.compiled, half=PRECISIONS[self.precision] is not None
+                )
+        return self._table(inputs, self._as_layer)
+
+    def _table(self, inputs: Tensors, as_layer: Call | None) -> Tensor:
+        """The selected outputs as (n, J), with the final layer replaced by `as_layer`, if that is a function."""
+        half, final, output = PRECISIONS[self.precision], self.final, self.output
+        inside = final is not None and final.inside
+        with (
+            torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext(),
+            final.replaced(as_layer) if final is not None and inside and as_layer is not None else nullcontext(),
+        ):
             raw = self._call(*inputs, **self.forward_kwargs)
-        y = selected(raw, self.output)
+        if final is not None and not inside:
+            z = selected(raw, None if output == "flatten" else output)
+            output = "flatten" if output == "flatten" else None
+            with torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext():
+                raw = final.layer(z) if as_layer is None else as_layer(z)
+        y = selected(raw, output)
         if y.ndim == 1 and len(y) == len(inputs[0]):
             y = y[:, None]
         if y.ndim != 2 or len(y) != len(inputs[0]):
@@ -127,6 +163,28 @@ class Model:
             )
         # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
         return y if y.dtype == torch.float64 else y.float()
+
+    def calling(self, call: Callable[..., Any]) -> Model:
+        """The same model, seen through `call` in place of its forward: other inputs, the same outputs."""
+        view = copy.copy(self)
+        view._call = call
+        return view
+
+    @property
+    def n_latents(self) -> int:
+        """Latents before the final linear layer, of all positions; 0 without one. Known after the first forward pass."""
+        return 0 if self.final is None else self.final.n_latents
+
+    def latent(self, outputs: Sequence[int]) -> Latent | None:
+        """The latents that give these outputs; None without a final layer, and where they are not fewer than the outputs."""
+        if self.final is None:
+            return None
+        columns = self.final.columns(outputs)
+        if len(columns) >= len(outputs):
+            return None
+        view = copy.copy(self)
+        view._as_layer = _identity
+        return Latent(view, columns, partial(self.final.expand, outputs=outputs))
 
     def predict(self, inputs: Tensors) -> Float[Tensor, "n J"]:
         """f(x) for all outputs of the model, without a graph."""
@@ -158,6 +216,32 @@ class Model:
         """Whether the outputs depend on the inputs through the autograd graph."""
         with torch.enable_grad():
             return self._forward(tuple(x.detach().requires_grad_() for x in inputs)).requires_grad
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A model up to its final layer ``f = W z + c``.
+
+    `model`: its outputs are the latents z. `outputs`: the columns of z that are needed. `expand`: takes what was computed
+    for them, (n, L, *P), to the outputs of the whole model, (n, J, *P), by W; right for what is linear in the output.
+    """
+
+    model: Model
+    outputs: list[int]
+    expand: Callable[[Tensor], Tensor]
+
+
+def _identity(h: Tensor) -> Tensor:
+    return h
+
+
+def _renormalise(embeddings: Sequence[nn.Embedding | nn.EmbeddingBag]) -> None:
+    """Bound the norms of whole tables once, on copies: the forward would do it in place, row by row as they are looked up."""
+    for m in embeddings:
+        assert m.max_norm is not None
+        table = m.weight.detach().clone()
+        m.weight.data = torch.embedding_renorm_(table, torch.arange(len(table), device=table.device), m.max_norm, m.norm_type)
+        m.max_norm = None
 
 
 def selected(raw: Any, output: Select) -> Tensor:

@@ -198,7 +198,7 @@ class Plan:
             "features": " + ".join(
                 f"{name} {raw}" if raw == shape else f"{name} {raw} reduced to {shape}"
                 for name, shape, raw in zip(
-                    self.shapes.input_names, self.shapes.features, self.shapes.walk or self.shapes.features, strict=True
+                    self.shapes.input_names, self.shapes.features, self.shapes.attributed or self.shapes.features, strict=True
                 )
             ),
             f"baselines x {'nodes' if self.work.gradients else 'points'}": f"{self.work.n_baselines} x {self.work.points}",
@@ -259,6 +259,11 @@ class _Cost:
         return self.shapes.n_walk * self.shapes.itemsize
 
     @property
+    def whole(self) -> int:
+        """The attributions of one sample and output before they are reduced."""
+        return self.shapes.n_attributed * self.shapes.itemsize
+
+    @property
     def row(self) -> int:
         """The attributions of one sample and output, as they are folded."""
         return self.shapes.n_features * self.shapes.itemsize
@@ -270,17 +275,20 @@ class _Cost:
     def per_sample(self, n_outputs: int) -> int:
         # inputs as read and as stacked, and so its own baselines
         inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
+        # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
+        sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
+        sums += n_outputs * self.whole if self.whole != self.point else 0
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
         folding = 3 * 8 * self.shapes.n_features
-        return inputs + n_outputs * self.point + max(folding, self.reducing(n_outputs))
+        return inputs + sums + max(folding, self.reducing(n_outputs))
 
     def reducing(self, n_outputs: int) -> int:
         """Beside the sums of the walk, for one sample: 0 where nothing is reduced."""
         if not self.work.reduced:
             return 0
         # the result, its parts; of one output in float64: copy, padded copy, index. Of a function that may do anything: three of both
-        own = 3 * n_outputs * (self.point + self.row) if self.work.free else 0
-        return 2 * n_outputs * self.row + 3 * 8 * self.shapes.n_walk + 3 * 8 * self.shapes.n_features + own
+        own = 3 * n_outputs * (self.whole + self.row) if self.work.free else 0
+        return 2 * n_outputs * self.row + 3 * 8 * self.shapes.n_attributed + 3 * 8 * self.shapes.n_features + own
 
     def walk(self, samples: int, points: int, n_outputs: int) -> int:
         fixed = int(self.margin * self.shapes.fixed_bytes) + (self.work.n_baselines * self.point if self.work.shared else 0)

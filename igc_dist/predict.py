@@ -14,9 +14,10 @@ from torch import Tensor
 
 from igc_dist import footprint
 from igc_dist.data import Source, input_names
-from igc_dist.model import PRECISIONS, Model
+from igc_dist.inputs import Inputs, Walk
+from igc_dist.model import PRECISIONS
 from igc_dist.plan import Plan
-from igc_dist.records import Batch, DataError, ModelError, NonFiniteError, Shapes, Tensors
+from igc_dist.records import Batch, ConfigError, DataError, ModelError, NonFiniteError, Shapes, Tensors
 from igc_dist.statistics import Centre
 from igc_dist.targets import Targets
 
@@ -24,40 +25,46 @@ BAD = {1: "input", 2: "target", 3: "prediction", 4: "gradient"}
 """Why a sample was skipped: where NaN or infinity was found. 0 is a sample fit for use. NaN in a target is not bad, but missing."""
 
 
-def to_inputs(batch: Batch, model: Model, device: torch.device | str) -> Tensors:
-    """The inputs of a batch in the run's dtype, on its device. Raises `DataError` for inputs that are not floating point."""
-    for name, x in zip(input_names(len(batch.inputs)), batch.inputs, strict=True):
-        if not x.is_floating_point():
-            raise DataError(
-                f"input {name} has type {x.dtype}: gradients need floating point; convert it in the data set (images: x.float() / 255)"
-            )
-    dtype = model.dtype(batch.inputs)
-    return tuple(x.to(device=device, dtype=dtype, non_blocking=True) for x in batch.inputs)
+def probe(inputs: Inputs, few: Batch, device: torch.device, baselines: bool) -> Walk:
+    """A walk of one sample that ends where it starts, or without baselines: for shapes and memory. The model is not called."""
+    one = tuple(x[:1].nan_to_num() for x in inputs.take(few.inputs, device))
+    return inputs.walk(one, tuple(x[None] for x in one) if baselines else ())
 
 
-def first_look(model: Model, few: Batch, n_samples: int, targets: Targets, device: torch.device) -> Shapes:
-    """Check the model on a few samples of the `n_samples`, and measure what a plan needs.
+def first_look(inputs: Inputs, walk: Walk, few: Batch, n_samples: int, targets: Targets, device: torch.device) -> Shapes:
+    """Check the model on a few samples of the `n_samples`, and measure what a plan needs of walks such as the probe.
 
     Raises `DataError` if y does not fit the outputs; `ModelError` if the forward fails, is not repeatable, depends on
     batch mates, or has lost its graph.
     """
-    inputs = to_inputs(few, model, device)
+    model, taken = inputs.model, inputs.take(few.inputs, device)
     try:
-        y = model.predict(inputs)
-    except ModelError:
+        y = inputs.predict(taken)
+    except (ModelError, ConfigError):
         raise
     except Exception as error:
-        shapes = [tuple(x.shape) for x in inputs]
+        shapes = [tuple(x.shape) for x in taken]
         raise ModelError(f"the model failed on inputs of shapes {shapes}: {type(error).__name__}: {error}") from error
     targets.select(y.shape[1])
     targets.encode(few.target, y.shape[1])
-    _check_function(model, inputs, y)
-    fixed, row = _footprint(model, inputs, device)
-    features = tuple(tuple(x.shape[1:]) for x in inputs)
-    return Shapes(n_samples, y.shape[1], input_names(len(inputs)), features, inputs[0].element_size(), fixed, row, footprint.resident())
+    inputs.prove(taken)
+    _check_function(inputs, taken, y)
+    features = inputs.features(walk)
+    return Shapes(
+        n_samples,
+        y.shape[1],
+        input_names(len(features)),
+        features,
+        walk.inputs[0].element_size(),
+        *_footprint(walk, device),
+        footprint.resident(),
+        raw=tuple(tuple(x.shape[1:]) for x in few.inputs),
+        walk=tuple(tuple(x.shape[1:]) for x in walk.inputs),
+        n_latents=model.n_latents,
+    )
 
 
-def _check_function(model: Model, inputs: Tensors, y: Tensor) -> None:
+def _check_function(kind: Inputs, inputs: Tensors, y: Tensor) -> None:
     fine = torch.isfinite(y).all(1)
     fine &= torch.stack([torch.isfinite(x.flatten(1)).all(1) if x.ndim > 1 else torch.isfinite(x) for x in inputs]).all(0)
     rows = torch.nonzero(fine)[:, 0]
@@ -65,35 +72,36 @@ def _check_function(model: Model, inputs: Tensors, y: Tensor) -> None:
     if not len(rows):
         return
     # a batch statistic moves outputs by about their spread; rounding by 1e-3 (TF32) or 1e-2 (bf16) of their size
-    half = PRECISIONS[model.precision] is not None
+    half = PRECISIONS[kind.model.precision] is not None
     tolerance = (0.1 if half else 1e-6 if y.dtype == torch.float64 else 1e-2) * float(y.abs().max()) + 1e-12
-    again = model.predict(inputs)
+    again = kind.predict(inputs)
     if float((again - y).abs().max()) > tolerance:
         raise ModelError(
             "the model gives another output each time it sees the same batch, even in eval mode: make its forward deterministic"
         )
     if len(rows) > 1:
         part = max(1, len(rows) // 2)
-        alone = model.predict(tuple(x[:part] for x in inputs))
+        alone = kind.predict(tuple(x[:part] for x in inputs))
         if float((alone - y[:part]).abs().max()) > tolerance:
             raise ModelError(
                 "the model's output for a sample depends on the other samples of its batch (a BatchNorm that uses batch statistics even in "
                 "eval mode, with track_running_stats=False or an overridden train()?): give it running statistics"
             )
-        if not model.differentiable(inputs) and float(y.std(0).max()) > 0:
+        walk = kind.walk(inputs, ())
+        if not walk.function.differentiable(walk.inputs) and float(y.std(0).max()) > 0:
             raise ModelError(
                 "the outputs change with the inputs, but have lost their graph: the forward detaches them or runs under torch.no_grad()"
             )
 
 
-def _footprint(model: Model, inputs: Tensors, device: torch.device) -> tuple[int, int]:
-    """Bytes of a forward and backward pass: (fixed, per row), from passes of 2 and 4 rows."""
+def _footprint(walk: Walk, device: torch.device) -> tuple[int, int]:
+    """Bytes of a forward and backward pass of a walk of one sample: (fixed, per row), from passes of 2 and 4 rows."""
 
     def peak(n_rows: int) -> int:
-        points = tuple(x[:1].nan_to_num().expand(n_rows, *x.shape[1:]).contiguous() for x in inputs)
+        points = tuple(x.expand(n_rows, *x.shape[1:]).contiguous() for x in walk.inputs)
 
         def work() -> None:
-            for _ in model.gradients(points, [0, 0]):
+            for _ in walk.function.gradients(points, [0, 0]):
                 pass
 
         if device.type == "cuda":
@@ -141,7 +149,7 @@ class Predicted:
 class Predictor:
     """Everything that folds share in pass 1. `skip`: record samples that are not finite; `sums`: also sum the inputs."""
 
-    model: Model
+    inputs: Inputs
     source: Source
     targets: Targets
     plan: Plan
@@ -167,7 +175,7 @@ class Predictor:
             for x in batch.inputs:
                 codes = np.where(codes > 0, codes, _codes(x, 1))
             self._refuse(codes, batch)  # before the forward, which may choke on it
-            r = self.model.predict(to_inputs(batch, self.model, self.device))[:, self.plan.work.outputs].cpu()
+            r = self.inputs.predict(self.inputs.take(batch.inputs, self.device))[:, self.plan.work.outputs].cpu()
             codes = np.where(codes > 0, codes, _codes(r, 3))
             self._refuse(codes, batch)
             if self.sums:

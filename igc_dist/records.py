@@ -152,12 +152,18 @@ class Shapes:
     """Memory of one forward and backward pass for each row."""
     reserved_bytes: int
     """Memory that the process holds before the run: interpreter, libraries, weights."""
+    raw: tuple[tuple[int, ...], ...] = ()
+    """Shapes of the inputs as the data set gives them."""
     walk: tuple[tuple[int, ...], ...] = ()
-    """Shapes of the features of a path point, where `features` are those that are folded; empty if they are the same."""
+    """Shapes of the features of a path point; empty if they are those that are folded, `features`."""
+    attributed: tuple[tuple[int, ...], ...] = ()
+    """Shapes of the attributions before they are reduced, likewise."""
     dims: tuple[tuple[str, ...], ...] = ()
     """Names of the dimensions of `features`."""
     complete: bool = True
     """Whether the features that are folded add up to what those of the walk add up to."""
+    n_latents: int = 0
+    """Latents before the final linear layer, of all positions; 0 without one."""
 
     @property
     def n_features(self) -> int:
@@ -168,3 +174,8 @@ class Shapes:
     def n_walk(self) -> int:
         """Features of a path point."""
         return int(sum(np.prod(shape, dtype=np.int64) for shape in self.walk or self.features))
+
+    @property
+    def n_attributed(self) -> int:
+        """Features of an attribution before they are reduced."""
+        return int(sum(np.prod(shape, dtype=np.int64) for shape in self.attributed or self.features))

@@ -136,6 +136,8 @@ def _finalized(
     agreement = Agreement()
     outputs, out_of = (dict(agreement.finalize(state.union(cells.n_groups, slices=slices)).outputs) for state in (whole, without))
     outputs |= {f"{name}_se": error(outputs[name], value) for name, value in out_of.items() if name.endswith(WITH_ERROR)}
+    if not attributor.complete:
+        del outputs["completeness_error"]  # it claims none
     maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in whole.features)
     for statistic in recipe.statistics:
         united = (state.union(cells.n_groups, slices=slices, groups=statistic.n_groups > 1) for state in (whole, without))

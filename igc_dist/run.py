@@ -7,38 +7,31 @@ on attributions; statistics fold them; the store keeps what was folded; an all-r
 
 from __future__ import annotations
 
-import inspect
 import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 
-from igc_dist import baselines, config, footprint, layout, results, targets
-from igc_dist import data as sources
+from igc_dist import footprint, layout, results
 from igc_dist.baselines import Surroundings
-from igc_dist.distributed import World, joined
+from igc_dist.distributed import World
 from igc_dist.engine import Engine, Known
 from igc_dist.faults import fault
-from igc_dist.job import NONFINITE, Job, limits_of, named_statistics, plan_of, sliced, weighted
+from igc_dist.job import Job, plan_of
 from igc_dist.layout import Array
-from igc_dist.model import Model
 from igc_dist.plan import Plan
 from igc_dist.predict import BAD, Predictor, centre_of
-from igc_dist.progress import Meter, metered
-from igc_dist.quadrature import Quadrature, ensure
-from igc_dist.reading import tree
-from igc_dist.records import Attribution, ConfigError, IgcError, Shard, Stopped
+from igc_dist.progress import Meter
+from igc_dist.records import Attribution, IgcError, Shard, Stopped
 from igc_dist.results import Recipe
 from igc_dist.spec import spec_hash
-from igc_dist.statistics import Cells, Centre, Statistic
+from igc_dist.statistics import Cells, Centre
 from igc_dist.statistics.state import SCALAR_TERMS
 from igc_dist.store import Store
 
@@ -87,7 +80,7 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
     """Pass 1 over the folds that are not done."""
     pending = world.share(lambda: store.pending("predict"))
     meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
-    predictor = Predictor(job.model, job.source, job.targets, plan, world.device, job.skip, job.needs_mean, job.weights)
+    predictor = Predictor(job.inputs, job.source, job.targets, plan, world.device, job.skip, job.needs_mean, job.weights)
     done = []
     for number in world.claims("predict", pending):
         for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
@@ -114,7 +107,7 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
     centre = centre_of(store.read("predict", "means"))
     pool = np.sort(plan.order[fine])
     if job.attributor.baselines:
-        job.baseline.count(len(pool), plan.shapes.walk)  # again, as some samples may not be fit for use
+        job.baseline.count(len(pool), plan.shapes.raw)  # again, as some samples may not be fit for use
     if not job.needs_mean:
         return centre, pool, None
     return (
@@ -133,7 +126,7 @@ def attribute_all(
     meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block * plan.work.gradients, per_sample)
     reduction = job.reduction(len(plan.shapes.features))
     engine = Engine(
-        job.model,
+        job.inputs,
         job.source,
         job.attributor,
         job.baseline,
@@ -282,98 +275,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def attribute(
-    model: torch.nn.Module,
-    data: Any,
-    *,
-    method: str = "igc",
-    statistics: Sequence[str | Statistic] | None = None,
-    baseline: Any = None,
-    quadrature: str | Quadrature = "midpoint",
-    n_steps: int = 32,
-    target: Any = None,
-    weights: Any = None,
-    slices: Any = None,
-    reduce: Any = None,
-    names: Sequence[str] | None = None,
-    dims: Sequence[Any] | None = None,
-    samples: bool = False,
-    store: str | Path | None = None,
-    seed: int = 0,
-    forward: str | None = None,
-    forward_kwargs: Mapping[str, Any] | None = None,
-    output: Any = None,
-    precision: str = "32-true",
-    channels_last: bool = False,
-    compiled: bool = False,
-    accelerator: str | None = None,
-    num_workers: int = 0,
-    stage: str = "test",
-    threads: int | None = None,
-    on_nonfinite: str = "fail",
-    progress: bool = False,
-    timeout: float = 1800.0,
-    **limits: Any,
-) -> xr.DataTree:
-    """Attribute a task: fold attributions of a whole data set into maps, one per output.
-
-    `model`: an `nn.Module` or `LightningModule`, handed back as it was. `data`: see `igc_dist.data.ensure`. `method`: a preset
-    (igc, igac, ig_mean_std, ig, gradients, gradient_x_input); `statistics` overrides what it folds (correlation,
-    autocorrelation, moments; all from one pass). `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared
-    data samples), or an object of `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or
-    a `Quadrature`. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. `weights`: of the samples, an array
-    or the name of an attribute of the data set. `slices`: labels of the samples, likewise: every slice gets results of its
-    own, ``tree["slices/x/igc"]`` (slice, output, *features), and the whole is split into a part within slices and one
-    between. NaN in y leaves a sample out for that output only. `reduce`: how features are summed before anything is folded,
-    an object of `igc_dist.features` or a function of arrays (n, J, *features), or one for each input (None: as it is).
-    `names` of the inputs and `dims`, names of the dimensions of each, for the result. `samples`: also keep every
-    sample's attribution. `store`: a folder to keep the results in and to resume from; None keeps them in memory.
-    `limits` are the fields of `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...).
-    Under torchrun or srun all ranks share the work and each returns the same tree.
-
-    Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
-    ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
-
-    Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError` (all `ValueError`s) and `StoreError`, with the value
-    given and the way out; before any forward pass where it can be known then.
-    """
-    if on_nonfinite not in NONFINITE:
-        raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
-    wish = config.preset(method)
-    rule = ensure(quadrature, n_steps)
-    folded = wish.statistics if statistics is None else list(statistics)
-    lent = Model(
-        model,
-        forward=forward,
-        forward_kwargs=forward_kwargs,
-        output=output,
-        precision=precision,
-        channels_last=channels_last,
-        compiled=compiled,
-    )
-    source = sources.ensure(data, num_workers, stage)
-    job = Job(
-        model=lent,
-        source=source,
-        targets=targets.ensure(target),
-        baseline=baselines.ensure(baseline),
-        attributor=config.build_attributor(wish.attributor, rule),
-        statistics=named_statistics(folded),
-        limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
-        samples=samples or wish.samples,
-        reduce=reduce,
-        names=names,
-        dims=dims,
-        seed=seed,
-        skip=on_nonfinite == "skip",
-        store=store,
-        method=method,
-        weights=weighted(source, weights),
-        slices=sliced(source, slices),
-    )
-    accelerator = accelerator or {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}.get(lent.device.type, lent.device.type)
-    with joined(accelerator=accelerator, timeout=timeout, threads=threads) as world, metered(world, progress) as meter:
-        done = run(job, world, meter)
-    return tree(done.objects)

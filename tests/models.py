@@ -155,3 +155,83 @@ def data(model: nn.Module, n: int = 12, shapes: tuple[tuple[int, ...], ...] = ((
         outputs = model(*xs).reshape(n, -1)
     y = outputs + 0.5 * torch.from_numpy(rng.standard_normal(outputs.shape))
     return (xs if len(xs) > 1 else xs[0]), y
+
+
+class Lookup(nn.Module):
+    """Categories of two columns (n, 2) with a table each, beside a float input: ``f = last(tanh(x A + sum_s V_s[c_s]))``."""
+
+    def __init__(self, n_float: int = 3, sizes: tuple[int, int] = (5, 4), n_out: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.one, self.two = nn.Embedding(sizes[0], 4, padding_idx=0), nn.Embedding(sizes[1], 4)
+        self.mix, self.last = nn.Linear(n_float, 4), nn.Linear(4, n_out)
+        self.double()
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        return self.body(x, self.one(ids[:, 0]), self.two(ids[:, 1]))
+
+    def body(self, x: Tensor, one: Tensor, two: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.mix(x) + one * two + two))
+
+    def relaxed(self, x: Tensor, code: Tensor) -> Tensor:
+        """The same of one-hot codes (n, 2, 5)."""
+        return self.body(x, code[:, 0, :5] @ self.one.weight, code[:, 1, :4] @ self.two.weight)
+
+
+class Shared(nn.Module):
+    """One table for two inputs: a scalar category each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.table, self.last = nn.Embedding(5, 3), nn.Linear(3, 2)
+        self.double()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.body(self.table(a), self.table(b))
+
+    def body(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.last(torch.sigmoid(a) * torch.tanh(b + 0.5 * a))
+
+    def relaxed(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.body(a @ self.table.weight, b @ self.table.weight)
+
+
+class Sequence(nn.Module):
+    """Tokens (n, L) with learned places and a leading token of the model's own, a convolution and a linear layer."""
+
+    def __init__(self, max_norm: float | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(8)
+        self.token, self.place = nn.Embedding(6, 4, max_norm=max_norm), nn.Embedding(5, 4)
+        self.conv, self.last = nn.Conv1d(4, 3, 2), nn.Linear(3, 2)
+        self.double()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        lead = torch.full_like(ids[:, :1], 5)
+        return self.body(self.token(torch.cat((lead, ids), 1).int()))
+
+    def body(self, embedded: Tensor) -> Tensor:
+        places = self.place(torch.arange(embedded.shape[1]))
+        return self.last(torch.tanh(self.conv((embedded + places).transpose(1, 2))).mean(2))
+
+    def embed(self, ids: Tensor, scale: float = 1.0) -> Tensor:
+        return scale * self.token(ids)
+
+    def relaxed(self, code: Tensor) -> Tensor:
+        lead = self.token.weight[5].expand(len(code), 1, 4)
+        return self.body(torch.cat((lead, code @ self.token.weight), 1))
+
+
+class Head(nn.Module):
+    """A body, and a layer at its end: inside the forward, or for the caller to apply to what `latent` gives."""
+
+    def __init__(self, body: nn.Module, layer: nn.Module, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.layer, self.after = body.double(), layer.double(), after or nn.Identity()
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return self.after(self.layer(self.body(*x)))
+
+    def latent(self, *x: Tensor) -> Tensor:
+        return self.body(*x)

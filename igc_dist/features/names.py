@@ -14,14 +14,30 @@ Names = tuple[str, ...]
 TAKEN = frozenset(
     ("output", "n", "correlation", "constant", "baseline_term", "target_mean", "target_std", "prediction_mean", "prediction_std",
      "samples", "index", "target", "prediction", "prediction_baseline", "delta", "convergence", "fold", "map_distance",
-     "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "digest", "term", "scalar_term")
+     "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "digest", "term", "scalar_term",
+     "slices", "slice", "n_low", "n_high")
 )  # fmt: skip
 """Names that the store has uses of its own for, beside those that end in one of `TAKEN_ENDS`."""
 
-TAKEN_ENDS = ("_sum", "_se", "_error")
+TAKEN_ENDS = ("_sum", "_se", "_error", "_share")
 
 TAKEN_DIMS = frozenset(
-    ("output", "sample", "fold", "part", "row", "term", "scalar_term", "output_block", "byte", "table", "sums", "attribution")
+    (
+        "output",
+        "sample",
+        "fold",
+        "part",
+        "row",
+        "term",
+        "scalar_term",
+        "output_block",
+        "byte",
+        "table",
+        "sums",
+        "attribution",
+        "cell",
+        "slice",
+    )
 )
 
 

@@ -16,7 +16,11 @@ CONSTANT_TARGET, CONSTANT_PREDICTION = 1, 2
 
 @dataclass(frozen=True)
 class Agreement(Statistic):
-    """Counts, means, deviations, ``corr(r, y)`` and the baseline term ``rho0 = Cov(mean_b f(x0), y) / (std y std r)``."""
+    """Counts, means, deviations, ``corr(r, y)`` and the baseline term ``rho0 = Cov(mean_b f(x0), y) / (std y std r)``.
+
+    `completeness_error` is the mean of ``|sum_i a_i - (f(x) - mean_b f(x0_b))|``; an upper bound of it where the baselines of
+    a sample are cut into blocks.
+    """
 
     name = "agreement"
     terms = ()
@@ -26,8 +30,11 @@ class Agreement(Statistic):
         """Per-output arrays (..., J): n, target_mean, target_std, prediction_mean, prediction_std, correlation, baseline_term, constant."""
         target_std, prediction_std = state.std("y"), state.std("r")
         scale = target_std * prediction_std
+        with np.errstate(invalid="ignore", divide="ignore"):
+            residual = state.scalars["d"] / state.scalars[""]
         return Finalized(
             {
+                "completeness_error": residual,
                 "n": np.rint(state.scalars["n"]).astype(np.int64),
                 "target_mean": state.mean("y"),
                 "target_std": target_std,

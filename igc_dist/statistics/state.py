@@ -5,9 +5,10 @@ A state holds, for weighted samples, the sums of first and second order of a few
     scalars,  one number per output:    y target, r prediction, b prediction at the baseline
     features, one per output, feature:  a attribution
 
-A *term* names one sum: "" is the total weight, "n" the number of samples of any weight, "y" is ``sum w (y - c_y)``, "ay"
-is ``sum w a (y - c_y)``. The samples of an output may be parted into *cells* (slices of the data set, the groups of a
-t-test): a state then has an axis of cells, and the state of any union of cells is a sum over it.
+A *term* names one sum: "" is the total weight, "n" the number of samples of any weight, "d" is ``sum w |delta|`` (of
+completeness residuals), "y" is ``sum w (y - c_y)``, "ay" is ``sum w a (y - c_y)``. The samples of an output may be parted
+into *cells* (slices of the data set, the groups of a t-test): a state then has an axis of cells, and the state of any union
+of cells is a sum over it.
 
 The centre of attributions is 0 by default. That is safe in a run: with attributions from float32 gradients of relative error
 u32 = 6e-8, a variance summed in float64 about 0 has a relative error near ``u64 * (mean/std)**2``, which stays below
@@ -31,7 +32,7 @@ from igc_dist.records import Attribution
 Array = Any
 """A numpy array or a torch tensor of float64."""
 
-SCALAR_TERMS = ("", "n", "y", "r", "b", "yy", "rr", "bb", "yr", "yb", "rb")
+SCALAR_TERMS = ("", "n", "d", "y", "r", "b", "yy", "rr", "bb", "yr", "yb", "rb")
 """Always summed: a handful of numbers per output. Enough for every correlation between y, r and b."""
 
 FEATURE_TERMS = ("a", "aa", "ay", "ar")
@@ -103,7 +104,7 @@ class State:
             d = self.centre.of(u, i) - centre.of(u, i)
             return d if u == "a" else widen(d, dims)
 
-        if term in ("", "n"):
+        if term in ("", "n", "d"):
             return sums[term]
         weight = widen(self.scalars[""], dims)
         u, v = term[0], term[1:]
@@ -222,9 +223,12 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
         "b": centred(attribution.baseline_prediction, "b"),
     }
     product = {
-        term: w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0) for term in SCALAR_TERMS if term != "n"
+        term: w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0)
+        for term in SCALAR_TERMS
+        if term not in ("n", "d")
     }
     product["n"] = (~masked).double() * attribution.share
+    product["d"] = w * torch.where(masked, 0.0, attribution.delta().abs().double())
     if n_cells is not None:
         assert attribution.cell is not None
         inside = torch.arange(n_cells, device=w.device)[:, None, None] == attribution.cell

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from igc_dist import baselines, targets
+from igc_dist import baselines, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import PathIntegral
 from igc_dist.demo import Digits, digits_cnn
@@ -78,7 +78,7 @@ def planned(task: Task, n_steps: int, **limits: Any) -> Plan:
     """The plan that `attribute` makes for IGC of this task."""
     model = Model(task.module)
     job = Job(
-        model=model,
+        inputs=inputs.ensure(model),
         source=sources.ensure((task.x, task.y)),
         targets=targets.ensure(None),
         baseline=baselines.ensure(None),

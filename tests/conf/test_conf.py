@@ -17,6 +17,7 @@ import xarray as xr
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from scipy.stats import ttest_ind
 from torch import nn
 
 import igc_dist
@@ -186,6 +187,12 @@ W = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]], dtype=torch.float64)
 Y = X @ W.T + torch.randn(40, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
+def t_test(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """P-values of the lowest against the highest tenth of each target."""
+    low, high = (y <= np.quantile(y, 0.1, axis=0)).T, (y >= np.quantile(y, 0.9, axis=0)).T
+    return np.array([ttest_ind(x[a], x[b]).pvalue for a, b in zip(low, high, strict=True)])
+
+
 def expected(name: str) -> dict[str, np.ndarray]:
     """What a preset gives for r = W x + 1 and zero baselines: the attribution of every method is w_i x_i, or w_i."""
     x, w, y = X.numpy(), W.numpy(), Y.numpy()
@@ -201,6 +208,7 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "gradient_x_input": {"samples/x/attribution": ig},
         "baseline_shapley": {"samples/x/attribution": ig},
         "bsc": {"x/bsc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
+        "naive_ttest": {"x/naive_ttest": t_test(x, y)},
         "naive_correlation": {"x/naive_correlation": cov(x, y) / (y.std(0)[:, None] * x.std(0))},
     }
     return forms[name]

@@ -368,7 +368,7 @@ def test_one_of_two_inputs_is_reduced() -> None:
     assert found["vector/igc"].dims == ("output", "place")
     assert found["image/igc"].dims == ("output", "row_of_patch", "column_patch")
     assert found["samples/image/attribution"].dims == ("sample", "output", "row_of_patch", "column_patch")
-    assert found["shards/attribute/image/sums"].dims == ("part", "term", "output", "row_of_patch", "column_patch")
+    assert found["shards/attribute/image/sums"].dims == ("part", "term", "cell", "output", "row_of_patch", "column_patch")
     assert {"vector", "image"} < set(found.children)
     assert not {"x", "x1"} & set(found.children)
     every = igc_dist.attribute(model, data, reduce=Total(), **settings)
@@ -448,9 +448,10 @@ def test_a_store_with_other_features_is_refused(tmp_path: Any) -> None:
 
 def test_every_name_of_the_store_is_taken() -> None:
     """Names of inputs become groups at the root, among the samples and among the shards: nothing else there may be called so."""
-    tree = run(samples=True, names=["mine"], baseline=igc_dist.baselines.Mean(), on_nonfinite="skip", dims=["a", "b", "c"])
+    everything = {"slices": np.arange(20) % 2, "statistics": [*ALL, "pearson", "ttest"]}
+    tree = run(samples=True, names=["mine"], baseline=igc_dist.baselines.Mean(), on_nonfinite="skip", dims=["a", "b", "c"], **everything)
     used, dims = set(), set()
-    for path in ("/", "/samples", "/shards", "/shards/predict", "/shards/attribute", "/convergence"):
+    for path in ("/", "/samples", "/shards", "/shards/predict", "/shards/attribute", "/convergence", "/slices"):
         node = tree[path]
         used |= {*map(str, node.data_vars), *map(str, node.coords), *node.children}
     for node in tree.subtree:
@@ -461,9 +462,9 @@ def test_every_name_of_the_store_is_taken() -> None:
 
 def test_the_plan_sees_the_reduced_features() -> None:
     """States, disk and finalising by the reduced features; path points by those of the walk."""
-    shapes = Shapes(20, 2, ("x",), ((10,),), 8, 1000, 100, 0, walk=((1000,),), dims=(("segment",),))
+    shapes = Shapes(20, 2, ("x",), ((10,),), 8, 1000, 100, 0, walk=((1000,),), attributed=((1000,),), dims=(("segment",),))
     full = Shapes(20, 2, ("x",), ((1000,),), 8, 1000, 100, 0, walk=((1000,),), dims=(("feature",),))
-    small = Shapes(20, 2, ("x",), ((10,),), 8, 1000, 100, 0, walk=((10,),), dims=(("segment",),))
+    small = Shapes(20, 2, ("x",), ((10,),), 8, 1000, 100, 0, walk=((10,),), attributed=((10,),), dims=(("segment",),))
     work = Work(outputs=(0, 1), n_baselines=2, points=5, n_terms=3, reduced=True)
     plans = [make_plan(one, work, Limits(micro_batch=8), 0) for one in (small, shapes, full)]
     memory, disk = [p.memory()["host"] for p in plans], [p.disk() for p in plans]
