@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
@@ -105,7 +106,9 @@ class Attribution:
 
     def total(self) -> Float[Tensor, "n J"]:
         """The sum over all features of all inputs, in float64."""
-        return sum(value.reshape(*value.shape[:2], -1).sum(-1, dtype=self.target.dtype) for value in self.values)  # type: ignore[return-value]
+        # an output at a time: a sum in float64 copies what it sums
+        of_input = lambda a: torch.stack([a[:, j].flatten(1).sum(1, dtype=torch.float64) for j in range(a.shape[1])], 1)  # noqa: E731
+        return sum(of_input(value[..., None]) for value in self.values)  # type: ignore[return-value]
 
     def delta(self) -> Float[Tensor, "n J"]:
         """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64, of the features before reduction."""

@@ -39,8 +39,11 @@ class Sums(Reducer):
     """A linear reducer: each reduced feature is a sum of features, formed in float64."""
 
     def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
-        # an output at a time, so that copies in float64 are those of one output
-        return torch.stack([self.summed(values[:, j]).to(values.dtype) for j in range(values.shape[1])], dim=1)
+        # an output at a time, so that copies in float64 are those of one output; which lie together, as in the walk
+        found = values.new_empty(values.shape[1], len(values), *self.shape(tuple(values.shape[2:])))
+        for j in range(values.shape[1]):
+            found[j] = self.summed(values[:, j])
+        return found.transpose(0, 1)
 
     @abstractmethod
     def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
