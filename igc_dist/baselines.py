@@ -19,6 +19,7 @@ from jaxtyping import Int64
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from igc_dist import data as sources
 from igc_dist import seeds
 from igc_dist.data import Source
 from igc_dist.records import Batch, ConfigError, Tensors
@@ -126,28 +127,31 @@ class Samples(Baseline):
 
 @dataclass(frozen=True)
 class Resampled(Baseline):
-    """`k` rows of the data for each input, drawn without replacement, addressed by (seed, sample index).
+    """`k` rows of the data for each input, or of another data set `data`, drawn without replacement, addressed by (seed, sample index).
 
     Unbiased for the expectation over baselines; the baseline term rho0 is then random with mean 0 and standard
     deviation near ``1 / sqrt(N k)``.
     """
 
     k: int
+    data: Any = None
     shared = False
 
     def __post_init__(self) -> None:
         check_positive("baseline.k", self.k)
 
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
-        return enough(self.k, n_pool)
+        return enough(self.k, n_pool if self.data is None else len(sources.ensure(self.data)))
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
-        drawn = [
-            seeds.generator(around.seed, int(i), "baselines.resampled").choice(around.pool, self.k, replace=False) for i in batch.index
-        ]
+        source, pool = around.source, around.pool
+        if self.data is not None:
+            source = sources.ensure(self.data)
+            pool = np.arange(len(source))
+        drawn = [seeds.generator(around.seed, int(i), "baselines.resampled").choice(pool, self.k, replace=False) for i in batch.index]
         rows = np.stack(drawn, axis=1)[block.start : block.stop]  # B n
         unique, where = np.unique(rows, return_inverse=True)
-        return tuple(x[torch.from_numpy(where.reshape(rows.shape))] for x in around.source.fetch(unique.tolist()).inputs)
+        return tuple(x[torch.from_numpy(where.reshape(rows.shape))] for x in source.fetch(unique.tolist()).inputs)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Engine:
     def _screened(self, attribution: Attribution, batch: Batch, shard: Shard) -> tuple[Attribution, list[int]]:
         """Weight 0 for samples whose attribution is not finite, or `NonFiniteError` with the index of the first."""
         used = attribution.weight > 0
-        fine = torch.isfinite(attribution.delta())
+        fine = torch.isfinite(attribution.delta)
         if attribution.unreduced is not None:
             fine &= torch.isfinite(attribution.total())
         lost = (~fine & used).any(1)

@@ -15,6 +15,7 @@ A forward pass of the walk has ``c * n`` rows; a gradient evaluation is one row,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -110,6 +111,7 @@ class Attribution:
         of_input = lambda a: torch.stack([a[:, j].flatten(1).sum(1, dtype=torch.float64) for j in range(a.shape[1])], 1)  # noqa: E731
         return sum(of_input(value[..., None]) for value in self.values)  # type: ignore[return-value]
 
+    @cached_property
     def delta(self) -> Float[Tensor, "n J"]:
         """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64, of the features before reduction."""
         total = self.total() if self.unreduced is None else self.unreduced

@@ -173,7 +173,7 @@ def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
         start = (rows.start, shard.outputs.start)
         for name, values in zip(plan.shapes.input_names, attribution.values, strict=True):
             store.write("attribute", shard.number, f"{name}/attribution", values.cpu().numpy(), start)
-        store.write("attribute", shard.number, "delta", attribution.delta().cpu().numpy(), start)
+        store.write("attribute", shard.number, "delta", attribution.delta.cpu().numpy(), start)
         store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
 
     return keep

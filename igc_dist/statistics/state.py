@@ -228,7 +228,7 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
         if term not in ("n", "d")
     }
     product["n"] = (~masked).double() * attribution.share
-    product["d"] = w * torch.where(masked, 0.0, attribution.delta().abs().double())
+    product["d"] = w * torch.where(masked, 0.0, attribution.delta.abs().double())
     if n_cells is not None:
         assert attribution.cell is not None
         inside = torch.arange(n_cells, device=w.device)[:, None, None] == attribution.cell
