@@ -163,7 +163,10 @@ class Plan:
         """Memory of finalising one output."""
         terms, one_map = self.work.n_terms * self.work.n_cells, self.shapes.n_features * 8
         # slots and left-out sums; and maps of all folds: two results, and six between steps of a deviation or a standard error
-        statistics = (2 * terms + 8 * self.work.n_slices) * self.n_folds * one_map
+        maps = 8 * self.work.n_slices
+        if self.work.n_cells > self.work.n_slices:  # the states of two groups, and what the test of their difference makes of them
+            maps += (2 * self.work.n_terms + 10) * self.work.n_slices
+        statistics = (2 * terms + maps) * self.n_folds * one_map
         # where blocks of baselines are merged: slots of all parts, and the levels of the tree, each half of the one before
         merge = 2 * terms * self.n_parts * one_map if self.n_baseline_blocks > 1 else 0
         return max(statistics, merge)

@@ -107,9 +107,13 @@ class Attribution:
 
     def total(self) -> Float[Tensor, "n J"]:
         """The sum over all features of all inputs, in float64."""
-        # an output at a time: a sum in float64 copies what it sums
-        of_input = lambda a: torch.stack([a[:, j].flatten(1).sum(1, dtype=torch.float64) for j in range(a.shape[1])], 1)  # noqa: E731
-        return sum(of_input(value[..., None]) for value in self.values)  # type: ignore[return-value]
+        # an output at a time, in one buffer: small results carved out of the holes that big copies leave would scatter the heap
+        total = torch.zeros_like(self.target)
+        for value in self.values:
+            a = torch.empty_like(value[:, 0], dtype=total.dtype, memory_format=torch.contiguous_format)
+            for j in range(value.shape[1]):
+                total[:, j] += a.copy_(value[:, j]).reshape(len(a), a[:1].numel()).sum(1)
+        return total
 
     @cached_property
     def delta(self) -> Float[Tensor, "n J"]:

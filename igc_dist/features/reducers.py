@@ -39,14 +39,15 @@ class Sums(Reducer):
     """A linear reducer: each reduced feature is a sum of features, formed in float64."""
 
     def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
-        # an output at a time, so that copies in float64 are those of one output; which lie together, as in the walk
+        # an output at a time, in one buffer: small results carved out of the holes that big copies leave would scatter the heap
         found = values.new_empty(values.shape[1], len(values), *self.shape(tuple(values.shape[2:])))
+        a = torch.empty_like(values[:, 0], dtype=torch.float64, memory_format=torch.contiguous_format)
         for j in range(values.shape[1]):
-            found[j] = self.summed(values[:, j])
+            found[j] = self.summed(a.copy_(values[:, j]))
         return found.transpose(0, 1)
 
     @abstractmethod
-    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+    def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         """The sums for one output."""
 
 
@@ -79,10 +80,10 @@ class Segments(Sums):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return ("segment",)
 
-    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+    def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         n, q = len(a), int(self.labels.max()) + 1
         labels = torch.from_numpy(self.labels).to(a.device).reshape(-1)
-        source = a.reshape(n, -1, labels.numel()).sum(1, dtype=torch.float64)
+        source = a.reshape(n, -1, labels.numel()).sum(1)
         # as one long vector, for which the CPU has a plain loop
         index = labels + q * torch.arange(n, device=a.device)[:, None]
         with _same_bits():
@@ -124,10 +125,10 @@ class Patches(Sums):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return (*dims[:-2], f"{dims[-2]}_patch", f"{dims[-1]}_patch")
 
-    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+    def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         (height, width), (h, w) = a.shape[-2:], (min(s, extent) for s, extent in zip(self.size, a.shape[-2:], strict=True))
         padded = torch.nn.functional.pad(a, (0, -width % w, 0, -height % h))
-        return padded.unflatten(-2, (-1, h)).unflatten(-1, (-1, w)).sum((-3, -1), dtype=torch.float64)
+        return padded.unflatten(-2, (-1, h)).unflatten(-1, (-1, w)).sum((-3, -1))
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ class Channels(Sums):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return dims[1:]
 
-    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
-        return a.sum(1, dtype=torch.float64)
+    def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+        return a.sum(1)
 
 
 @dataclass(frozen=True)
@@ -156,5 +157,5 @@ class Total(Sums):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return ()
 
-    def summed(self, a: Float[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
-        return a.reshape(len(a), -1).sum(1, dtype=torch.float64)
+    def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
+        return a.reshape(len(a), -1).sum(1)

@@ -18,6 +18,7 @@ from torch import nn
 import igc_dist
 from igc_dist import baselines
 from igc_dist import run as composition
+from igc_dist.features import Patches
 from igc_dist.footprint import resident
 from igc_dist.plan import Plan
 from tests.benchmarks.measure import ROOT, Report, report
@@ -54,6 +55,11 @@ CASES = {
     "all_statistics": Case(
         "linear", 64, outputs=20, side=64, arguments={"n_folds": 32, "statistics": ["correlation", "autocorrelation", "moments"]}
     ),
+    "moments": Case("linear", 256, outputs=20, side=96, arguments={"n_folds": 4, "statistics": ["moments"]}),
+    "slices": Case("linear", 128, outputs=10, side=64, arguments={"n_folds": 8, "slices": torch.arange(128) % 4}),
+    "t_test": Case("linear", 128, outputs=10, side=64, arguments={"n_folds": 8, "method": "naive_ttest"}),
+    "reduced": Case("linear", 256, outputs=50, side=96, arguments={"n_folds": 4, "reduce": Patches(16)}),
+    "latents": Case("resnet64", 16, outputs=200, arguments={"n_folds": 4, "final_layer": "13"}),
     "store_in_memory": Case("linear", 128, outputs=20, side=64, in_memory=True, arguments={"n_folds": 64}),
 }
 
