@@ -34,7 +34,7 @@ class Meter:
         Each row of a forward pass is `outputs` gradients (0: forward only), and `per_sample` rows make a sample (0: no
         rows are to come, and so there is no rate to show).
         """
-        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, max(per_sample, 1)
+        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, per_sample
         self._started = time.monotonic()
         if self.bar is not None:
             self._task = self.bar.add_task(name, total=total, completed=done, rate="")
@@ -54,17 +54,18 @@ class Meter:
     def rates(self) -> dict[str, float]:
         """Samples and gradients per second of all ranks since the pass began."""
         rows = self.world.count(f"rows/{self.name}") / max(time.monotonic() - self._started, 1e-9)
-        return {"samples_per_s": rows / self.per_sample, "gradients_per_s": rows * self.outputs}
+        return {"samples_per_s": rows / max(self.per_sample, 1), "gradients_per_s": rows * self.outputs}
 
     def end(self) -> None:
         """The pass is over on all ranks."""
         self.show()
         if self.world.first:
-            log.info("%s: %d shards in %.1f s, %s", self.name, self.total, time.monotonic() - self._started, self._speed())
+            log.info("%s: %d shards in %.1f s%s", self.name, self.total, time.monotonic() - self._started, self._speed())
 
     def _speed(self) -> str:
         rates = self.rates()
-        return f"{rates['gradients_per_s']:,.0f} gradients/s, " * bool(self.outputs) + f"{rates['samples_per_s']:,.1f} samples/s"
+        gradients = f", {rates['gradients_per_s']:,.0f} gradients/s" * bool(self.outputs)
+        return gradients + f", {rates['samples_per_s']:,.1f} samples/s" * bool(self.per_sample)
 
     def show(self) -> None:
         """Refresh the bar, or print a line now and then."""
@@ -75,11 +76,11 @@ class Meter:
             return
         done = self.done + self.world.count(f"done/{self.name}")
         if self.bar is not None:
-            self.bar.update(self._task, completed=done, rate=self._speed())
+            self.bar.update(self._task, completed=done, rate=self._speed().removeprefix(", "))
         else:
             self._line = now
             left = (now - self._started) * (self.total - done) / max(done - self.done, 1)
-            log.info("%s: %d of %d shards, %s, about %.0f s left", self.name, done, self.total, self._speed(), left)
+            log.info("%s: %d of %d shards%s, about %.0f s left", self.name, done, self.total, self._speed(), left)
 
 
 @contextmanager

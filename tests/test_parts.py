@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 import igc_dist
 from igc_dist import seeds
 from igc_dist.records import ConfigError, DataError, NonFiniteError
+from igc_dist.report import summary_table, write_report
 from igc_dist.statistics import TTest
 from tests import models
 from tests.oracles import attributions, statistics
@@ -245,3 +247,22 @@ def test_default_limits_of_the_t_test() -> None:
     assert np.isnan(tree["x/ig_ttest_p"].values[0]).all()
     assert np.isfinite(tree["x/ig_ttest_p"].values[1]).all()
     assert np.isnan(run(models.linear(), (torch.ones(N, 3).double(), few), statistics=["ttest"])["x/ig_ttest_p"].values).all()
+
+
+@pytest.mark.parametrize("method", ["igc", "bsc"])
+def test_the_report_shows_slices(method: str, tmp_path: Path) -> None:
+    """A row per slice and output, with its share; and what is between the slices. The sum of the map is that of the method."""
+    model, x, y = problem()
+    tree = run(model, (x, y), slices=SITE, method=method)
+    page = write_report(tree, tmp_path).read_text()
+    section = page[page.index('id="slices"') :]
+    for s, label in enumerate(tree["slices/slice"].values):
+        row = section[section.index(f"{label}, output 1") :].split("</tr>")[0]
+        for name in ("n", "correlation", f"{method}_sum", f"{method}_share"):
+            value = float(tree[f"slices/{name}"][s, 1])
+            assert (f"{value:.0f}" if name == "n" else f"{value:.4f}") in row
+    between = float(tree[f"x/{method}_between"][1].sum())
+    assert f"1: {between:.4f}" in section or f"1: {between:.2e}" in section
+    assert "sum of" in "".join(str(column.header) for column in summary_table(tree).columns)
+    assert 'id="completeness"' in page
+    assert "need not sum" not in page

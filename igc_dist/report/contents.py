@@ -17,15 +17,22 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-NOT_INPUTS = ("samples", "shards", "convergence")
+NOT_INPUTS = ("samples", "shards", "convergence", "slices")
 FLAGS = {1: "constant target", 2: "constant prediction"}
 TITLES = {
     "igc": "IGC",
     "igac": "IGaC",
     "ig_mean": "mean of IG",
     "ig_std": "standard deviation of IG",
+    "igc_between": "IGC between slices",
     "bsc": "BSC",
+    "bsc_between": "BSC between slices",
+    "baseline_shapley": "Baseline Shapley",
+    "naive_ttest": "p-value of the naive t-test",
+    "naive_ttest_t": "t of the naive t-test",
 }
+SUM = "igc_sum"
+"""Stands for the sum of the map over all features, whatever its method calls it."""
 
 
 def inputs(tree: xr.DataTree) -> dict[str, xr.Dataset]:
@@ -65,8 +72,16 @@ def labels(tree: xr.DataTree) -> list[str]:
     return [str(index) for index in range(tree.sizes.get("output", 0))]
 
 
+def sum_of(tree: xr.DataTree | xr.Dataset) -> str:
+    """The variable that holds the sum of the map: igc_sum, bsc_sum, or that of any other correlation."""
+    found = sorted(str(name) for name in tree.data_vars if str(name).endswith("_correlation_sum"))
+    return next((name for name in (SUM, "bsc_sum", *found) if name in tree.data_vars), SUM)
+
+
 def column(tree: xr.DataTree, name: str) -> Floats | None:
     """A root variable over outputs as float64 (O,), or None where this method has no such number."""
+    if name.startswith(SUM):
+        name = name.replace(SUM, sum_of(tree))
     if name not in tree.data_vars:
         return None
     return np.asarray(tree.data_vars[name].values, dtype=np.float64)

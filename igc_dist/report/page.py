@@ -16,6 +16,7 @@ import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from igc_dist.report.contents import (
+    SUM,
     column,
     flags,
     flatten,
@@ -29,6 +30,7 @@ from igc_dist.report.contents import (
     number,
     printable,
     span,
+    sum_of,
     title_of,
 )
 from igc_dist.report.figures import Drawing, draw_all
@@ -64,7 +66,8 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
         "facts": facts(tree),
         "notices": notices(tree),
         "summary": summary_rows(tree, tuple(SUMMARY)),
-        "identity": summary_rows(tree, IDENTITY) if "igc_sum" in tree.data_vars else None,
+        "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,
+        "slices": slice_rows(tree),
         "worst": {name: extreme(tree, name) for name in IDENTITY},
         "arrays": {group: [title_of(name) for name in map_names(dataset)] for group, dataset in inputs(tree).items()},
         "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
@@ -171,6 +174,30 @@ def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
         for index, (label, flag) in enumerate(zip(labels(tree)[:TABLE_ROWS], flags(tree), strict=False))
     ]
     return {"heads": [SUMMARY[name] for name in columns], "rows": rows, "flagged": any(flags(tree))}
+
+
+def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:
+    """Per slice and output: n, correlation, sum of the map, and the share of the slice; and what the whole is made of."""
+    if "slices" not in tree.children:
+        return None
+    node = tree["slices"].to_dataset()
+    total = sum_of(node)
+    share = f"{total.removesuffix('_sum')}_share"
+    heads = {"n": "n", "correlation": "correlation", total: "sum of map", share: "share"}
+    columns = {title: node[name].values for name, title in heads.items() if name in node}
+    rows = [
+        {
+            "label": f"{printable(name)}, output {label}",
+            "numbers": [f"{values[s, k]:.0f}" if title == "n" else number(float(values[s, k])) for title, values in columns.items()],
+            "flag": "",
+        }
+        for s, name in enumerate(node["slice"].values.tolist())
+        for k, label in enumerate(labels(tree))
+    ]
+    between = f"{total.removesuffix('_sum')}_between"
+    parts = [np.asarray(dataset[between]).reshape(len(labels(tree)), -1).sum(1) for dataset in inputs(tree).values() if between in dataset]
+    apart = [f"{label}: {number(float(value))}" for label, value in zip(labels(tree), sum(parts), strict=True)] if parts else []
+    return {"heads": list(columns), "rows": rows[:TABLE_ROWS], "between": apart[:TABLE_ROWS]}
 
 
 def extreme(tree: xr.DataTree, name: str) -> str | None:

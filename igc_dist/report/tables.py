@@ -53,7 +53,7 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
     """
     method = title_of(str(tree.attrs.get("method", "igc")))
     heads = {"correlation": "correlation", "igc_sum": f"sum of {method}", "quadrature_error": "quadrature error"}
-    spread = "igc_sum_se" if "igc_sum_se" in tree.data_vars else "correlation_se"
+    spread = "correlation_se" if column(tree, "igc_sum_se") is None else "igc_sum_se"
     heads[spread] = "standard error of sum" if spread == "igc_sum_se" else "standard error of correlation"
     columns = {head: values for name, head in heads.items() if (values := column(tree, name)) is not None}
     names, reasons = labels(tree), flags(tree)
