@@ -66,7 +66,7 @@ class Engine:
         outputs = slice(shard.outputs.start, shard.outputs.stop)
         host = self.centre.outputs(outputs)
         y, r, b = (torch.as_tensor(c, device=self.device) for c in (host.y, host.r, host.b))
-        centre = Centre(y, r, b)
+        centre = Centre(y, r, b, None if host.a is None else tuple(torch.as_tensor(c, device=self.device) for c in host.a))
         state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
         left_out: list[int] = []
         at = 0

@@ -31,7 +31,9 @@ def probe(inputs: Inputs, few: Batch, device: torch.device, baselines: bool) -> 
     return inputs.walk(one, tuple(x[None] for x in one) if baselines else ())
 
 
-def first_look(inputs: Inputs, walk: Walk, few: Batch, n_samples: int, targets: Targets, device: torch.device) -> Shapes:
+def first_look(
+    inputs: Inputs, walk: Walk, few: Batch, n_samples: int, targets: Targets, device: torch.device, gradients: bool = True
+) -> Shapes:
     """Check the model on a few samples of the `n_samples`, and measure what a plan needs of walks such as the probe.
 
     Raises `DataError` if y does not fit the outputs; `ModelError` if the forward fails, is not repeatable, depends on
@@ -48,7 +50,7 @@ def first_look(inputs: Inputs, walk: Walk, few: Batch, n_samples: int, targets: 
     targets.select(y.shape[1])
     targets.encode(few.target, y.shape[1])
     inputs.prove(taken)
-    _check_function(inputs, taken, y)
+    _check_function(inputs, taken, y, gradients)
     features = inputs.features(walk)
     return Shapes(
         n_samples,
@@ -64,7 +66,7 @@ def first_look(inputs: Inputs, walk: Walk, few: Batch, n_samples: int, targets: 
     )
 
 
-def _check_function(kind: Inputs, inputs: Tensors, y: Tensor) -> None:
+def _check_function(kind: Inputs, inputs: Tensors, y: Tensor, gradients: bool) -> None:
     fine = torch.isfinite(y).all(1)
     fine &= torch.stack([torch.isfinite(x.flatten(1)).all(1) if x.ndim > 1 else torch.isfinite(x) for x in inputs]).all(0)
     rows = torch.nonzero(fine)[:, 0]
@@ -88,7 +90,7 @@ def _check_function(kind: Inputs, inputs: Tensors, y: Tensor) -> None:
                 "eval mode, with track_running_stats=False or an overridden train()?): give it running statistics"
             )
         walk = kind.walk(inputs, ())
-        if not walk.function.differentiable(walk.inputs) and float(y.std(0).max()) > 0:
+        if gradients and not walk.function.differentiable(walk.inputs) and float(y.std(0).max()) > 0:
             raise ModelError(
                 "the outputs change with the inputs, but have lost their graph: the forward detaches them or runs under torch.no_grad()"
             )

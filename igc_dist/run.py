@@ -11,6 +11,7 @@ import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -55,7 +56,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
             predict_all(job, plan, store, world, meter)
-            centre, pool, mean = _known(job, plan, store)
+            centre, pool, mean = _known(job, plan, store, world)
             cells = job.cells(lambda: store.read("predict", "target"))
             mine = attribute_all(job, plan, store, world, meter, centre, cells, Surroundings(job.source, pool, job.seed, mean))
             footprint.give_back()
@@ -101,11 +102,13 @@ def _hand_round(store: Store, world: World, meter: Meter, phase: str, done: Sequ
             store.absorb(objects)
 
 
-def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tuple[torch.Tensor, ...] | None]:
+def _known(job: Job, plan: Plan, store: Store, world: World) -> tuple[Centre, np.ndarray, tuple[torch.Tensor, ...] | None]:
     """What pass 1 found: centres, indices of the samples that are fit for use, and the mean input if asked."""
     fine = store.read("predict", "bad") == 0
     centre = centre_of(store.read("predict", "means"))
     pool = np.sort(plan.order[fine])
+    if job.attributor.raw:
+        centre = replace(centre, a=_origin(job, plan, world, int(pool[0])))
     if job.attributor.baselines:
         job.baseline.count(len(pool), plan.shapes.raw)  # again, as some samples may not be fit for use
     if not job.needs_mean:
@@ -115,6 +118,14 @@ def _known(job: Job, plan: Plan, store: Store) -> tuple[Centre, np.ndarray, tupl
         pool,
         tuple(torch.from_numpy(store.read("predict", f"{name}_sum").sum(0) / len(pool)) for name in plan.shapes.input_names),
     )
+
+
+def _origin(job: Job, plan: Plan, world: World, index: int) -> tuple[np.ndarray, ...]:
+    """The attributions of one sample: a centre among those that may lie far from 0, so that no digit of their spread is lost."""
+    batch = job.source.fetch([index])
+    taken = job.inputs.take(batch.inputs, world.device)
+    values = job.inputs.attribute(job.attributor, taken, (), plan.work.outputs, share=1.0, size=1)
+    return tuple(value[0].double().cpu().numpy() for value in job.reduction(len(values))(values, batch.inputs))
 
 
 def attribute_all(

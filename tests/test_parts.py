@@ -266,3 +266,26 @@ def test_the_report_shows_slices(method: str, tmp_path: Path) -> None:
     assert "sum of" in "".join(str(column.header) for column in summary_table(tree).columns)
     assert 'id="completeness"' in page
     assert "need not sum" not in page
+
+
+def test_naive_statistics_of_inputs_far_from_zero() -> None:
+    """Inputs of deviation 1 about 1e6, in float64: correlations and t-tests keep their digits, on any number of folds."""
+    model, x, y = problem()
+    tree = run(model, (x + 1e6, y), method="naive_correlation", statistics=["pearson", "ttest"], slices=SITE)
+    far = (x + 1e6).numpy()
+    a = np.broadcast_to(far[:, None], (N, 2, 3))
+    close(tree["x/naive_correlation"], [[np.corrcoef(far[:, i], y[:, k])[0, 1] for i in range(3)] for k in (0, 1)], 1e-9)
+    low, high = (TTest().thresholds(y.numpy())[row] for row in (0, 1))
+    close(tree["x/naive_ttest"], statistics.t_test(a, y.numpy() <= low, y.numpy() >= high)[1], 1e-6)
+    rows = SITE == "east"
+    close(tree["slices/x/naive_correlation"][0], statistics.pearson(a[rows], y.numpy()[rows]), 1e-9)
+
+
+def test_shapley_values_need_no_gradient() -> None:
+    """A model that detaches its input: IGC refuses it, BSC is right."""
+    x, y = torch.randn(N, 3).double(), torch.randn(N, 1).double()
+    w = torch.tensor([1.0, -2.0, 0.5]).double()
+    model = models.Function(lambda x: (x.detach() @ w)[:, None])
+    tree = run(model, (x, y), method="bsc")
+    r = (x @ w)[:, None].numpy()
+    close(tree["x/bsc"], statistics.igc((x * w)[:, None].numpy(), y.numpy(), r))

@@ -19,6 +19,7 @@ class Identity(Attributor):
     complete = False
     baselines = False
     gradients = False
+    raw = True
     labels = {  # noqa: RUF012 - a class constant of the base
         "pearson": "naive_correlation",
         "ttest_p": "naive_ttest",

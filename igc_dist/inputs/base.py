@@ -103,8 +103,7 @@ def attributed(attributor: Attributor, walk: Walk, outputs: Sequence[int], *, ad
     """
     if address is not None:
         keywords["address"] = address
-    linear = getattr(attributor, "gradients", True) and getattr(attributor, "linear", True)
-    latent = walk.function.latent(outputs) if linear else None
+    latent = walk.function.latent(outputs) if attributor.gradients and attributor.linear else None
     if latent is None:
         return attributor.attribute(walk.function, walk.inputs, walk.baselines, outputs, **keywords)
     values = attributor.attribute(latent.model, walk.inputs, walk.baselines, latent.outputs, **keywords)
