@@ -149,10 +149,17 @@ class Plan:
         """Rows of forward passes of the walks; outputs in other blocks need their own."""
         return self.shapes.n_samples * self.work.n_baselines * self.work.points * self.n_output_blocks
 
+    def gradients_per_row(self, n_outputs: int) -> int:
+        """Gradients that follow a row of a forward pass for a block of outputs: of these, or of the latents if they are fewer."""
+        latents = self.shapes.n_latents or n_outputs
+        return min(n_outputs, latents) if self.work.gradients else 0
+
     @property
     def gradient_evaluations(self) -> int:
-        """Inputs x baselines x nodes x outputs; 0 for attributors that take none."""
-        return self.work.gradients * self.shapes.n_samples * self.work.n_baselines * self.work.points * len(self.work.outputs)
+        """Inputs x baselines x nodes x outputs (or latents); 0 for attributors that take none."""
+        blocks = [len(self.shard(block * self.n_parts).outputs) for block in range(self.n_output_blocks)]
+        rows = self.shapes.n_samples * self.work.n_baselines * self.work.points
+        return rows * sum(map(self.gradients_per_row, blocks))
 
     @property
     def finalize_outputs(self) -> int:

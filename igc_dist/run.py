@@ -134,7 +134,7 @@ def attribute_all(
     """Pass 2 over the shards that are not done; returns those that this rank contributes to the all-reduce."""
     pending = world.share(lambda: store.pending("attribute"))
     per_sample = plan.forwards // plan.shapes.n_samples
-    meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.output_block * plan.work.gradients, per_sample)
+    meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
     reduction = job.reduction(len(plan.shapes.features))
     engine = Engine(
         job.inputs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -170,3 +171,13 @@ def test_budgets_above_zero(name: str) -> None:
     for value in (0.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match=rf"plan\.{name}={value}"):
             Limits(**{name: value})
+
+
+@pytest.mark.parametrize(("latents", "block", "expected"), [(0, 7, 7), (3, 7, 3), (3, 2, 7), (3, 4, 6), (50, 7, 7)])
+def test_gradients_through_latents(latents: int, block: int, expected: int) -> None:
+    """A block of outputs takes a gradient for each of them, or for each latent if these are fewer."""
+    shapes = Shapes(10, 7, ("x",), ((3,),), 4, 1000, 100, 0, n_latents=latents)
+    work = Work(outputs=tuple(range(7)), n_baselines=2, points=5, n_terms=2)
+    plan = make_plan(shapes, work, Limits(output_block=block), 0)
+    assert plan.gradient_evaluations == 10 * 2 * 5 * expected
+    assert make_plan(shapes, dataclasses.replace(work, gradients=False), Limits(output_block=block), 0).gradient_evaluations == 0
