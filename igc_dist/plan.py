@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from igc_dist import seeds
+from igc_dist.cost import LAZY, PASS_BYTES, Cost, Work
 from igc_dist.records import ConfigError, Shapes, Shard
 
 GIB = 2**30
@@ -53,40 +54,6 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"plan.{name}={value!r}: give a number of GiB above 0")
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is asked of the grid: everything about the method that a plan needs to know."""
-
-    outputs: tuple[int, ...]
-    """Selected outputs of the model."""
-    n_baselines: int
-    """B; 1 for attributors without baselines."""
-    points: int
-    """Rows of forward passes per (input, baseline); 0 for attributors that do not ask the model."""
-    n_terms: int
-    """Feature sums of a state."""
-    n_cells: int = 1
-    """Cells that the samples of an output are parted into, each with sums of its own."""
-    n_slices: int = 1
-    """Slices of the data set that have results of their own."""
-    gradients: bool = True
-    """Whether each row of a forward pass is followed by a gradient for each output."""
-    nonlinear: tuple[str, ...] = ()
-    """Names of the requested statistics that are not linear in the attribution."""
-    samples: bool = False
-    """Whether per-sample attributions are stored."""
-    on_device: bool = False
-    """Whether the walk lives in accelerator memory."""
-    in_memory: bool = False
-    """Whether the store is kept in memory."""
-    shared: bool = False
-    """Whether all samples have the same baselines."""
-    reduced: bool = False
-    """Whether features are reduced before they are folded."""
-    free: bool = False
-    """Whether that is by a free function, which need not be linear."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +147,7 @@ class Plan:
 
     def memory(self) -> dict[str, int]:
         """Projected peak bytes of a rank: `host` and `device`."""
-        cost, n_outputs = _Cost(self.shapes, self.work), self.output_block
+        cost, n_outputs = Cost(self.shapes, self.work), self.output_block
         walk = cost.walk(self.samples_per_batch, self.points_per_batch, n_outputs) + cost.state(n_outputs)
         commit = cost.commit(self.samples_per_batch, n_outputs)
         finalize = self._finalize_bytes() * self.finalize_outputs
@@ -243,79 +210,6 @@ class Plan:
             )
 
 
-LAZY = 48 * 2**20
-"""What a process loads or sets up at first use, after the plan: codecs, threads and their stacks, scratch of the BLAS."""
-
-PASS_BYTES = 256 * 2**20
-"""Memory of a forward and backward pass on CPU at which more rows gain nothing, as tensors outgrow the caches."""
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """The memory model: bytes of the parts of a walk."""
-
-    shapes: Shapes
-    work: Work
-
-    @property
-    def margin(self) -> float:
-        """On the measured memory of the model: scratch inside operators, which `footprint.Peak` does not see, and
-        on CPU the holes that tensors of different sizes leave in the heap."""
-        return 1.2 if self.work.on_device else 2.0
-
-    @property
-    def point(self) -> int:
-        """One path point."""
-        return self.shapes.n_walk * self.shapes.itemsize
-
-    @property
-    def whole(self) -> int:
-        """The attributions of one sample and output before they are reduced."""
-        return self.shapes.n_attributed * self.shapes.itemsize
-
-    @property
-    def row(self) -> int:
-        """The attributions of one sample and output, as they are folded."""
-        return self.shapes.n_features * self.shapes.itemsize
-
-    def per_row(self) -> int:
-        # beside the model's own: start, point, factor and factor * gradient
-        return int(self.margin * self.shapes.row_bytes) + 4 * self.point
-
-    def per_sample(self, n_outputs: int) -> int:
-        # inputs as read and as stacked, and so its own baselines
-        inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
-        # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
-        sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
-        sums += n_outputs * self.whole if self.whole != self.point else 0
-        # the sums of the walk; and those of one output in float64: copy, masked copy, square
-        folding = 3 * 8 * self.shapes.n_features
-        return inputs + sums + max(folding, self.reducing(n_outputs))
-
-    def reducing(self, n_outputs: int) -> int:
-        """Beside the sums of the walk, for one sample: 0 where nothing is reduced."""
-        if not self.work.reduced:
-            return 0
-        # the result, its parts; of one output in float64: copy, padded copy, index. Of a function that may do anything: three of both
-        own = 3 * n_outputs * (self.whole + self.row) if self.work.free else 0
-        return 2 * n_outputs * self.row + 3 * 8 * self.shapes.n_attributed + 3 * 8 * self.shapes.n_features + own
-
-    def walk(self, samples: int, points: int, n_outputs: int) -> int:
-        fixed = int(self.margin * self.shapes.fixed_bytes) + (self.work.n_baselines * self.point if self.work.shared else 0)
-        return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
-
-    def _sums(self, n_outputs: int) -> int:
-        return self.work.n_terms * self.work.n_cells * n_outputs * self.shapes.n_features * 8
-
-    def state(self, n_outputs: int) -> int:
-        # the running sums, those of the last micro-batch, and the new ones
-        return 3 * self._sums(n_outputs)
-
-    def commit(self, samples: int, n_outputs: int) -> int:
-        # the state on the host, packed, encoded, compressed; a micro-batch of rows in one piece, chunked, encoded, compressed, read back
-        return 4 * self._sums(n_outputs) + (5 * samples * n_outputs * self.row if self.work.samples else 0)
-
-
 def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
     """Choose what the limits leave open; whether it fits them is for `Plan.check`.
 
@@ -325,7 +219,7 @@ def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
     baseline_block = min(limits.baseline_block or n_baselines, n_baselines)
     if baseline_block < n_baselines:
         _refuse_baseline_cut(work, baseline_block)
-    cost = _Cost(shapes, work)
+    cost = Cost(shapes, work)
     # not the memory that is free now: the plan, and with it the rounding, must not depend on the machine's state
     free = (
         int(limits.device_memory * GIB) if work.on_device else int(limits.host_memory * GIB) - min(GIB, int(limits.host_memory * GIB) // 2)

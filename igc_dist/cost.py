@@ -1,0 +1,114 @@
+"""What a run asks of the grid, and what the parts of a walk cost: the memory model behind a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from igc_dist.records import Shapes
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked of the grid: everything about the method that a plan needs to know."""
+
+    outputs: tuple[int, ...]
+    """Selected outputs of the model."""
+    n_baselines: int
+    """B; 1 for attributors without baselines."""
+    points: int
+    """Rows of forward passes per (input, baseline); 0 for attributors that do not ask the model."""
+    n_terms: int
+    """Feature sums of a state."""
+    n_cells: int = 1
+    """Cells that the samples of an output are parted into, each with sums of its own."""
+    n_slices: int = 1
+    """Slices of the data set that have results of their own."""
+    gradients: bool = True
+    """Whether each row of a forward pass is followed by a gradient for each output."""
+    nonlinear: tuple[str, ...] = ()
+    """Names of the requested statistics that are not linear in the attribution."""
+    samples: bool = False
+    """Whether per-sample attributions are stored."""
+    on_device: bool = False
+    """Whether the walk lives in accelerator memory."""
+    in_memory: bool = False
+    """Whether the store is kept in memory."""
+    shared: bool = False
+    """Whether all samples have the same baselines."""
+    reduced: bool = False
+    """Whether features are reduced before they are folded."""
+    free: bool = False
+    """Whether that is by a free function, which need not be linear."""
+
+
+LAZY = 48 * 2**20
+"""What a process loads or sets up at first use, after the plan: codecs, threads and their stacks, scratch of the BLAS."""
+
+PASS_BYTES = 256 * 2**20
+"""Memory of a forward and backward pass on CPU at which more rows gain nothing, as tensors outgrow the caches."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The memory model: bytes of the parts of a walk."""
+
+    shapes: Shapes
+    work: Work
+
+    @property
+    def margin(self) -> float:
+        """On the measured memory of the model: scratch inside operators, which `footprint.Peak` does not see, and
+        on CPU the holes that tensors of different sizes leave in the heap."""
+        return 1.2 if self.work.on_device else 2.0
+
+    @property
+    def point(self) -> int:
+        """One path point."""
+        return self.shapes.n_walk * self.shapes.itemsize
+
+    @property
+    def whole(self) -> int:
+        """The attributions of one sample and output before they are reduced."""
+        return self.shapes.n_attributed * self.shapes.itemsize
+
+    @property
+    def row(self) -> int:
+        """The attributions of one sample and output, as they are folded."""
+        return self.shapes.n_features * self.shapes.itemsize
+
+    def per_row(self) -> int:
+        # beside the model's own: start, point, factor and factor * gradient
+        return int(self.margin * self.shapes.row_bytes) + 4 * self.point
+
+    def per_sample(self, n_outputs: int) -> int:
+        # inputs as read and as stacked, and so its own baselines
+        inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
+        # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
+        sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
+        sums += n_outputs * self.whole if self.whole != self.point else 0
+        # the sums of the walk; and those of one output in float64: copy, masked copy, square
+        folding = 3 * 8 * self.shapes.n_features
+        return inputs + sums + max(folding, self.reducing(n_outputs))
+
+    def reducing(self, n_outputs: int) -> int:
+        """Beside the sums of the walk, for one sample: 0 where nothing is reduced."""
+        if not self.work.reduced:
+            return 0
+        # the result, its parts; of one output in float64: copy, padded copy, index. Of a function that may do anything: three of both
+        own = 3 * n_outputs * (self.whole + self.row) if self.work.free else 0
+        return 2 * n_outputs * self.row + 3 * 8 * self.shapes.n_attributed + 3 * 8 * self.shapes.n_features + own
+
+    def walk(self, samples: int, points: int, n_outputs: int) -> int:
+        fixed = int(self.margin * self.shapes.fixed_bytes) + (self.work.n_baselines * self.point if self.work.shared else 0)
+        return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
+
+    def _sums(self, n_outputs: int) -> int:
+        return self.work.n_terms * self.work.n_cells * n_outputs * self.shapes.n_features * 8
+
+    def state(self, n_outputs: int) -> int:
+        # the running sums, those of the last micro-batch, and the new ones
+        return 3 * self._sums(n_outputs)
+
+    def commit(self, samples: int, n_outputs: int) -> int:
+        # the state on the host, packed, encoded, compressed; a micro-batch of rows in one piece, chunked, encoded, compressed, read back
+        return 4 * self._sums(n_outputs) + (5 * samples * n_outputs * self.row if self.work.samples else 0)
