@@ -153,6 +153,8 @@ class Plan:
         finalize = self._finalize_bytes() * self.finalize_outputs
         if self.work.samples:
             finalize += 4 * self.shapes.n_samples * len(self.work.outputs) * 8  # a table, its encoded and compressed copy, and another's
+        if self.work.n_cells > self.work.n_slices:
+            finalize += 2 * self.shapes.n_samples * len(self.work.outputs) * 8  # targets of all samples, whose quantiles part them
         held = self.shapes.reserved_bytes + LAZY + (self.disk() if self.work.in_memory else 0)
         if self.work.on_device:
             return {"host": held + max(commit, finalize), "device": walk}
