@@ -21,7 +21,7 @@ import xarray as xr
 
 from igc_dist.attributors import BaselineShapley as Shapley
 from igc_dist.attributors import Identity
-from igc_dist.compat.base import Arrays, Method, Seed, mean_error, rows_of, total
+from igc_dist.compat.base import Arrays, Int, Method, Seed, mean_error, plain, rows_of, total
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError
 from igc_dist.statistics import TTest
@@ -98,7 +98,7 @@ class IntegratedGradients(_Walk):
         x: Any = None,
         x_0: Any = None,
         y_idx: Any = None,
-        n_steps: int = 64,
+        n_steps: Int = 64,
         batch_size: Any = None,
         x_seed: Seed = None,
         x_0_seed: Seed = 100,
@@ -109,7 +109,7 @@ class IntegratedGradients(_Walk):
     ) -> Any:
         """Inputs, targets, predictions, baseline predictions (n_x, n_y_idx), attributions (n_x, n_y_idx, *shape)."""
         how = rows_of(batch_size, n_steps), store, fabric
-        return self._each(x, x_0, y_idx, x_seed, x_0_seed, check_error, *how, method="ig", quadrature=rule("trapezoid", n_steps))
+        return self._each(x, x_0, y_idx, x_seed, x_0_seed, check_error, *how, method="ig", quadrature=rule("trapezoid", plain(n_steps)))
 
 
 class _OfDataSet(IntegratedGradients):
@@ -117,7 +117,7 @@ class _OfDataSet(IntegratedGradients):
         self,
         x_0: Any = None,
         y_idx: Any = None,
-        n_steps: int = 64,
+        n_steps: Int = 64,
         batch_size: Any = None,
         x_seed: Seed = None,
         x_0_seed: Seed = 100,
@@ -128,7 +128,7 @@ class _OfDataSet(IntegratedGradients):
         fabric: Any = None,
     ) -> Any:
         """The map (n_y_idx, *shape), a tuple for several inputs; `IntGradMeanStd` gives two, the mean and the standard deviation."""
-        how, what = (rows_of(batch_size, n_steps), store, fabric), {"method": self._preset, "quadrature": rule("trapezoid", n_steps)}
+        how, what = (rows_of(batch_size, n_steps), store, fabric), {"method": self._preset, "quadrature": rule("trapezoid", plain(n_steps))}
         return self._folded(n_x, x_0, y_idx, x_seed, x_0_seed, check_error, *how, **what)
 
 
@@ -213,8 +213,8 @@ class BaselineShapley(_Walk):
         x: Any = None,
         x_0: Any = None,
         y_idx: Any = None,
-        n_iter: int = 8,
-        x_0_batch_size: int | None = 1,
+        n_iter: Int = 8,
+        x_0_batch_size: Int | None = 1,
         x_seed: Seed = None,
         x_0_seed: Seed = 100,
         check_error: bool = True,
@@ -224,7 +224,7 @@ class BaselineShapley(_Walk):
     ) -> Any:
         """Inputs, targets, predictions, baseline predictions (n_x, n_y_idx), attributions (n_x, n_y_idx, *shape)."""
         rows_of(x_0_batch_size, 1)
-        return self._each(x, x_0, y_idx, x_seed, x_0_seed, check_error, None, store, fabric, attributor=Shapley(n_iter))
+        return self._each(x, x_0, y_idx, x_seed, x_0_seed, check_error, None, store, fabric, attributor=Shapley(plain(n_iter)))
 
 
 class BslShapCorr(BaselineShapley):
@@ -236,8 +236,8 @@ class BslShapCorr(BaselineShapley):
         self,
         x_0: Any = None,
         y_idx: Any = None,
-        n_iter: int = 8,
-        x_0_batch_size: int | None = 1,
+        n_iter: Int = 8,
+        x_0_batch_size: Int | None = 1,
         x_seed: Seed = None,
         x_0_seed: Seed = 100,
         n_x: Any = None,
@@ -248,7 +248,7 @@ class BslShapCorr(BaselineShapley):
     ) -> Any:
         """The map (n_y_idx, *shape), a tuple for several inputs."""
         rows_of(x_0_batch_size, 1)
-        what = {"attributor": Shapley(n_iter), "statistics": ["correlation"]}
+        what = {"attributor": Shapley(plain(n_iter)), "statistics": ["correlation"]}
         return self._folded(n_x, x_0, y_idx, x_seed, x_0_seed, check_error, None, store, fabric, **what)
 
     def error(self, bsc: Arrays, y_idx: Any = None, batch_size: Any = None, x_seed: Seed = None, n_x: Any = None) -> np.ndarray:

@@ -24,7 +24,8 @@ from igc_dist.records import Batch, ConfigError, Tensors
 
 Arrays = np.ndarray | tuple[np.ndarray, ...]
 """One array, or a tuple of them where there are several inputs."""
-Seed = int | np.integer | None
+Int = int | np.integer
+Seed = Int | None
 
 PRECISION = {torch.float16: "16-mixed", torch.float32: "32-true", torch.float64: "64-true"}
 CATEGORIES = (torch.int16, torch.int32, torch.int64)
@@ -137,7 +138,8 @@ class Method:
         arrays, found = ((value,) if self._single else tuple(value)), []
         if len(arrays) != len(self._example.inputs):
             raise ConfigError(f"{name} has {len(arrays)} arrays for {len(self._example.inputs)} inputs: give one each")
-        for array, like in zip(map(torch.as_tensor, arrays), self._example.inputs, strict=True):
+        for value, like in zip(arrays, self._example.inputs, strict=True):
+            array = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value))  # lists of floats are float64, as numpy's
             shape = tuple(like.shape[1:])
             rows = array[None] if array.ndim == len(shape) else array
             if tuple(rows.shape[1:]) != shape or not len(rows):
@@ -220,12 +222,17 @@ class Method:
         return np.abs(total(maps) - np.asarray(tree["correlation"])[where])
 
 
-def rows_of(batch_size: Any, points: int) -> int | None:
+def rows_of(batch_size: Any, points: Int) -> int | None:
     """Rows of a forward pass: the package counts triples (input, baseline, output), each of which walks `points` rows."""
     sizes = batch_size if isinstance(batch_size, tuple | list) else (batch_size,)
     if any(size is not None and (isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1) for size in sizes):
         raise ConfigError(f"batch_size={batch_size!r}: give None, an integer of at least 1, or a tuple of them")
-    return None if batch_size is None else int(np.prod([int(size or 1) for size in sizes[:2]])) * points
+    return None if batch_size is None else int(np.prod([int(size or 1) for size in sizes[:2]])) * int(points)
+
+
+def plain(number: Int) -> int:
+    """A number of numpy's as one of Python's."""
+    return int(number) if isinstance(number, np.integer) else number
 
 
 def total(maps: Arrays) -> np.ndarray:
