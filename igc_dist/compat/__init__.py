@@ -21,7 +21,7 @@ import xarray as xr
 
 from igc_dist.attributors import BaselineShapley as Shapley
 from igc_dist.attributors import Identity
-from igc_dist.compat.base import Arrays, Int, Method, Seed, mean_error, plain, rows_of, total
+from igc_dist.compat.base import Arrays, Int, Method, Seed, mean_error, plain, rows_of, say, total
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError
 from igc_dist.statistics import TTest
@@ -65,7 +65,7 @@ class _Walk(Method):
         what |= {"statistics": [], "samples": True, "baseline": self._baseline(x_0, x_0_seed)}
         tree = self._run(data, outputs, how[0], x_0_seed, *how[1:], **what)
         if check:
-            print(f"{self._short} err: {mean_error(tree['samples/delta']):>9.6f}")
+            say(f"{self._short} err: {mean_error(tree['samples/delta']):>9.6f}")
         return self._samples(tree, data, where, "prediction", "prediction_baseline")
 
     def _folded(self, n_x: Any, x_0: Any, y_idx: Any, x_seed: Seed, x_0_seed: Seed, check: bool, *how: Any, **what: Any) -> Any:
@@ -79,15 +79,15 @@ class _Walk(Method):
 
     def _report(self, tree: xr.DataTree) -> None:
         """The errors that the package prints; of which parts they consist, and which outputs have none."""
-        print(f"{self._short} err: {mean_error(tree['completeness_error']):>9.6f}")
+        say(f"{self._short} err: {mean_error(tree['completeness_error']):>9.6f}")
         if "igac_sum" in tree:
-            print(f"igac err: {mean_error(tree['igac_sum'] - 1):>9.6f}")
+            say(f"igac err: {mean_error(tree['igac_sum'] - 1):>9.6f}")
         if "igc_error" in tree:
             error, base, rest = (mean_error(tree[name]) for name in ("igc_error", "baseline_term", "quadrature_error"))
-            print(f"{self._preset} err: {error:>9.6f} (of which baselines {base:.6f}, quadrature {rest:.6f})")
+            say(f"{self._preset} err: {error:>9.6f} (of which baselines {base:.6f}, quadrature {rest:.6f})")
         constant = np.asarray(tree["output"])[np.asarray(tree["constant"]) > 0]
         if len(constant):
-            print(f"{self._preset}: NaN for outputs {constant.tolist()}, whose target or prediction is constant")
+            say(f"{self._preset}: NaN for outputs {constant.tolist()}, whose target or prediction is constant")
 
 
 class IntegratedGradients(_Walk):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import numbers
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -245,6 +246,12 @@ def mean_error(values: Any) -> float:
     errors = np.abs(np.asarray(values, dtype=np.float64))
     errors = errors[np.isfinite(errors)]
     return float(errors.mean()) if errors.size else float("nan")
+
+
+def say(line: str) -> None:
+    """Print on the first rank."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        print(line)
 
 
 def takes_one(function: Any, kwargs: Mapping[str, Any]) -> bool:

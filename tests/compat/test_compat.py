@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from igc_dist import compat
+from igc_dist.compat import base
 from igc_dist.records import ConfigError, StoreError
 from tests import models
-from tests.compat.cases import D4, Drawn, Items, arrays, close, ig, predicted, problem
+from tests.compat.cases import Drawn, Items, arrays, close, ig, predicted, problem
 from tests.oracles import attributions, statistics
 from tests.ranks import run_ranks, values
 
@@ -371,6 +372,16 @@ def test_stores(tmp_path: Path) -> None:
     assert model.rows - rows < 40  # the first look
     with pytest.raises(StoreError):
         computed("IntGradCorr", attr, n_steps=5, **where)
+
+
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID"])
+def test_errors_are_printed_once(name: str, monkeypatch: Any, capsys: Any) -> None:
+    """By the first of the ranks, and by a process that is alone."""
+    for rank in (None, "0", "1"):
+        if rank is not None:
+            monkeypatch.setenv(name, rank)
+        base.say("ig err")
+        assert capsys.readouterr().out == ("" if rank == "1" else "ig err\n")
 
 
 def test_loader_settings() -> None:
