@@ -265,6 +265,12 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     c = config.typed(cfg)
     if c.on_nonfinite not in NONFINITE:
         raise ConfigError(f"on_nonfinite={c.on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
+    for name, limit in (("low", c.statistic.low), ("high", c.statistic.high)):
+        if limit is not None and "ttest" not in c.statistic.names:
+            raise ConfigError(
+                f"statistic.{name}={limit} is a limit of the groups of a t-test, but statistic.names={c.statistic.names} has no ttest: "
+                "add it, or leave the limit out"
+            )
     module = config.build(c.model.build, allow)
     model = Model(
         module,

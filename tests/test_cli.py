@@ -8,14 +8,20 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import igc_dist
+from igc_dist.attributors import BaselineShapley
+from igc_dist.features import Patches
+from igc_dist.statistics import TTest
 from igc_dist.store import Store
+from tests import models, problems
 from tests.commands import ROOT, SMALL, TINY, command, environment, torchrun
-from tests.ranks import files, run_ranks
+from tests.ranks import Net, Rows, files, run_ranks, values
 
 pytestmark = pytest.mark.e2e
 
@@ -182,6 +188,153 @@ def test_non_finite_values_leave_with_four(tmp_path: Path) -> None:
     tree = igc_dist.open(tmp_path / "skipped.zarr")
     assert tree["n"].values.tolist() == [23, 23]
     assert tree.attrs["skipped"] == [{"index": 5, "reason": "NaN or infinity in its input"}]
+
+
+# -- settings --------------------------------------------------------------------------------------------------------------
+
+ANY = ("--allow-target", "tests.*", *TINY[2:])
+LOOKUP = ("model.build._target_=tests.models.Lookup", "data.build._target_=tests.problems.Coded")
+CONV = ("model.build._target_=tests.models.conv", "data.build._target_=tests.problems.Images")
+PARTED = ("data.build._target_=tests.problems.Parted",)
+Setting = tuple[tuple[str, ...], Callable[[], Any], Callable[..., Any], dict[str, Any]]
+SETTINGS: dict[str, Setting] = {
+    "weights": ((*PARTED, "data.weights=weight"), Net, problems.Parted, {"weights": "weight"}),
+    "slices": ((*PARTED, "data.slices=site"), Net, problems.Parted, {"slices": "site"}),
+    "limits of a t-test": (
+        ("method=naive_ttest", "statistic.low=-0.5", "statistic.high=0.5"),
+        Net, Rows, {"method": "naive_ttest", "statistics": [TTest(-0.5, 0.5)]},
+    ),
+    "final layer": (
+        ("model.build._target_=tests.problems.wide", "data.build._target_=tests.problems.Wide", "model.final_layer=layer"),
+        problems.wide, problems.Wide, {"final_layer": "layer"},
+    ),
+    "embedding": (
+        ("model.build._target_=tests.models.Sequence", "data.build._target_=tests.problems.Tokens", "model.forward=body",
+         "model.embedding=embed", "+model.embedding_kwargs.scale=2.0"),
+        models.Sequence, problems.Tokens, {"forward": "body", "embedding": "embed", "embedding_kwargs": {"scale": 2.0}},
+    ),
+    "categories": (
+        (*LOOKUP, "model.categories=5", "model.n_categorical=1"), models.Lookup, problems.Coded, {"categories": 5, "n_categorical": 1},
+    ),
+    "categories of each input": ((*LOOKUP, "model.categories=[5]"), models.Lookup, problems.Coded, {"categories": [5]}),
+    "patches": ((*CONV, "reduce=patches", "reduce.size=3"), models.conv, problems.Images, {"reduce": Patches(3)}),
+    "names and dims": (
+        (*CONV, "data.names=[photo]", "data.dims=[[band,up,along]]", "target.names=[one,two]"),
+        models.conv, problems.Images,
+        {"names": ["photo"], "dims": [["band", "up", "along"]], "target": igc_dist.Targets(names=["one", "two"])},
+    ),
+    "iterations": (("method=bsc", "method.attributor.n_iter=4"), Net, Rows, {"method": "bsc", "attributor": BaselineShapley(4)}),
+    "gradients by pearson": (
+        ("method=gradients", "statistic.names=[pearson]"), Net, Rows, {"method": "gradients", "statistics": ["pearson"]},
+    ),
+    "shapley by moments": (("method=bsc", "statistic.names=[moments]"), Net, Rows, {"method": "bsc", "statistics": ["moments"]}),
+}  # fmt: skip
+RESULTS = {
+    "weights": "x/igc", "slices": "slices/x/igc_within", "limits of a t-test": "x/naive_ttest", "final layer": "x/igc",
+    "embedding": "x/igc", "categories": "x1/igc", "categories of each input": "x1/igc", "patches": "x/igc",
+    "names and dims": "photo/igc", "iterations": "x/bsc", "gradients by pearson": "x/gradient_pearson", "shapley by moments": "x/bs_std",
+}  # fmt: skip
+"""A result that only the setting makes."""
+
+
+def settings_by_command(folder: str, said: str) -> dict[str, int]:
+    """The command with each setting, and a sweep, one after the other; returns the exit codes."""
+    from igc_dist.__main__ import main
+
+    os.chdir(folder)
+    codes = {}
+    with open(said, "wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    lines = {name: (*overrides, f"store.path='{name}.zarr'") for name, (overrides, *_) in SETTINGS.items()}
+    for name, overrides in {**lines, "sweep": ("-m", "method=igc,bsc", "seed=3")}.items():
+        try:
+            main([*ANY, *overrides])
+        except SystemExit as end:
+            codes[name] = int(end.code or 0)
+    return codes
+
+
+def settings_by_python(folder: str) -> None:
+    """The same from Python."""
+    same = {"n_folds": 8, "micro_batch": 3, "n_steps": 4, "threads": 1}
+    for name, (_, model, data, settings) in SETTINGS.items():
+        igc_dist.attribute(model(), data(n=24), store=Path(folder) / f"{name}.zarr", **same, **settings)
+    for method in ("igc", "bsc"):
+        igc_dist.attribute(Net(), Rows(24), store=Path(folder) / f"{method}.zarr", method=method, seed=3, **same)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, int], str]:
+    """Folders of the stores of the command and of Python, exit codes, and what the command said."""
+    by_command, by_python = tmp_path_factory.mktemp("command"), tmp_path_factory.mktemp("python")
+    (codes,) = values(run_ranks(1, settings_by_command, str(by_command), str(by_python / "said"), timeout=110))
+    values(run_ranks(1, settings_by_python, str(by_python)))
+    return by_command, by_python, codes, (by_python / "said").read_text()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_reach_the_run(name: str, settings: tuple[Path, Path, dict[str, int], str]) -> None:
+    """What the command stores under a setting is what Python stores, byte by byte, and is not what it would be without."""
+    by_command, by_python, codes, said = settings
+    assert codes[name] == 0, said
+    assert "Traceback" not in said
+    store = by_command / f"{name}.zarr"
+    assert files(store) == files(by_python / f"{name}.zarr")
+    tree = igc_dist.open(store)
+    assert bool(tree[RESULTS[name]].notnull().any())
+    expected = {
+        "slices": {"slice": 3}, "categories": {"feature": 2, "category": 5}, "patches": {"height_patch": 2, "width_patch": 2},
+        "embedding": {"height": 4, "width": 4}, "names and dims": {"band": 1, "up": 6, "along": 6}, "final layer": {"output": 9},
+    }.get(name, {})  # fmt: skip
+    sizes = tree[RESULTS[name]].sizes
+    assert {dim: sizes.get(dim) for dim in expected} == expected, sizes
+    if name == "names and dims":
+        assert tree["output"].values.tolist() == ["one", "two"]
+    if name == "iterations":
+        assert tree.attrs["cost"]["forwards"] == 24 * 4 * 6
+
+
+def test_a_sweep_over_methods(settings: tuple[Path, Path, dict[str, int], str]) -> None:
+    """One store for each, with the bytes that Python stores."""
+    by_command, by_python, codes, said = settings
+    assert codes["sweep"] == 0, said
+    stores = {igc_dist.open(path).attrs["method"]: path for path in (by_command / "outputs" / "sweep").rglob("store.zarr")}
+    assert set(stores) == {"igc", "bsc"}
+    for method, path in stores.items():
+        assert files(path) == files(by_python / f"{method}.zarr")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "words"),
+    [
+        (("method=bsc", "method.attributor.n_iter=0"), 2, ["method.attributor.n_iter=0", "at least 1"]),
+        (("method=igc", "+method.attributor.n_iter=4"), 2, ["PathIntegral could not be built", "n_iter"]),
+        (("statistic.names=[corelation]",), 2, ["'corelation' is unknown", "did you mean 'correlation'?"]),
+        (("statistic.low=low",), 2, ["statistic.low", "low"]),
+        (("method=igc", "statistic.low=0.5"), 2, ["statistic.low=0.5", "ttest"]),
+        ((*PARTED, "method=naive_ttest", "data.weights=weight"), 2, ["'ttest' is not defined for weighted samples"]),
+        ((*PARTED, "data.weights=wait"), 3, ["weights='wait'", "no such attribute", "'weight'"]),
+        ((*PARTED, "data.slices=place"), 3, ["slices='place'", "no such attribute", "'site'"]),
+        (("model.final_layer=hed",), 2, ["final_layer='hed' is no module of Net", "did you mean 'head'?"]),
+        (("model.final_layer=hidden",), 3, ["final_layer (hidden) must be the last learned step"]),
+        (("model.embedding=embed",), 3, ["Net has no method 'embed'"]),
+        ((*LOOKUP, "model.categories=5", "model.embedding=body"), 2, ["embedding and categories are both given"]),
+        ((*LOOKUP, "model.categories=0"), 2, ["categories=0", "at least 1"]),
+        ((*LOOKUP, "model.categories=3"), 3, ["category 3", "0 to 2"]),
+        ((*LOOKUP, "model.categories=many"), 2, ["categories='many'"]),
+        (("reduce=patches",), 2, ["patches of size", "at least 2 dimensions"]),
+        ((*CONV, "reduce=patches", "reduce.size=0"), 2, ["patches of size 0"]),
+        (("reduce=patch",), 2, ["patch", "patches"]),
+        (("data.names=[a,b]",), 2, ["names", "2", "1"]),
+        ((*CONV, "data.dims=[[up,along]]"), 2, ["dims", "up", "3"]),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be(overrides: tuple[str, ...], code: int, words: list[str], tmp_path: Path) -> None:
+    found, said = forked(tmp_path, *ANY, *overrides)
+    assert found == code, said
+    assert [word for word in words if word not in said] == [], said
+    assert "Traceback" not in said
 
 
 def test_help_and_version() -> None:

@@ -49,7 +49,11 @@ def compared(one: Callable[[], Any], other: Callable[[], Any], rounds: int) -> R
     `value` is the ratio of minima, since other load only ever adds time; of wall times, or of CPU times if the machine
     is busy. Both sides are one thread that waits for nothing, so on a quiet machine these are the same.
     """
-    times = [(seconds(one), seconds(other)) for _ in range(rounds)]
+    return ratio([(seconds(one), seconds(other)) for _ in range(rounds)])
+
+
+def ratio(times: list[tuple[tuple[float, float], tuple[float, float]]]) -> Report:
+    """What `compared` reports, from the (wall, CPU) times of both sides in each round."""
     ratios = {}
     for kind, name in enumerate(("wall", "cpu")):
         above, below = ([pair[side][kind] for pair in times] for side in (0, 1))
