@@ -10,9 +10,10 @@ from typing import Any
 import torch
 import xarray as xr
 
-from igc_dist import baselines, config, inputs, targets
+from igc_dist import baselines, config, designs, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
+from igc_dist.designs import Design
 from igc_dist.distributed import joined
 from igc_dist.job import NONFINITE, Job, limits_of, named_statistics, sliced, weighted
 from igc_dist.model import Model
@@ -34,6 +35,7 @@ def attribute(
     baseline: Any = None,
     quadrature: str | Quadrature = "midpoint",
     n_steps: int = 32,
+    design: str | Design = "grid",
     target: Any = None,
     weights: Any = None,
     slices: Any = None,
@@ -72,6 +74,8 @@ def attribute(
 
     Walks. `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared data samples), or an object of
     `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or a `Quadrature`.
+    `design`: grid (every baseline with every node), or shifted, stratified, random: `n_steps` nodes drawn for each (input,
+    baseline), which is right on average and far cheaper for the same error of IGC; see `igc_dist.designs`.
 
     Outputs. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. NaN in y leaves a sample out for that
     output only. `final_layer`: the last linear layer or its name, which makes many outputs cheap (`igc_dist.final`).
@@ -100,6 +104,7 @@ def attribute(
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
+    sampling = designs.ensure(design, rule, n_steps)
     folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,
@@ -118,7 +123,7 @@ def attribute(
         source=source,
         targets=targets.ensure(target),
         baseline=baselines.ensure(baseline),
-        attributor=config.build_attributor(wish.attributor, rule) if attributor is None else attributor,
+        attributor=config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor,
         statistics=named_statistics(folded),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,

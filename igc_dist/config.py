@@ -24,6 +24,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from igc_dist.designs import Design, Grid
 from igc_dist.plan import Limits
 from igc_dist.quadrature import Quadrature
 from igc_dist.records import ConfigError, ModelError
@@ -78,6 +79,13 @@ class QuadratureConfig:
 
     name: str = MISSING
     n_steps: int = 32
+
+
+@dataclass
+class DesignConfig:
+    """Where gradients are taken: grid, shifted, stratified or random; `quadrature.n_steps` nodes per (input, baseline)."""
+
+    name: str = "grid"
 
 
 @dataclass
@@ -137,6 +145,7 @@ class Config:
     target: TargetConfig = field(default_factory=TargetConfig)
     baseline: dict[str, Any] = MISSING
     quadrature: QuadratureConfig = field(default_factory=QuadratureConfig)
+    design: DesignConfig = field(default_factory=DesignConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     statistic: StatisticConfig = field(default_factory=StatisticConfig)
     reduce: dict[str, Any] | None = None
@@ -239,11 +248,11 @@ def _located(target: str) -> Any:
     return found
 
 
-def build_attributor(node: Any, quadrature: Quadrature | None, allow: Sequence[str] = ()) -> Any:
-    """An attributor; one that integrates gets the quadrature."""
+def build_attributor(node: Any, quadrature: Quadrature | None, design: Design | None = None, allow: Sequence[str] = ()) -> Any:
+    """An attributor; one that integrates gets the quadrature, and the design if it is not the grid."""
     attributor = build(node, allow)
     if quadrature is not None and "quadrature" in {f.name for f in dataclasses.fields(attributor)}:
-        return dataclasses.replace(attributor, quadrature=quadrature)
+        return dataclasses.replace(attributor, quadrature=quadrature, design=None if isinstance(design, Grid) else design)
     return attributor
 
 

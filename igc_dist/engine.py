@@ -100,7 +100,7 @@ class Engine:
             share=1 / len(shard.baselines),
             size=self.plan.points_per_batch,
             watch=self.watch,
-            address=Address(self.around.seed, batch.index, shard.baselines),
+            address=Address(self.around.seed, batch.index, shard.baselines, self.plan.work.n_baselines),
         )
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
         whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell)

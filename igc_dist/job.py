@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from igc_dist import baselines, config, data, features, inputs
+from igc_dist import baselines, config, data, designs, features, inputs
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline
 from igc_dist.data import Source
@@ -103,6 +103,14 @@ class Job:
     """For the provenance: what the user called things."""
 
     def __post_init__(self) -> None:
+        if not self.attributor.exact:
+            noisy = [f"the statistic {s.name!r} is not linear in the attribution" for s in self.statistics if not s.linear]
+            noisy += ["attributions of single samples are stored"] * self.samples
+            for reason in noisy:
+                raise ConfigError(
+                    f"a design that draws its nodes is right on average only, but {reason}, so its noise would pass for a property "
+                    "of the model: take design=grid, or drop it"
+                )
         grouped = [s for s in self.statistics if s.n_groups > 1]
         if len(grouped) > 1:
             raise ConfigError(f"statistics {', '.join(s.name for s in grouped)} each part the samples: one run can have one of them")
@@ -284,6 +292,8 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     )
     if c.model.weights is not None:
         config.load_weights(module, c.model.weights)
+    quadrature = rule(c.quadrature.name, c.quadrature.n_steps)
+    design = designs.ensure(c.design.name, quadrature, c.quadrature.n_steps)
     source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
     return Job(
         inputs=inputs.ensure(
@@ -296,7 +306,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         source=source,
         targets=Targets(c.target.outputs, c.target.one_hot, c.target.names),
         baseline=baselines.ensure(config.build(c.baseline, allow)),
-        attributor=config.build_attributor(c.method.attributor, rule(c.quadrature.name, c.quadrature.n_steps), allow),
+        attributor=config.build_attributor(c.method.attributor, quadrature, design, allow),
         statistics=named_statistics(c.statistic.names, ttest={"low": c.statistic.low, "high": c.statistic.high}),
         limits=c.plan,
         samples=c.store.samples or c.method.samples,

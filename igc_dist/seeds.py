@@ -28,12 +28,13 @@ def generator(run: int, index: int, purpose: str, draw: int = 0) -> np.random.Ge
 class Address:
     """Where the random draws of a micro-batch are addressed: the run's seed, the samples, the baselines of the block.
 
-    `index` are the global indices of the n samples; `baselines` are the numbers of the baselines at hand.
+    `index` are the global indices of the n samples; `baselines` are the numbers of the baselines at hand, of `n_baselines`.
     """
 
     seed: int
     index: Int64[np.ndarray, " n"]
     baselines: range
+    n_baselines: int
 
     def generator(self, n: int, purpose: str, draw: int = 0) -> np.random.Generator:
         """The generator of the n-th sample of the batch."""

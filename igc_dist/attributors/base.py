@@ -17,7 +17,8 @@ class Attributor(ABC):
     `complete`: the sum over features equals ``f(x) - mean_b f(x0_b)``, up to the quadrature error if there is one.
     `baselines`: it compares with baselines; otherwise it is called with none. `gradients`: it takes gradients; otherwise
     its forward passes are all that it costs. `linear`: attributions of ``W f`` are W times those of f, so that those of latents
-    may stand for those of the outputs. `raw`: attributions are in the units of the input, so their mean may be far from 0.
+    may stand for those of the outputs. `exact`: each attribution is what it is called, and not only right on average.
+    `raw`: attributions are in the units of the input, so their mean may be far from 0.
     """
 
     name: ClassVar[str]
@@ -28,6 +29,10 @@ class Attributor(ABC):
     raw: ClassVar[bool] = False
     labels: ClassVar[dict[str, str]] = {}
     """Names of the results that have one in the literature, by the name that the statistic gives."""
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     @abstractmethod
     def points(self, features: Sequence[tuple[int, ...]]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from igc_dist.attributors.walk import Step, Walk
 from igc_dist.records import Tensors
+from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Gradients(Walk):
     complete = False
     baselines = False
 
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:
+    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
         yield Step(tuple(x[None] for x in inputs), tuple(x.new_ones(()).expand_as(x)[None] for x in inputs))
 
 
@@ -29,5 +30,5 @@ class GradientXInput(Walk):
     complete = False
     baselines = False
 
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:
+    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
         yield Step(tuple(x[None] for x in inputs), tuple(x[None] for x in inputs))

@@ -8,37 +8,49 @@ from dataclasses import dataclass, field
 import torch
 
 from igc_dist.attributors.walk import Step, Walk, column
+from igc_dist.designs import Design, Grid
 from igc_dist.paths import Path, Straight
 from igc_dist.quadrature import Quadrature, rule
 from igc_dist.records import Tensors
+from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
 class PathIntegral(Walk):
     """``IG_i = mean_b integral_0^1 d f(gamma_b(t)) / d x_i * gamma_b'(t)_i dt`` (Sundararajan, Taly, Yan 2017, eq. 1).
 
-    The integral is replaced by `quadrature`, the mean is over the baselines of the sample. Complete:
-    ``sum_i IG_i = f(x) - mean_b f(x0_b)`` up to the quadrature error.
+    The integral is replaced by `quadrature`, or by the nodes of a `design`; the mean is over the baselines of the sample.
+    Complete: ``sum_i IG_i = f(x) - mean_b f(x0_b)`` up to the quadrature error, or on average under a design that draws.
     """
 
     quadrature: Quadrature = field(default_factory=lambda: rule("midpoint", 32))
     path: Path = field(default_factory=Straight)
+    design: Design | None = None
 
     name = "ig"
     complete = True
     baselines = True
     labels = {"correlation": "igc", "autocorrelation": "igac"}  # noqa: RUF012 - a class constant of the base
 
-    def points(self, features: Sequence[tuple[int, ...]]) -> int:
-        return len(self.quadrature)
+    @property
+    def sampling(self) -> Design:
+        """The design, by default the whole grid of baselines and nodes."""
+        return Grid(self.quadrature) if self.design is None else self.design
 
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:
-        nodes, weights = torch.from_numpy(self.quadrature.nodes), torch.from_numpy(self.quadrature.weights)
-        k = len(nodes)
-        walks = len(baselines[0]) * k
-        for start in range(0, walks, size):
-            flat = torch.arange(start, min(start + size, walks))
-            b, t = (flat // k).to(inputs[0].device), nodes[flat % k]
+    @property
+    def exact(self) -> bool:
+        return self.sampling.exact
+
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
+        return len(self.sampling)
+
+    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
+        b_all, k = len(baselines[0]), len(self.sampling)
+        nodes = torch.from_numpy(self.sampling.nodes(address, len(inputs[0]), b_all))  # b K n, or 1 K 1
+        nodes, weights = nodes.expand(b_all, k, nodes.shape[2]).flatten(0, 1), torch.from_numpy(self.sampling.weights)
+        for start in range(0, b_all * k, size):
+            flat = torch.arange(start, min(start + size, b_all * k))
+            b, t = (flat // k).to(inputs[0].device), nodes[flat]
             points, factors = [], []
             for x, x0 in zip(inputs, baselines, strict=True):
                 start_points, ends = x0[b].expand(len(b), *x.shape), x.expand(len(b), *x.shape)

@@ -33,7 +33,7 @@ class Walk(Attributor):
         return 1
 
     @abstractmethod
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int) -> Iterator[Step]:
+    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
         """The walks of n samples, at most `size` points at a time; arguments as in `attribute`."""
 
     def attribute(
@@ -50,7 +50,7 @@ class Walk(Attributor):
     ) -> Tensors:
         n = len(inputs[0])
         totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
-        for step in self.steps(inputs, baselines, share, size):
+        for step in self.steps(inputs, baselines, share, size, address):
             c = len(step.points[0])
             for j, grads in model.gradients(tuple(p.flatten(0, 1) for p in step.points), outputs):
                 for total, factor, grad in zip(totals, step.factors, grads, strict=True):
@@ -61,5 +61,5 @@ class Walk(Attributor):
 
 
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A vector of c numbers as (c, 1, 1, ...), in the type and on the device of `like`, (c, n, *P)."""
-    return values.to(like.dtype).to(like.device).reshape(-1, *(1,) * (like.ndim - 1))
+    """Numbers (c,), or (c, n), as (c, 1, 1, ...) or (c, n, 1, ...), in the type and on the device of `like`, (c, n, *P)."""
+    return values.to(like.dtype).to(like.device).reshape(*values.shape, *(1,) * (like.ndim - values.ndim))

@@ -54,6 +54,7 @@ def test_the_groups_are_those_of_the_design() -> None:
         "store",
         "report",
         "experiment",
+        "design",
     }
     assert groups <= known
     assert groups >= known - {"metric"}

@@ -68,7 +68,12 @@ def attribute(
     for cut in np.array_split(np.arange(len(x0[0])), blocks) if attributor.baselines else [np.arange(1)]:
         baselines = tuple(torch.from_numpy(value[cut]) for value in x0) if attributor.baselines else ()
         share = 1 / len(x0[0]) if attributor.baselines else 1.0
-        address = Address(SEED, indices(len(x[0])) if index is None else index, range(int(cut[0]), int(cut[-1]) + 1))
+        address = Address(
+            SEED,
+            indices(len(x[0])) if index is None else index,
+            range(int(cut[0]), int(cut[-1]) + 1),
+            len(x0[0]) if attributor.baselines else 1,
+        )
         values = attributor.attribute(Model(model), inputs, baselines, [0, 1], share=share, size=size, address=address)
         total = [v.numpy() for v in values] if isinstance(total, int) else [a + v.numpy() for a, v in zip(total, values, strict=True)]
     return tuple(total)
@@ -187,7 +192,7 @@ def test_rows_of_forward_passes_are_those_announced(attributor: Attributor, colu
     x = tuple(torch.from_numpy(random(4, *shape)) for shape in shapes)
     x0 = tuple(torch.from_numpy(random(2, 1, *shape, seed=1)) for shape in shapes) if attributor.baselines else ()
     seen: list[int] = []
-    address = Address(SEED, indices(4), range(len(x0[0]) if x0 else 1))
+    address = Address(SEED, indices(4), range(len(x0[0]) if x0 else 1), len(x0[0]) if x0 else 1)
     found = attributor.attribute(Model(model), x, x0, columns, share=0.5, size=5, watch=seen.append, address=address)
     assert [v.shape for v in found] == [(4, len(columns), *shape) for shape in shapes]
     assert model.rows == sum(seen) == 4 * len(address.baselines) * attributor.points(shapes)

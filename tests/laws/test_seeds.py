@@ -42,7 +42,7 @@ def test_order_of_drawing_does_not_matter(order: list[int]) -> None:
 
 def test_address_of_a_batch() -> None:
     """The n-th sample of a batch draws by its global index, wherever it stands."""
-    address = seeds.Address(5, np.array([30, 7]), range(2, 4))
+    address = seeds.Address(5, np.array([30, 7]), range(2, 4), 6)
     for n, index in enumerate((30, 7)):
         assert address.generator(n, "x", 3).random() == seeds.generator(5, index, "x", 3).random()
 
