@@ -131,7 +131,11 @@ def test_two_inputs_against_loops() -> None:
 SIZES = (None, 1, 7, 64, (2, 3, 2), (4, 8, None))
 
 
-@pytest.mark.parametrize("name", CLASSES)
+QUICK = ("IntGradCorr", "BaselineShapley", "NaiveTTest")
+"""Classes that go through all that the others do."""
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CLASSES])
 def test_batches_change_nothing(name: str) -> None:
     """batch_size is for speed: beyond rounding nothing depends on it, and no sample is left out."""
     model, data = problem(7, 2)
@@ -147,7 +151,7 @@ def test_batches_change_nothing(name: str) -> None:
         computed(name, getattr(compat, name)(model, data), **{key: 0})
 
 
-@pytest.mark.parametrize("name", ["IntGradCorr", "BslShapCorr", "IntGradMeanStd", "IntGradAutoCorr"])
+@pytest.mark.parametrize("name", ["IntGradCorr", "BslShapCorr", *(pytest.param(n, marks=pytest.mark.slow) for n in FOLDED[1:])])
 def test_outputs_of_a_second_call(name: str) -> None:
     """Two calls with other outputs on one object, in both orders, equal those of fresh objects; an output may be wished twice."""
     model, data = problem(7)
