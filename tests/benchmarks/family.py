@@ -122,9 +122,9 @@ def classes(outputs: int | None, samples: int) -> Task:
 def final_layer(rounds: int = 2, samples: int = 512, n_steps: int = 32) -> Report:
     """1,000 outputs through 64 latents over the 64 latents as outputs."""
     many, few = classes(1000, samples), classes(None, samples)
-    one = lambda: igc_dist.attribute(many.module, (many.x, many.y), n_steps=n_steps, final_layer="last")  # noqa: E731
-    two = lambda: igc_dist.attribute(few.module, (few.x, few.y), n_steps=n_steps)  # noqa: E731
-    one(), two()
+    one = lambda n=samples: igc_dist.attribute(many.module, (many.x[:n], many.y[:n]), n_steps=n_steps, final_layer="last")  # noqa: E731
+    two = lambda n=samples: igc_dist.attribute(few.module, (few.x[:n], few.y[:n]), n_steps=n_steps)  # noqa: E731
+    one(16), two(16)
     return report("final_linear_layer/1000_of_64", **compared(one, two, rounds), at_most=1.3, samples=samples, nodes=n_steps)
 
 
