@@ -75,7 +75,7 @@ def attribute(
     Walks. `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared data samples), or an object of
     `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or a `Quadrature`.
     `design`: grid (every baseline with every node), or shifted, stratified, random: `n_steps` nodes drawn for each (input,
-    baseline), which is right on average and far cheaper for the same error of IGC; see `igc_dist.designs`.
+    baseline), which is right on average over the data set; see `igc_dist.designs`.
 
     Outputs. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. NaN in y leaves a sample out for that
     output only. `final_layer`: the last linear layer or its name, which makes many outputs cheap (`igc_dist.final`).
