@@ -231,6 +231,8 @@ def test_t_test_of_attributions(slices: Any) -> None:
     assert tree["n_low"].values.tolist() == low.sum(0).tolist()
     assert tree["n_high"].values.tolist() == high.sum(0).tolist()
     close(tree["x/igc"], run(model, (x, y))["x/igc"])
+    cut = run(model, (x, y), statistics=["correlation", TTest(low=0.25, high=(0.25, 0.6))], slices=slices, output_block=1)
+    close(cut["x/ig_ttest_p"], p, 1e-9)
     if slices is not None:
         rows = SITE == "south"
         close(tree["slices/x/ig_ttest_p"][2], statistics.t_test(a[rows], low[rows], high[rows])[1], 1e-9)
