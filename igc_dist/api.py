@@ -13,9 +13,10 @@ import xarray as xr
 from igc_dist import baselines, config, designs, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
+from igc_dist.data import sliced, weighted
 from igc_dist.designs import Design
 from igc_dist.distributed import joined
-from igc_dist.job import NONFINITE, Job, limits_of, named_statistics, sliced, weighted
+from igc_dist.job import NONFINITE, Job, limits_of, named_statistics
 from igc_dist.model import Model
 from igc_dist.progress import metered
 from igc_dist.quadrature import Quadrature, ensure

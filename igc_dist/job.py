@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from igc_dist import baselines, config, data, designs, features, inputs
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline
-from igc_dist.data import Source
+from igc_dist.data import Sliced, Source, sliced, weighted
 from igc_dist.distributed import World
 from igc_dist.features import Reduction
 from igc_dist.inputs import Inputs, OneHot
@@ -22,56 +22,11 @@ from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look, probe
 from igc_dist.quadrature import rule
-from igc_dist.records import Batch, ConfigError, DataError
+from igc_dist.records import Batch, ConfigError
 from igc_dist.spec import describe, digest
 from igc_dist.statistics import STATISTICS, Cells, Statistic
 from igc_dist.statistics.state import feature_terms
 from igc_dist.targets import Targets
-
-
-@dataclass(frozen=True)
-class Sliced:
-    """The slices of a data set: the slice number of each sample, and the label of each slice."""
-
-    number: Int64[np.ndarray, " N"]
-    labels: np.ndarray
-
-
-MAX_SLICES = 256
-"""More is a sign of a column that is no label; every slice has a state of its own."""
-
-
-def sliced(source: Source, wish: Any) -> Sliced | None:
-    """Slices by a column of labels: an array, or the name of an attribute of the data set. Raises `DataError`."""
-    if wish is None:
-        return None
-    column = source.column(wish, "slices")
-    if column.dtype.kind == "f" and np.isnan(column).any():
-        raise DataError(f"slices: {int(np.isnan(column).sum())} samples have no label (NaN): give each one")
-    if column.dtype.kind == "O":
-        column = column.astype(str)
-    labels, number = np.unique(column, return_inverse=True)
-    if len(labels) > MAX_SLICES:
-        raise DataError(f"slices: {len(labels)} different labels among {len(column)} samples, at most {MAX_SLICES}: group them first")
-    return Sliced(number.astype(np.int64), labels)
-
-
-def weighted(source: Source, wish: Any) -> np.ndarray | None:
-    """Sample weights by an array, or the name of an attribute of the data set. Raises `DataError` unless finite and at least 0."""
-    if wish is None:
-        return None
-    column = source.column(wish, "weights")
-    try:
-        column = column.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"weights of type {column.dtype}: give numbers") from error
-    wrong = ~np.isfinite(column) | (column < 0)
-    if wrong.any():
-        n = int(np.flatnonzero(wrong)[0])
-        raise DataError(f"weights: sample {n} has {column[n]}, weights are finite and at least 0")
-    if not column.any():
-        raise DataError("weights: all are 0")
-    return column
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def results(slots: Slots, recipe: Recipe) -> Block:
         total = outputs[_sum_label(attributor, "correlation_sum")]
         outputs["igc_error"] = total - outputs["correlation"]
         outputs["quadrature_error"] = outputs["igc_error"] + outputs["baseline_term"]
-    running = _running(slots, recipe)
+    running = _running(slots, whole, recipe)
     if cells.n_slices == 1:
         return Block(outputs, maps, running, {}, ())
     slice_outputs, slice_maps = _finalized(whole, without, folds, recipe, slices=True)
@@ -161,7 +161,7 @@ def _sum_label(attributor: Attributor, name: str) -> str:
     return f"{attributor.label(name.removesuffix('_sum'))}_sum"
 
 
-def _running(slots: Slots, recipe: Recipe) -> dict[str, np.ndarray]:
+def _running(slots: Slots, whole: State, recipe: Recipe) -> dict[str, np.ndarray]:
     """How the results of each output went as folds were added: one fold at a time, so that only one state is held."""
     rows: dict[str, list[np.ndarray]] = {}
 
@@ -170,7 +170,7 @@ def _running(slots: Slots, recipe: Recipe) -> dict[str, np.ndarray]:
         found = [statistic.finalize(state.union(parts, groups=statistic.n_groups > 1)) for statistic in recipe.statistics]
         return Agreement().finalize(state.union(parts)).outputs, found
 
-    _, last = finalized(slots.state(tree_sum))
+    _, last = finalized(whole)
     for state in slots.first():
         ran, found = finalized(state)
         row = {name: ran[name] for name in ("n", "correlation", "baseline_term")}
