@@ -6,13 +6,22 @@ if TYPE_CHECKING:
     from igc_dist import baselines as baselines
     from igc_dist import features as features
     from igc_dist.api import attribute as attribute
+    from igc_dist.budget import Budget as Budget
     from igc_dist.quadrature import Quadrature as Quadrature
     from igc_dist.reading import open as open
     from igc_dist.targets import Targets as Targets
 
-_HOMES = {"attribute": "api", "open": "reading", "Quadrature": "quadrature", "Targets": "targets", "baselines": "", "features": ""}
+_HOMES = {
+    "attribute": "api",
+    "open": "reading",
+    "Budget": "budget",
+    "Quadrature": "quadrature",
+    "Targets": "targets",
+    "baselines": "",
+    "features": "",
+}
 
-__all__ = ["Quadrature", "Targets", "attribute", "baselines", "features", "open"]
+__all__ = ["Budget", "Quadrature", "Targets", "attribute", "baselines", "features", "open"]
 
 
 def __getattr__(name: str) -> Any:

@@ -134,11 +134,11 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
 
 def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> int:
     """One rank of a run."""
-    from igc_dist import distributed, job, progress, reading, run
+    from igc_dist import compose, distributed, progress, reading, run
 
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     _log_to(beside / "logs", rank)
-    todo = job.from_config(cfg, path, allow)
+    todo = compose.from_config(cfg, path, allow)
     fabric = cfg.fabric
     with (
         distributed.joined(
@@ -186,9 +186,9 @@ def _log_to(folder: Path, rank: int) -> None:
 
 
 def _plan(cfg: Any, allow: Sequence[str]) -> int:
-    from igc_dist import distributed, job
+    from igc_dist import compose, distributed, job
 
-    todo = job.from_config(cfg, None, allow)
+    todo = compose.from_config(cfg, None, allow)
     with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world, todo.model.borrowed(world.device):
         plan = job.plan_of(todo, world.device, check=False)
     for name, value in plan.summary().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import xarray as xr
 from igc_dist import baselines, config, designs, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
+from igc_dist.budget import Budget
 from igc_dist.data import sliced, weighted
 from igc_dist.designs import Design
 from igc_dist.distributed import joined
@@ -37,13 +39,16 @@ def attribute(
     quadrature: str | Quadrature = "midpoint",
     n_steps: int = 32,
     design: str | Design = "grid",
+    n_draws: int | None = None,
     target: Any = None,
+    n_others: int | None = None,
     weights: Any = None,
     slices: Any = None,
     reduce: Any = None,
     names: Sequence[str] | None = None,
     dims: Sequence[Any] | None = None,
     samples: bool = False,
+    budget: Budget | None = None,
     store: str | Path | None = None,
     seed: int = 0,
     forward: str | None = None,
@@ -75,11 +80,13 @@ def attribute(
 
     Walks. `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared data samples), or an object of
     `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or a `Quadrature`.
-    `design`: grid (every baseline with every node), or shifted, stratified, random: `n_steps` nodes drawn for each (input,
-    baseline), which is right on average over the data set; see `igc_dist.designs`.
+    `design`: grid (every baseline with every node), or one that is right on average over the data set, see `igc_dist.designs`:
+    shifted, stratified, random draw `n_steps` nodes for each (input, baseline), or `n_draws` for each input; pairs and
+    importance_pairs draw `n_draws` (4) partners for each input from the data, in place of a baseline.
 
     Outputs. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. NaN in y leaves a sample out for that
-    output only. `final_layer`: the last linear layer or its name, which makes many outputs cheap (`igc_dist.final`).
+    output only. `n_others`: of labels, ask at each path point for the label's output and so many of the others, drawn, in
+    place of all. `final_layer`: the last linear layer or its name, which makes many outputs cheap (`igc_dist.final`).
 
     Inputs. `categories` (numbers of categories of the trailing inputs; attributions get a category axis) or `embedding` (a
     method of the model, with `embedding_kwargs`; attributions are to what it gives) serve categorical inputs, see
@@ -90,6 +97,9 @@ def attribute(
     Samples. `weights`: an array or the name of an attribute of the data set. `slices`: labels, likewise: every slice gets
     results of its own, ``tree["slices/x/igc"]`` (slice, output, *features), and the whole is split into a part within slices
     and one between. `samples`: also keep every sample's attribution.
+
+    Budget. `budget`: a `Budget` of gradients, of seconds, or with a standard error to reach: folds are added until then, and a
+    later run with a larger one goes on from there. With replicates it says how much of the error comes from the draws.
 
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
     `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...). Under torchrun or srun all ranks
@@ -105,7 +115,6 @@ def attribute(
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
-    sampling = designs.ensure(design, rule, n_steps)
     folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,
@@ -119,12 +128,18 @@ def attribute(
     )
     kind = inputs.ensure(lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories)
     source = sources.ensure(data, num_workers, stage)
+    start = baselines.ensure(baseline)
+    sampling = designs.ensure(design, rule, n_steps, n_draws, lambda: baselines.number(start, source))
+    method_of = config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor
+    if baseline is None and isinstance(getattr(method_of, "sampling", None), designs.Pairs):
+        start = baselines.Partners()
+    wanted = targets.ensure(target)
     job = Job(
         inputs=kind,
         source=source,
-        targets=targets.ensure(target),
-        baseline=baselines.ensure(baseline),
-        attributor=config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor,
+        targets=wanted if n_others is None else replace(wanted, n_others=n_others),
+        baseline=start,
+        attributor=method_of,
         statistics=named_statistics(folded),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
@@ -134,6 +149,7 @@ def attribute(
         seed=seed,
         skip=on_nonfinite == "skip",
         store=store,
+        budget=budget or Budget(),
         method=method if attributor is None else attributor.name,
         weights=weighted(source, weights),
         slices=sliced(source, slices),

@@ -27,19 +27,30 @@ from igc_dist.records import Batch, ConfigError, Tensors
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a baseline may draw from: the data, the rows of it that are fit for use, the run's seed, the mean of the inputs."""
+    """What a baseline may draw from: the data, the rows of it that are fit for use, the run's seed, the mean of the inputs.
+
+    `ranked`: the rows in the order of their predictions (`findings.by_prediction`).
+    """
 
     source: Source
     pool: Int64[np.ndarray, " N"]
     seed: int
     mean: Tensors | None = None
+    ranked: Int64[np.ndarray, " N"] | None = None
 
 
 class Baseline(ABC):
-    """`count` baselines per sample; `shared` by all samples or not; `needs_mean` asks pass 1 for the mean input."""
+    """`count` baselines per sample; `shared` by all samples or not.
+
+    `needs_mean` asks pass 1 for the mean input, `needs_ranks` for the order of the predictions.
+    """
 
     shared: ClassVar[bool]
     needs_mean: ClassVar[bool] = False
+
+    @property
+    def needs_ranks(self) -> bool:
+        return False
 
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
         """B, the number of baselines of a sample. Raises `ConfigError` if this cannot serve `n_pool` usable samples of these shapes."""
@@ -130,15 +141,23 @@ class Resampled(Baseline):
     """`k` rows of the data for each input, or of another data set `data`, drawn without replacement, addressed by (seed, sample index).
 
     Unbiased for the expectation over baselines; the baseline term rho0 is then random with mean 0 and standard
-    deviation near ``1 / sqrt(N k)``.
+    deviation near ``1 / sqrt(N k)``. With `stratify` one row is drawn from each of k equal parts of the data in the order of the
+    predictions, which makes rho0 several times smaller; not for another data set, whose predictions are not known.
     """
 
     k: int
     data: Any = None
+    stratify: bool = False
     shared = False
 
     def __post_init__(self) -> None:
         check_positive("baseline.k", self.k)
+        if self.stratify and self.data is not None:
+            raise ConfigError("baseline.stratify=true with rows of another data set: its predictions are not known, drop one of them")
+
+    @property
+    def needs_ranks(self) -> bool:
+        return self.stratify
 
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
         return enough(self.k, n_pool if self.data is None else len(sources.ensure(self.data)))
@@ -148,10 +167,27 @@ class Resampled(Baseline):
         if self.data is not None:
             source = sources.ensure(self.data)
             pool = np.arange(len(source))
-        drawn = [seeds.generator(around.seed, int(i), "baselines.resampled").choice(pool, self.k, replace=False) for i in batch.index]
+        generators = (seeds.generator(around.seed, int(i), "baselines.resampled") for i in batch.index)
+        if self.stratify:
+            assert around.ranked is not None
+            # every row equally often, and no stratum with the same number for all samples
+            cuts = (generator.permutation(self.k) + generator.random(self.k) for generator in generators)
+            drawn = [around.ranked[(cut * (len(around.ranked) / self.k)).astype(np.int64)] for cut in cuts]
+        else:
+            drawn = [generator.choice(pool, self.k, replace=False) for generator in generators]
         rows = np.stack(drawn, axis=1)[block.start : block.stop]  # B n
         unique, where = np.unique(rows, return_inverse=True)
         return tuple(x[torch.from_numpy(where.reshape(rows.shape))] for x in source.fetch(unique.tolist()).inputs)
+
+
+@dataclass(frozen=True)
+class Partners(Baseline):
+    """Other rows of the data, drawn by the design `pairs` (`designs.Pairs`), each serving as the baseline of the other."""
+
+    shared = False
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        raise TypeError("partners are drawn by the design")
 
 
 @dataclass(frozen=True)
@@ -206,6 +242,11 @@ class Blur(Baseline):
             return torch.from_numpy(gaussian_filter(x.double().cpu().numpy(), width, mode="reflect", truncate=4.0)).to(x.dtype)
 
         return tuple(blurred(x)[None] for x in batch.inputs)
+
+
+def number(baseline: Baseline, source: Source) -> int:
+    """Baselines per sample. Raises `ConfigError` if the data cannot give them."""
+    return baseline.count(len(source), tuple(tuple(x.shape[1:]) for x in source.fetch([0]).inputs))
 
 
 def check_positive(name: str, value: Any) -> None:

@@ -24,6 +24,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from igc_dist.budget import Budget
 from igc_dist.designs import Design, Grid
 from igc_dist.plan import Limits
 from igc_dist.quadrature import Quadrature
@@ -66,11 +67,12 @@ class DataConfig:
 
 @dataclass
 class TargetConfig:
-    """Which outputs, and how y becomes a vector of outputs."""
+    """Which outputs, how y becomes a vector of outputs, and how many outputs to draw beside that of a label."""
 
     outputs: list[int] | None = None
     one_hot: bool | None = None
     names: list[str] | None = None
+    n_others: int | None = None
 
 
 @dataclass
@@ -83,9 +85,10 @@ class QuadratureConfig:
 
 @dataclass
 class DesignConfig:
-    """Where gradients are taken: grid, shifted, stratified or random; `quadrature.n_steps` nodes per (input, baseline)."""
+    """Where gradients are taken: see `designs.py`. `n_draws`: gradients per input; null: `quadrature.n_steps` per baseline, or 4 pairs."""
 
     name: str = "grid"
+    n_draws: int | None = None
 
 
 @dataclass
@@ -153,6 +156,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     plan: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
     seed: int = 0
     on_nonfinite: str = "fail"
     name: str = "igc"

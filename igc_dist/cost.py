@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from igc_dist.designs import GROUP
 from igc_dist.records import Shapes
 
 
@@ -39,6 +40,12 @@ class Work:
     """Whether features are reduced before they are folded."""
     free: bool = False
     """Whether that is by a free function, which need not be linear."""
+    drawn: bool = False
+    """Whether draws are folded one by one, so that there are no attributions of samples."""
+    pairs: bool = False
+    """Whether the draws are pairs of samples of a fold."""
+    n_asked: int | None = None
+    """Outputs whose gradients are taken at each path point; None: all."""
 
 
 LAZY = 48 * 2**20
@@ -77,12 +84,14 @@ class Cost:
         return self.shapes.n_features * self.shapes.itemsize
 
     def per_row(self) -> int:
-        # beside the model's own: start, point, factor and factor * gradient
-        return int(self.margin * self.shapes.row_bytes) + 4 * self.point
+        # beside the model's own: start, point, factor and factor * gradient; of draws end, and the product in float64, twice
+        return int(self.margin * self.shapes.row_bytes) + 4 * self.point + (self.point + 3 * 8 * self.shapes.n_walk) * self.work.drawn
 
     def per_sample(self, n_outputs: int) -> int:
         # inputs as read and as stacked, and so its own baselines
-        inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
+        inputs = (2 if self.work.shared or self.work.pairs else 2 + 2 * self.work.n_baselines) * self.point
+        if self.work.drawn:
+            return inputs
         # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
         sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
         sums += n_outputs * self.whole if self.whole != self.point else 0
@@ -100,6 +109,9 @@ class Cost:
 
     def walk(self, samples: int, points: int, n_outputs: int) -> int:
         fixed = int(self.margin * self.shapes.fixed_bytes) + (self.work.n_baselines * self.point if self.work.shared else 0)
+        if self.work.drawn:  # the samples of a group; the products of one forward pass with the weights of their outputs
+            fixed += 2 * 2 * GROUP * 2 * self.point + 2 * 8 * self.work.n_terms * n_outputs * self.shapes.n_walk
+            fixed += 8 * samples * points * n_outputs * 8
         return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
 
     def _sums(self, n_outputs: int) -> int:

@@ -43,7 +43,10 @@ class Source:
 
     def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
         """The samples at `indices` in this order, `size` at a time; the last batch holds what is left."""
-        cuts = [[int(i) for i in indices[start : start + size]] for start in range(0, len(indices), size)]
+        return self.grouped([[int(i) for i in indices[start : start + size]] for start in range(0, len(indices), size)])
+
+    def grouped(self, cuts: Sequence[list[int]]) -> Iterator[Batch]:
+        """The samples of each cut as a batch."""
         loader = DataLoader(self.dataset, batch_sampler=cuts, num_workers=self.num_workers, collate_fn=self.collate)
         for cut, item in zip(cuts, loader, strict=True):
             yield self._batch(item, cut)

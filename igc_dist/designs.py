@@ -3,16 +3,21 @@
 IGC is linear in the gradient and a mean over inputs, so the integral of no single input has to be accurate: nodes that are
 drawn, another for every input, make every attribution right on average, and their errors cancel over the data set. A
 statistic that is not linear in the attribution, or the attribution of one sample, needs a design that is `exact`.
+
+What a design costs is its number of draws, that is gradients per input and output: B baselines with K nodes each for those
+that place nodes on given paths, S partners for those that pair the samples of the data set themselves.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
+from scipy.spatial.distance import cdist
 
 from igc_dist.quadrature import Quadrature
 from igc_dist.records import ConfigError
@@ -68,8 +73,7 @@ class _Drawn(Design):
     exact = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.n_steps, bool) or not isinstance(self.n_steps, int | np.integer) or self.n_steps < 1:
-            raise ConfigError(f"n_steps={self.n_steps!r} with design {self.name!r}: give an integer of at least 1")
+        check_count("n_steps", self.n_steps, self.name)
 
     def __len__(self) -> int:
         return int(self.n_steps)
@@ -128,15 +132,131 @@ class Random(_Drawn):
         return generator.random((n_baselines, len(self)))
 
 
+GROUP = 64
+"""Samples among which pairs are drawn: read once, and enough that the choice of partners is no limit."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """R draws among the samples of a group: ``sum_r factor_r h(end_r, start_r, node_r)`` is right on average."""
+
+    end: Int64[np.ndarray, " R"]
+    start: Int64[np.ndarray, " R"]
+    node: Float64[np.ndarray, " R"]
+    factor: Float64[np.ndarray, " R"]
+
+
+@dataclass(frozen=True)
+class Pairs(Design):
+    """Antisymmetric pairs of data rows: with ``IG(x_n; x_m) = -IG(x_m; x_n)`` every gradient serves both ways.
+
+    ``Cov_n(mean_m IG(x_n; x_m), y) = 1/2 mean_(n, m) (y_n - y_m) IG(x_n; x_m)``, the mean over all ordered pairs. Each sample has
+    `n_draws` partners, one node each, which together are a Latin hypercube. Partners are of the same fold, so that folds are
+    independent and the jackknife is right, and of the same group of 64 to 127, so that nothing is read twice. They are given by random
+    cyclic shifts, or, with `importance`, drawn with probability ``q_nm ~ sum_j |w_nj - w_mj|``, ``w = y / (std y std r)``, and
+    weighted by 1 / q. Where y is one-hot only the outputs of both labels have a weight, and only their gradients are taken.
+
+    Raises `ConfigError` for fewer than 1 draw.
+    """
+
+    n_draws: int = 4
+    importance: bool = False
+
+    name = "pairs"
+    exact = False
+
+    def __post_init__(self) -> None:
+        check_count("n_draws", self.n_draws, self.name)
+
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def weights(self) -> Float64[np.ndarray, " K"]:
+        return np.ones(1)
+
+    def nodes(self, address: Address | None, n: int, b: int) -> Float64[np.ndarray, "b K n"]:
+        raise TypeError("pairs draw their nodes with their partners")
+
+    def draw(self, generator: np.random.Generator, weights: Float64[np.ndarray, "G D"]) -> Drawn:
+        """Draws among G samples for which ``sum_r factor_r h(..)`` has the mean ``sum_(n != m) integral h(n, m, t) dt / (G - 1)``.
+
+        This for every h whose integral is the same both ways, and, with `importance`, 0 for pairs of equal weights. `weights` are what
+        the importance of a pair is the distance of, in the norm L1.
+        """
+        n, s = len(weights), self.n_draws
+        ends, starts, factor = np.repeat(np.arange(n), s), np.zeros(n * s, dtype=np.int64), np.zeros(n * s)
+        if not self.importance:
+            # a shift and its complement give the same pairs, half a turn gives each of its pairs twice: so half of the shifts do,
+            # each as often as any other
+            half = n // 2
+            shifts = 1 + np.concatenate([generator.permutation(half) for _ in range(-(-s // half))])[:s]
+            starts = (ends + np.tile(shifts, n)) % n
+            factor = np.tile(np.where(2 * shifts == n, 0.5, 1.0) * 2 * half / (s * (n - 1)), n)
+        else:
+            # in the order of the weights, systematic sampling is stratified by them
+            order = np.argsort(weights[:, 0], kind="stable")
+            distance = cdist(weights[order], weights[order], "cityblock")
+            rows, total = distance.sum(1), distance.sum()
+            if not total > 0:  # all weights are the same: no pair contributes
+                ends = ends[:0]
+                return Drawn(ends, ends, factor[:0], factor[:0])
+            chosen = _systematic(np.cumsum(rows) / total, (np.arange(n) + generator.random()) / n)
+            within = (np.arange(s) + generator.random((n, 1))) / s
+            partners = np.stack([_systematic(np.cumsum(distance[c]) / rows[c], u) for c, u in zip(chosen, within, strict=True)])
+            q = distance[chosen[:, None], partners] / total
+            ends, starts, factor = order[np.repeat(chosen, s)], order[partners].ravel(), (1 / (s * n * (n - 1) * q)).ravel()
+        ranks = np.argsort(generator.random((n, s)), axis=1)
+        return Drawn(ends, starts, ((ranks + generator.random((n, s))) / s).ravel(), factor)
+
+
+def _systematic(cumulated: Float64[np.ndarray, " G"], at: Float64[np.ndarray, " V"]) -> Int64[np.ndarray, " V"]:
+    """Which of the G intervals of cumulated probabilities each position in [0, 1) lies in; never one of probability 0."""
+    last = int(np.searchsorted(cumulated, cumulated[-1]))  # the last of positive probability: the sum is 1 to rounding only
+    return np.minimum(np.searchsorted(cumulated, at, side="right"), last)
+
+
 DESIGNS: dict[str, type[_Drawn]] = {kind.name: kind for kind in (Shifted, Stratified, Random)}
+NAMES = (Grid.name, *DESIGNS, "pairs", "importance_pairs")
 
 
-def ensure(design: str | Design, quadrature: Quadrature, n_steps: int) -> Design:
-    """Coerce a name, or a design, to a design: `grid` takes the quadrature, the others draw `n_steps` nodes per (input, baseline)."""
+def check_count(name: str, value: int, design: str) -> None:
+    """Raise `ConfigError` unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{name}={value!r} with design {design!r}: give an integer of at least 1")
+
+
+def ensure(
+    design: str | Design,
+    quadrature: Quadrature,
+    n_steps: int,
+    n_draws: int | None = None,
+    n_baselines: Callable[[], int] = lambda: 1,
+) -> Design:
+    """Coerce a name, or a design, to a design.
+
+    `grid` takes the quadrature. Those that place nodes draw `n_steps` of them per (input, baseline), or `n_draws` per input, in
+    equal parts over the `n_baselines()` of an input. Pairs take `n_draws` partners per input, by default 4. Raises `ConfigError`.
+    """
     if isinstance(design, Design):
+        if n_draws is not None:
+            raise ConfigError(f"n_draws={n_draws} beside a design that is given as an object: put the number into it")
         return design
+    if design not in NAMES:
+        raise ConfigError(f"design {design!r} is unknown: choose one of {', '.join(NAMES)}")
+    if n_draws is not None:
+        check_count("n_draws", n_draws, design)
     if design == Grid.name:
+        if n_draws is not None:
+            raise ConfigError(f"n_draws={n_draws} with design 'grid', which takes every baseline with every node: set n_steps, or draw")
         return Grid(quadrature)
     if design not in DESIGNS:
-        raise ConfigError(f"design {design!r} is unknown: choose one of {', '.join((Grid.name, *DESIGNS))}")
-    return DESIGNS[design](n_steps)
+        return Pairs(4 if n_draws is None else n_draws, importance=design == "importance_pairs")
+    if n_draws is None:
+        return DESIGNS[design](n_steps)
+    if n_draws % n_baselines():
+        raise ConfigError(
+            f"n_draws={n_draws} with design {design!r}: an input has {n_baselines()} baselines, each with the same number of nodes: "
+            "give a multiple"
+        )
+    return DESIGNS[design](n_draws // n_baselines())

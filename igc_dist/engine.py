@@ -7,32 +7,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64
 from torch import Tensor
 
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline, Surroundings
 from igc_dist.data import Source
 from igc_dist.features import Reduction
+from igc_dist.findings import Findings, Known
 from igc_dist.inputs import Inputs
 from igc_dist.plan import Plan
 from igc_dist.records import Attribution, Batch, ConfigError, NonFiniteError, Shard, Tensors
 from igc_dist.seeds import Address
 from igc_dist.statistics import Cells, Centre, State, empty, of
-
-
-@dataclass(frozen=True)
-class Known:
-    """What pass 1 found of the samples of one fold: tables over its rows and the selected outputs."""
-
-    target: Float64[np.ndarray, "n J"]
-    prediction: np.ndarray
-    bad: UInt8[np.ndarray, " n"]
-
-    def at(self, rows: slice, outputs: slice) -> Known:
-        """Some rows, some outputs."""
-        return Known(self.target[rows, outputs], self.prediction[rows, outputs], self.bad[rows])
-
 
 Rows = Callable[[range, Attribution], None]
 """Takes per-sample attributions of some rows (in fold order) of the shard at hand."""
@@ -48,7 +35,7 @@ class Engine:
     baseline: Baseline
     around: Surroundings
     plan: Plan
-    centre: Centre
+    findings: Findings
     terms: tuple[str, ...]
     cells: Cells
     weight: Float64[np.ndarray, " N"] | None
@@ -56,7 +43,20 @@ class Engine:
     skip: bool = False
     reduction: Reduction = field(default_factory=Reduction)
     watch: Callable[[int], None] = lambda rows: None
+    n_others: int | None = None
+    seed: int | None = None
+    """Of the draws of the walk, where it is not that of the baselines."""
     _shared: dict[range, tuple[Tensors, Tensor]] = field(default_factory=dict)
+
+    def address(self, batch: Batch, shard: Shard) -> Address:
+        """Where the draws of a micro-batch are addressed."""
+        seed = self.around.seed if self.seed is None else self.seed
+        return Address(seed, batch.index, shard.baselines, self.plan.work.n_baselines)
+
+    @property
+    def centre(self) -> Centre:
+        """What all sums are about."""
+        return self.findings.centre
 
     def run(self, shard: Shard, known: Known, rows: Rows | None = None) -> tuple[State, list[int]]:
         """The state of a shard on the host, and the indices of samples left out for non-finite attributions.
@@ -81,7 +81,7 @@ class Engine:
             at = here.stop
             del attribution  # before the next is made
         # + 0.0 turns -0.0 into 0.0, as adding the zeros of the other ranks would
-        return State(host, *_on_host(state)), left_out
+        return State(host, *on_host(state)), left_out
 
     def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
         inputs = self.inputs.take(batch.inputs, self.device)
@@ -100,10 +100,14 @@ class Engine:
             share=1 / len(shard.baselines),
             size=self.plan.points_per_batch,
             watch=self.watch,
-            address=Address(self.around.seed, batch.index, shard.baselines, self.plan.work.n_baselines),
+            address=self.address(batch, shard),
         )
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
         whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell)
+        if "z" in self.terms:
+            mean = tuple(x0.mean(0)[:, None].expand(len(target), 1, *x0.shape[2:]) for x0 in baselines)
+            mean = mean if self.reduction.trivial else self.reduction(mean, batch.inputs)
+            whole = replace(whole, baseline=tuple(z[:, 0] for z in mean))
         return self._reduced(whole, batch)
 
     def _reduced(self, attribution: Attribution, batch: Batch) -> Attribution:
@@ -160,6 +164,7 @@ class Engine:
         return replace(attribution, weight=weight), indices
 
 
-def _on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:
+def on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:
+    """The sums of a state as arrays."""
     moved = state.map(lambda sums: sums.cpu().numpy() + 0.0)
     return dict(moved.scalars), tuple(dict(sums) for sums in moved.features)

@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from igc_dist import baselines, config, data, designs, features, inputs
-from igc_dist.attributors import Attributor
-from igc_dist.baselines import Baseline
-from igc_dist.data import Sliced, Source, sliced, weighted
+from igc_dist import config, features
+from igc_dist.attributors import Attributor, PathIntegral
+from igc_dist.baselines import Baseline, Noise, Partners, Resampled
+from igc_dist.budget import Budget
+from igc_dist.data import Sliced, Source
+from igc_dist.designs import Pairs
 from igc_dist.distributed import World
 from igc_dist.features import Reduction
-from igc_dist.inputs import Inputs, OneHot
+from igc_dist.inputs import Inputs, OneHot, Plain
 from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look, probe
-from igc_dist.quadrature import rule
 from igc_dist.records import Batch, ConfigError
 from igc_dist.spec import describe, digest
-from igc_dist.statistics import STATISTICS, Cells, Statistic
+from igc_dist.statistics import STATISTICS, Cells, ControlledCorrelation, Statistic
 from igc_dist.statistics.state import feature_terms
 from igc_dist.targets import Targets
 
@@ -54,24 +55,87 @@ class Job:
     weights: Float64[np.ndarray, " N"] | None = None
     """Weight of each sample."""
     slices: Sliced | None = None
+    budget: Budget = field(default_factory=Budget)
+    """How far to go: changes how many folds are used, not what they hold."""
     labels: Mapping[str, Any] = field(default_factory=dict)
     """For the provenance: what the user called things."""
 
     def __post_init__(self) -> None:
-        if not self.attributor.exact:
+        if not self.exact:
             noisy = [f"the statistic {s.name!r} is not linear in the attribution" for s in self.statistics if not s.linear]
             noisy += ["attributions of single samples are stored"] * self.samples
             for reason in noisy:
                 raise ConfigError(
-                    f"a design that draws its nodes is right on average only, but {reason}, so its noise would pass for a property "
-                    "of the model: take design=grid, or drop it"
+                    f"a design that draws its nodes, or its outputs, is right on average only, but {reason}, so its noise would pass for a "
+                    "property of the model: take design=grid and target.n_others=null, or drop it"
                 )
+        self._check_draws()
+        if self.samples and self.budget.limited:
+            raise ConfigError("store.samples=true with a budget, which leaves folds out: drop one of them")
+        if (self.budget.rel_se or self.budget.replicates) and not any(statistic.jackknifed for statistic in self.statistics):
+            raise ConfigError("budget.rel_se and budget.replicates need a statistic with a standard error, such as correlation")
         grouped = [s for s in self.statistics if s.n_groups > 1]
         if len(grouped) > 1:
             raise ConfigError(f"statistics {', '.join(s.name for s in grouped)} each part the samples: one run can have one of them")
         for statistic in self.statistics:
+            if isinstance(statistic, ControlledCorrelation):
+                self._check_control()
             if self.weights is not None and not statistic.weighted:
                 raise ConfigError(f"the statistic {statistic.name!r} is not defined for weighted samples: drop it, or the weights")
+
+    def _check_draws(self) -> None:
+        """Raise `ConfigError` for what does not go with pairs, or with some of the outputs."""
+        if isinstance(self.baseline, Partners) and not self.pairs:
+            raise ConfigError("baseline=partners are drawn by design=pairs or importance_pairs: set one of them, or another baseline")
+        if self.pairs and not isinstance(self.baseline, Partners):
+            raise ConfigError(
+                f"design=pairs takes other rows of the data as baselines, but baseline {type(self.baseline).__name__} is given: leave it "
+                "out (on the command line baseline=partners), or take design=stratified"
+            )
+        what = "design=pairs" if self.pairs else "target.n_others"
+        if self.targets.n_others is not None:
+            if self.pairs:
+                raise ConfigError("target.n_others with design=pairs: where y is a label, pairs ask for the outputs of both labels only")
+            if not isinstance(self.attributor, PathIntegral):
+                raise ConfigError(
+                    f"target.n_others with attributor {self.attributor.name!r}: it is for Integrated Gradients, leave it null"
+                )
+        if not self.drawn:
+            return
+        if isinstance(self.inputs, OneHot):
+            raise ConfigError(f"{what} with categories, which are walked one baseline at a time: name an embedding method")
+        if self.model.final is not None:
+            raise ConfigError(f"{what} and model.final_layer are two ways to make many outputs cheap: use one of them")
+        if self.pairs and self.slices is not None:
+            raise ConfigError("design=pairs with slices: a pair of two slices would be in neither. Take design=stratified")
+
+    def _check_control(self) -> None:
+        """Raise `ConfigError` where no control variate is known: the mean baseline must be drawn for each input, and as it is walked."""
+        if not isinstance(self.baseline, Resampled | Noise) or not isinstance(self.inputs, Plain) or self.drawn:
+            raise ConfigError(
+                "controlled_correlation needs floating point inputs, and baselines that are drawn for each of them: baseline=resampled or "
+                "noise, without pairs or target.n_others"
+            )
+
+    @property
+    def n_replicates(self) -> int:
+        """Folds that are walked twice: none where nothing is drawn for each sample."""
+        return self.budget.n_replicates(not self.attributor.exact or (self.attributor.baselines and not self.baseline.shared) or self.drawn)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the attribution of each sample is what it is called."""
+        return self.attributor.exact and self.targets.n_others is None
+
+    @property
+    def pairs(self) -> bool:
+        """Whether samples of the data are paired."""
+        return isinstance(self.attributor, PathIntegral) and isinstance(self.attributor.sampling, Pairs)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether draws are folded one by one, and not as attributions of samples."""
+        return self.pairs or self.targets.n_others is not None
 
     @property
     def grouping(self) -> Statistic | None:
@@ -125,7 +189,12 @@ class Job:
                 "n": len(self.source),
                 "digest": digest(*probe.inputs, probe.target),
             },
-            "target": {"outputs": list(plan.work.outputs), "one_hot": self.targets.one_hot, "names": describe(self.targets.names)},
+            "target": {
+                "outputs": list(plan.work.outputs),
+                "one_hot": self.targets.one_hot,
+                "names": describe(self.targets.names),
+                "n_others": self.targets.n_others,
+            },
             "baseline": describe(self.baseline) if self.attributor.baselines else None,
             "attributor": describe(self.attributor),
             "statistics": [describe(statistic) for statistic in self.statistics],
@@ -138,6 +207,7 @@ class Job:
                 "dims": describe(plan.shapes.dims),
             },
             "samples": self.samples,
+            "replicates": self.n_replicates,
             "seed": self.seed,
             "on_nonfinite": "skip" if self.skip else "fail",
             "device": world.device.type,
@@ -154,11 +224,21 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_slices = 1 if job.slices is None else len(job.slices.labels)
     n_baselines = job.baseline.count(n_samples, raw) if job.attributor.baselines else 1
+    if isinstance(job.attributor, PathIntegral) and isinstance(job.attributor.sampling, Pairs):
+        n_baselines = job.attributor.sampling.n_draws
     walk = probe(job.inputs, few, device, job.attributor.baselines)
     attributed = job.inputs.features(walk)
     reduction = job.reduction(len(attributed))
     described = _described(job, reduction, few, attributed)
+    if job.drawn and not reduction.linear:
+        raise ConfigError("reduce has a function, which need not be linear, but draws are reduced in sums: reduce by segments or patches")
     shapes = replace(first_look(job.inputs, walk, few, n_samples, job.targets, device, job.attributor.gradients), **described)
+    encoded = job.targets.encode(few.target, shapes.n_outputs)
+    labels = bool(((encoded == 1).sum(1) == 1).all() and (encoded.count_nonzero(1) == 1).all())
+    if job.targets.n_others is not None and not labels:
+        raise ConfigError(
+            f"target.n_others={job.targets.n_others} needs a label for each sample: an integer y (target=one_hot), or one-hot"
+        )
     work = Work(
         outputs=tuple(job.targets.select(shapes.n_outputs)),
         n_baselines=n_baselines,
@@ -167,18 +247,29 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         n_terms=len(job.terms),
         n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
         n_slices=n_slices,
-        nonlinear=tuple(statistic.name for statistic in job.statistics if not statistic.linear),
+        nonlinear=tuple(statistic.name for statistic in job.statistics if not statistic.linear or statistic.whole),
         samples=job.samples,
         on_device=device.type != "cpu",
         in_memory=job.store is None,
         shared=job.attributor.baselines and job.baseline.shared,
         reduced=not reduction.trivial,
         free=not reduction.linear,
+        drawn=job.drawn,
+        pairs=job.pairs,
+        n_asked=_asked(job, labels),
     )
     plan = make_plan(shapes, work, job.limits, job.seed)
     if check:
         plan.check()
     return plan
+
+
+def _asked(job: Job, labels: bool) -> int | None:
+    """Outputs whose gradients are taken at each path point; None: all of them."""
+    if job.targets.n_others is not None:
+        return 1 + job.targets.n_others
+    # of a pair with labels the targets differ for two outputs; predictions, for an auto-correlation, for all
+    return 2 if job.pairs and labels and "ar" not in job.terms else None
 
 
 def _described(job: Job, reduction: Reduction, few: Batch, attributed: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
@@ -221,58 +312,3 @@ def named_statistics(wishes: Sequence[str | Statistic], **settings: Mapping[str,
                 f"statistic {wish!r} is unknown{config.near(str(wish), list(STATISTICS))}: choose from {', '.join(STATISTICS)}"
             )
     return tuple(found.values())
-
-
-def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -> Job:
-    """The job that a composed configuration describes. Raises `ConfigError`, `ModelError` or `DataError`."""
-    c = config.typed(cfg)
-    if c.on_nonfinite not in NONFINITE:
-        raise ConfigError(f"on_nonfinite={c.on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
-    for name, limit in (("low", c.statistic.low), ("high", c.statistic.high)):
-        if limit is not None and "ttest" not in c.statistic.names:
-            raise ConfigError(
-                f"statistic.{name}={limit} is a limit of the groups of a t-test, but statistic.names={c.statistic.names} has no ttest: "
-                "add it, or leave the limit out"
-            )
-    module = config.build(c.model.build, allow)
-    model = Model(
-        module,
-        forward=c.model.forward,
-        forward_kwargs=c.model.forward_kwargs,
-        output=c.model.output,
-        precision=c.fabric.precision,
-        channels_last=c.model.channels_last,
-        compiled=c.model.compiled,
-        final_layer=c.model.final_layer,
-    )
-    if c.model.weights is not None:
-        config.load_weights(module, c.model.weights)
-    quadrature = rule(c.quadrature.name, c.quadrature.n_steps)
-    design = designs.ensure(c.design.name, quadrature, c.quadrature.n_steps)
-    source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
-    return Job(
-        inputs=inputs.ensure(
-            model,
-            embedding=c.model.embedding,
-            embedding_kwargs=c.model.embedding_kwargs,
-            n_categorical=c.model.n_categorical,
-            categories=c.model.categories,
-        ),
-        source=source,
-        targets=Targets(c.target.outputs, c.target.one_hot, c.target.names),
-        baseline=baselines.ensure(config.build(c.baseline, allow)),
-        attributor=config.build_attributor(c.method.attributor, quadrature, design, allow),
-        statistics=named_statistics(c.statistic.names, ttest={"low": c.statistic.low, "high": c.statistic.high}),
-        limits=c.plan,
-        samples=c.store.samples or c.method.samples,
-        seed=c.seed,
-        skip=c.on_nonfinite == "skip",
-        reduce=None if c.reduce is None else config.build(c.reduce, allow),
-        names=c.data.names,
-        dims=c.data.dims,
-        store=store,
-        method=c.method.name,
-        weights=weighted(source, c.data.weights),
-        slices=sliced(source, c.data.slices),
-        labels={"model": c.model.build["_target_"], "data": c.data.build["_target_"]},
-    )

@@ -6,7 +6,7 @@ Every chunk has one writer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -71,6 +71,10 @@ class Phase:
         """Position of a shard in the grid; the last of two axes is the output block, which numbers vary slowest."""
         return (number,) if len(self.grid) == 1 else (number % self.grid[0], number // self.grid[0])
 
+    def numbers(self, upto: int | None = None) -> list[int]:
+        """Numbers of all shards, or of those in the first parts of the grid."""
+        return [number for number in range(len(self)) if upto is None or self.cell(number)[0] < upto]
+
     def keys(self, number: int) -> list[str]:
         """Object keys of a shard's chunks, in fixed order."""
         return [key for _, array in sorted(self.arrays.items()) for key in array.keys(self.cell(number))]
@@ -110,8 +114,11 @@ def array(path: str, dtype: str, *dims: Dim) -> Array:
     return Array(path, sizes, cuts, dtype, names, axes, per)
 
 
-def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, skip: bool) -> list[Phase]:
-    """The layout of the shard arrays of a run; `sums`: of the inputs, in pass 1; `skip`: samples left out in pass 2."""
+def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, skip: bool, replicates: int = 0) -> list[Phase]:
+    """The layout of the shard arrays of a run.
+
+    `sums`: of the inputs, in pass 1; `skip`: samples left out in pass 2; `replicates`: folds that are walked twice.
+    """
     n, shapes, here, there = plan.shapes.n_samples, plan.shapes, "shards/predict", "shards/attribute"
     fold, row, every = Dim("fold", plan.n_folds, 1, 0), Dim("row", n, plan.fold_size, 0), Dim("output", len(plan.work.outputs))
     part, block = Dim("part", plan.n_parts, 1, 0), every._replace(chunk=plan.output_block, axis=1)
@@ -121,6 +128,7 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
         "prediction": array(f"{here}/prediction", float_type, row, every),
         "target": array(f"{here}/target", "float64", row, every),
         "bad": array(f"{here}/bad", "uint8", row),
+        "scores": array(f"{here}/scores", "float64", row, Dim("score", 2)),
         "means": array(f"{here}/means", "float64", fold, Dim("table", 3), every),
     }
     cell = Dim("cell", plan.work.n_cells)
@@ -138,4 +146,12 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
         second |= {name: array(f"samples/{name}", "float64", sample, block) for name in ("prediction_baseline", "delta")}
     if skip:
         second["skipped"] = array(f"{there}/skipped", "uint8", row, Dim("output_block", plan.n_output_blocks, 1, 1))
-    return [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
+    found = [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
+    if replicates:
+        n_parts = min(replicates, plan.n_folds) * plan.n_baseline_blocks
+        again = {
+            name: replace(second[name], path=second[name].path.replace(there, "shards/replicate"), shape=(n_parts, *second[name].shape[1:]))
+            for name in ("scalars", *shapes.input_names)
+        }
+        found.append(Phase("replicate", (n_parts, plan.n_output_blocks), again))
+    return found

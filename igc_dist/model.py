@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from igc_dist.final import Call, FinalLayer
@@ -191,8 +191,10 @@ class Model:
         with torch.no_grad():
             return self._forward(inputs)
 
-    def gradients(self, points: Tensors, outputs: Sequence[int]) -> Iterator[tuple[int, Tensors]]:
+    def gradients(self, points: Tensors, outputs: Sequence[int] | Int64[Tensor, "n L"]) -> Iterator[tuple[int, Tensors]]:
         """``d f_k(x) / d x`` at each point for each k of `outputs`: yields (position in `outputs`, one (n, *P) tensor per input).
+
+        `outputs` are the same for all points, or a table: column l has the l-th output that each point asks for.
 
         One forward for all outputs; one backward per output on the same graph, which is freed with the last. The samples
         of a batch are independent, so the gradient of the sum over rows is each row's own. Gradients to the inputs only.
@@ -201,9 +203,9 @@ class Model:
         points = tuple(x.detach().requires_grad_() for x in points)
         with torch.enable_grad():
             y = self._forward(points)
-            columns = [y[:, k].sum() for k in outputs] if y.requires_grad else []
-        if not columns:  # an output that is constant by construction; `predict.py` has refused outputs that merely lost their graph
-            yield from ((j, tuple(torch.zeros_like(x) for x in points)) for j in range(len(outputs)))
+            columns = list(y.gather(1, outputs).sum(0)) if isinstance(outputs, Tensor) else [y[:, k].sum() for k in outputs]
+        if not y.requires_grad:  # outputs that are constant by construction; `predict.py` has refused those that merely lost their graph
+            yield from ((j, tuple(torch.zeros_like(x) for x in points)) for j in range(len(columns)))
             return
         for j, column in enumerate(columns):
             try:

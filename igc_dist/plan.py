@@ -16,11 +16,16 @@ from jaxtyping import Int64
 
 from igc_dist import seeds
 from igc_dist.cost import LAZY, PASS_BYTES, Cost, Work
+from igc_dist.designs import GROUP
 from igc_dist.records import ConfigError, Shapes, Shard
 
 GIB = 2**30
 MAX_ROWS = 512
 """Rows of a forward pass if memory allows more: beyond it GPUs gain little."""
+
+
+MIN_FOLDS = 8
+"""Folds that are left, at least, where they are made larger so that their samples find partners."""
 
 
 @dataclass
@@ -118,6 +123,8 @@ class Plan:
 
     def gradients_per_row(self, n_outputs: int) -> int:
         """Gradients that follow a row of a forward pass for a block of outputs: of these, or of the latents if they are fewer."""
+        if self.work.n_asked is not None:
+            return min(n_outputs, self.work.n_asked)
         latents = self.shapes.n_latents or n_outputs
         return min(n_outputs, latents) if self.work.gradients else 0
 
@@ -233,15 +240,21 @@ def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
     free -= held(output_block)
     at_once = free // 2 if work.on_device else min(free // 2, PASS_BYTES)
     fold = ceil(shapes.n_samples / limits.n_folds)
+    if work.pairs:  # partners are of one fold: the fewer they are, the more often the same pairs are drawn
+        fold = max(fold, min(GROUP, max(ceil(shapes.n_samples / MIN_FOLDS), min(MIN_FOLDS, shapes.n_samples))))
     points = max(1, baseline_block * work.points)
     rows = limits.micro_batch or max(1, min(MAX_ROWS, at_once // max(cost.per_row(), 1)))
     samples = max(1, min(rows, fold, free // 4 // max(cost.per_sample(output_block), 1)))
-    # whole micro-batches make a fold, so that each writes whole chunks of per-sample arrays
-    fold_size = ceil(fold / samples) * samples
+    # whole micro-batches make a fold, so that each writes whole chunks of per-sample arrays, if there are any
+    fold_size = fold if work.drawn else ceil(fold / samples) * samples
+    while work.pairs and shapes.n_samples % fold_size == 1 < shapes.n_samples:  # one sample would be left alone
+        fold_size += 1
     return Plan(shapes, work, limits, seed, fold_size, baseline_block, output_block, samples, max(1, min(rows // samples, points)))
 
 
 def _refuse_baseline_cut(work: Work, block: int) -> None:
+    if work.pairs:
+        raise ConfigError(f"plan.baseline_block={block} with design=pairs, whose partners are drawn together: leave it null")
     for name in work.nonlinear:
         raise ConfigError(
             f"plan.baseline_block={block} cuts {work.n_baselines} baselines, but the statistic {name!r} is not linear in the attribution: "

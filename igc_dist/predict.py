@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from igc_dist import footprint
@@ -127,6 +127,8 @@ class Predicted:
     prediction: Tensor
     target: Float64[Tensor, "n J"]
     bad: UInt8[np.ndarray, " n"]
+    scores: Float64[np.ndarray, "n 2"]
+    """Whether the largest of all outputs is that of the label, and the label's probability; NaN where y is no label."""
     sums: tuple[np.ndarray, ...]
 
     def arrays(self, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -142,6 +144,7 @@ class Predicted:
             "prediction": self.prediction.numpy(),
             "target": self.target.numpy(),
             "bad": self.bad,
+            "scores": self.scores,
             "means": np.stack([total.numpy(), *means])[None],
             **{f"{name}_sum": array[None] for name, array in zip(names, self.sums, strict=False)},
         }
@@ -169,15 +172,17 @@ class Predictor:
         rows = self.plan.fold(fold)
         order = self.plan.order[rows.start : rows.stop]
         size = self.plan.samples_per_batch * self.plan.points_per_batch
-        predictions, encoded, bad = [], [], []
+        predictions, encoded, bad, scores = [], [], [], []
         totals: list[np.ndarray] = []
         for batch in self.source.batches(order.tolist(), size):
-            y = self.targets.encode(batch.target, self.plan.shapes.n_outputs)[:, self.plan.work.outputs]
+            every = self.targets.encode(batch.target, self.plan.shapes.n_outputs)
+            y = every[:, self.plan.work.outputs]
             codes = _codes(y.nan_to_num(posinf=torch.inf, neginf=-torch.inf), 2)
             for x in batch.inputs:
                 codes = np.where(codes > 0, codes, _codes(x, 1))
             self._refuse(codes, batch)  # before the forward, which may choke on it
-            r = self.inputs.predict(self.inputs.take(batch.inputs, self.device))[:, self.plan.work.outputs].cpu()
+            f = self.inputs.predict(self.inputs.take(batch.inputs, self.device)).cpu()
+            r = f[:, self.plan.work.outputs]
             codes = np.where(codes > 0, codes, _codes(r, 3))
             self._refuse(codes, batch)
             if self.sums:
@@ -186,9 +191,15 @@ class Predictor:
                 totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
             predictions.append(r)
             encoded.append(y.cpu())
+            scores.append(
+                scored(f, every.cpu())
+                if self.targets.are_labels(batch.target, self.plan.shapes.n_outputs)
+                else np.full((len(f), 2), np.nan)
+            )
             bad.append(codes)
         weight = np.ones(len(order)) if self.weight is None else self.weight[order]
-        return Predicted(torch.from_numpy(weight), torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), tuple(totals))
+        tables = (torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), np.concatenate(scores))
+        return Predicted(torch.from_numpy(weight), *tables, tuple(totals))
 
     def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
         if codes.any() and not self.skip:
@@ -202,6 +213,14 @@ class Predictor:
 def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
     finite = torch.isfinite(values.reshape(len(values), -1)).all(1).cpu().numpy()
     return np.where(finite, 0, code).astype(np.uint8)
+
+
+def scored(outputs: Float[Tensor, "n J"], one_hot: Float64[Tensor, "n J"]) -> Float64[np.ndarray, "n 2"]:
+    """Correctness (0 or 1) and the probability of the label, from all outputs: logits, or probabilities if every row is one of those."""
+    f, label = outputs.double(), one_hot.argmax(1)
+    probable = bool(((f >= 0).all(1) & ((f.sum(1) - 1).abs() < 1e-3)).all())
+    p = (f if probable else f.softmax(1)).gather(1, label[:, None])[:, 0]
+    return torch.stack([(f.argmax(1) == label).double(), p], 1).numpy()
 
 
 def centre_of(means: Float64[np.ndarray, "F 3 J"]) -> Centre:

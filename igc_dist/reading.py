@@ -27,7 +27,7 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
 def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
     """The tree of a store, samples in data order."""
     found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
-    if "samples" in found.children and "index" in found["samples"]:
-        index = np.asarray(found["samples/index"].values)
-        found["samples"] = found["samples"].isel(sample=np.argsort(index))
+    for group in {"samples", "known"} & {*found.children}:
+        if "index" in found[group]:
+            found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
     return found

@@ -104,6 +104,8 @@ class Attribution:
     cell: Int64[Tensor, "n J"] | None = None
     unreduced: Float64[Tensor, "n J"] | None = None
     """What the features summed to before they were reduced: a free function need not preserve it."""
+    baseline: Tensors | None = None
+    """The mean baseline of each sample, (n, *P_i), if a statistic asks for it."""
 
     def total(self) -> Float[Tensor, "n J"]:
         """The sum over all features of all inputs, in float64."""

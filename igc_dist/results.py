@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,20 @@ class Slots:
 
         return State(self.centre, split(self.scalars, SCALAR_TERMS), tuple(split(array, self.terms) for array in self.features))
 
+    def upto(self, n_folds: int) -> Slots:
+        """The states of the first folds."""
+        return replace(self, scalars=self.scalars[:n_folds], features=tuple(array[:n_folds] for array in self.features))
+
+    def swapped(self, fold: int, others: Slots) -> Slots:
+        """With the state of one fold replaced by that of `others`."""
+
+        def swap(mine: np.ndarray, its: np.ndarray) -> np.ndarray:
+            mine = mine.copy()
+            mine[fold] = its[fold]
+            return mine
+
+        return replace(self, scalars=swap(self.scalars, others.scalars), features=tuple(map(swap, self.features, others.features)))
+
     def first(self) -> Iterator[State]:
         """The states of the first fold, of the first two, and so on to all."""
         total = self.state(lambda array: array[0])
@@ -55,23 +69,35 @@ class Slots:
             yield total
 
 
-def exchange(world: World, store: Store, plan: Plan, mine: Sequence[int], outputs: slice, centre: Centre, terms: tuple[str, ...]) -> Slots:
-    """All-reduce the states of some outputs of one block: a slot per shard, zero but for the shards in `mine`, summed.
+@dataclass(frozen=True)
+class Walked:
+    """The first folds of a phase, done by all ranks together; `mine` are the numbers of the shards that this rank contributes."""
+
+    n_folds: int
+    mine: Sequence[int]
+
+
+def exchange(
+    world: World, store: Store, plan: Plan, phase: str, walked: Walked, outputs: slice, centre: Centre, terms: tuple[str, ...]
+) -> Slots:
+    """All-reduce the states of some outputs of one block: a slot per shard, zero but for the shards of this rank, summed.
 
     Each slot has one contributor, so the sum is exact, and the same for any number of ranks and any claiming order.
     """
     block = outputs.start // plan.output_block
-    parts = sorted(number % plan.n_parts for number in mine if number // plan.n_parts == block)
+    family = store.phases[phase]
+    n_parts, n_slots = family.grid[0], walked.n_folds * plan.n_baseline_blocks
+    parts = sorted(number % n_parts for number in walked.mine if number // n_parts == block and number % n_parts < n_slots)
 
     def slots(name: str) -> np.ndarray:
-        array = store.phases["attribute"].arrays[name]
-        buffer = np.zeros((*array.shape[:3], outputs.stop - outputs.start, *array.shape[4:]))
+        array = family.arrays[name]
+        buffer = np.zeros((n_slots, *array.shape[1:3], outputs.stop - outputs.start, *array.shape[4:]))
         for part in parts:
-            mine_of = store.read_own("attribute", block * plan.n_parts + part, name)
+            mine_of = store.read_own(phase, block * n_parts + part, name)
             buffer[part] = mine_of[0][:, :, outputs.start - block * plan.output_block : outputs.stop - block * plan.output_block]
         total = world.sum(buffer)
         # blocks of baselines of one fold are one mean: merge them first
-        cut = total.reshape(plan.n_folds, plan.n_baseline_blocks, *total.shape[1:])
+        cut = total.reshape(walked.n_folds, plan.n_baseline_blocks, *total.shape[1:])
         return tree_sum(np.moveaxis(cut, 1, 0))
 
     return Slots(centre.outputs(outputs), terms, slots("scalars"), tuple(slots(name) for name in plan.shapes.input_names))
@@ -85,6 +111,8 @@ class Recipe:
     attributor: Attributor
     cells: Cells
     complete: bool
+    residuals: bool = True
+    """Whether there are attributions of samples, whose sums may be compared with predictions one by one."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +164,7 @@ def _finalized(
     agreement = Agreement()
     outputs, out_of = (dict(agreement.finalize(state.union(cells.n_groups, slices=slices)).outputs) for state in (whole, without))
     outputs |= {f"{name}_se": error(outputs[name], value) for name, value in out_of.items() if name.endswith(WITH_ERROR)}
-    if not attributor.complete:
+    if not (attributor.complete and recipe.residuals):
         del outputs["completeness_error"]  # it claims none
     maps: tuple[dict[str, np.ndarray], ...] = tuple({} for _ in whole.features)
     for statistic in recipe.statistics:

@@ -8,32 +8,32 @@ on attributions; statistics fold them; the store keeps what was folded; an all-r
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from igc_dist import footprint, layout, results
+from igc_dist import findings, footprint, layout, results, seeds
 from igc_dist.baselines import Surroundings
+from igc_dist.budget import relative_errors
 from igc_dist.distributed import World
-from igc_dist.engine import Engine, Known
+from igc_dist.draws import DrawnEngine
+from igc_dist.engine import Engine
 from igc_dist.faults import fault
+from igc_dist.finalize import Passed, finalize, of_fold, provenance, ranked
+from igc_dist.findings import Findings
 from igc_dist.job import Job, plan_of
-from igc_dist.layout import Array
 from igc_dist.plan import Plan
-from igc_dist.predict import BAD, Predictor, centre_of
+from igc_dist.predict import Predictor
 from igc_dist.progress import Meter
 from igc_dist.records import Attribution, IgcError, Shard, Stopped
-from igc_dist.results import Recipe
+from igc_dist.results import Recipe, Walked
 from igc_dist.spec import spec_hash
-from igc_dist.statistics import Cells, Centre
-from igc_dist.statistics.state import SCALAR_TERMS
+from igc_dist.statistics import Cells
 from igc_dist.store import Store
 
 log = logging.getLogger(__name__)
@@ -49,18 +49,22 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
         spec = job.spec(plan, world)
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
-        phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip)
+        phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
         try:
-            if _prepare(store, world, _provenance(job, world, started)):
+            job.budget.stages(plan)  # which may refuse
+            if _prepare(job, store, world, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
             predict_all(job, plan, store, world, meter)
-            centre, pool, mean = _known(job, plan, store, world)
+            found, around = _known(job, plan, store, world)
             cells = job.cells(lambda: store.read("predict", "target"))
-            mine = attribute_all(job, plan, store, world, meter, centre, cells, Surroundings(job.source, pool, job.seed, mean))
+            recipe = Recipe(
+                job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete, residuals=not job.drawn
+            )
+            passed = walk_all(job, plan, store, world, meter, found, around, recipe)
             footprint.give_back()
-            _finalize(job, plan, store, world, mine, centre, cells, _provenance(job, world, started))
+            finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
             footprint.give_back()
         except Stopped:
             raise
@@ -71,10 +75,11 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     return store
 
 
-def _prepare(store: Store, world: World, provenance: Mapping[str, Any]) -> bool:
+def _prepare(job: Job, store: Store, world: World, about: Mapping[str, Any]) -> bool:
+    wish = asdict(job.budget)
     if store.path is None and not world.first:
-        store.prepare(provenance)  # every rank has its own memory
-    return bool(world.share(lambda: store.prepare(provenance)))
+        store.prepare(about, wish)  # every rank has its own memory
+    return bool(world.share(lambda: store.prepare(about, wish)))
 
 
 def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) -> None:
@@ -90,34 +95,32 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
         done.append(number)
         meter.rows(len(plan.fold(number)))
         meter.shard()
-    _hand_round(store, world, meter, "predict", done)
+    _hand_round(store, world, meter, "predict", "predict", done)
 
 
-def _hand_round(store: Store, world: World, meter: Meter, phase: str, done: Sequence[int]) -> None:
+def _hand_round(store: Store, world: World, meter: Meter, name: str, phase: str, done: Sequence[int]) -> None:
     """Wait for the end of a pass. Without a store on disk, every rank then takes over what the others hold."""
-    world.meet(phase, meter.show)
+    world.meet(name, meter.show)
     meter.end()
     if store.path is None:
         for objects in world.gather(store.objects_of(phase, done)) if world.size > 1 else []:
             store.absorb(objects)
 
 
-def _known(job: Job, plan: Plan, store: Store, world: World) -> tuple[Centre, np.ndarray, tuple[torch.Tensor, ...] | None]:
-    """What pass 1 found: centres, indices of the samples that are fit for use, and the mean input if asked."""
-    fine = store.read("predict", "bad") == 0
-    centre = centre_of(store.read("predict", "means"))
-    pool = np.sort(plan.order[fine])
+def _known(job: Job, plan: Plan, store: Store, world: World) -> tuple[Findings, Surroundings]:
+    """What pass 1 found, and what baselines may draw from."""
+    found = findings.find(plan, store.read("predict", "means"), job.weights, partial(of_fold, store))
     if job.attributor.raw:
-        centre = replace(centre, a=_origin(job, plan, world, int(pool[0])))
+        found = replace(found, centre=replace(found.centre, a=_origin(job, plan, world, int(found.pool[0]))))
+    mean, order = None, None
     if job.attributor.baselines:
-        job.baseline.count(len(pool), plan.shapes.raw)  # again, as some samples may not be fit for use
-    if not job.needs_mean:
-        return centre, pool, None
-    return (
-        centre,
-        pool,
-        tuple(torch.from_numpy(store.read("predict", f"{name}_sum").sum(0) / len(pool)) for name in plan.shapes.input_names),
-    )
+        job.baseline.count(len(found.pool), plan.shapes.raw)  # again, as some samples may not be fit for use
+        if job.baseline.needs_ranks:
+            order = ranked(plan, store)
+        if job.needs_mean:
+            sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
+            mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
+    return found, Surroundings(job.source, found.pool, job.seed, mean, order)
 
 
 def _origin(job: Job, plan: Plan, world: World, index: int) -> tuple[np.ndarray, ...]:
@@ -128,53 +131,93 @@ def _origin(job: Job, plan: Plan, world: World, index: int) -> tuple[np.ndarray,
     return tuple(value[0].double().cpu().numpy() for value in job.reduction(len(values))(values, batch.inputs))
 
 
-def attribute_all(
-    job: Job, plan: Plan, store: Store, world: World, meter: Meter, centre: Centre, cells: Cells, around: Surroundings
-) -> list[int]:
-    """Pass 2 over the shards that are not done; returns those that this rank contributes to the all-reduce."""
-    pending = world.share(lambda: store.pending("attribute"))
-    per_sample = plan.forwards // plan.shapes.n_samples
-    meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
-    reduction = job.reduction(len(plan.shapes.features))
-    engine = Engine(
+def walk_all(
+    job: Job, plan: Plan, store: Store, world: World, meter: Meter, found: Findings, around: Surroundings, recipe: Recipe
+) -> Passed:
+    """Pass 2: folds are added until the budget says stop; then some of them are walked again with other draws, if asked."""
+    stages, started, reason = job.budget.stages(plan), time.monotonic(), ""
+    engine = _engine(job, plan, world, meter, found, recipe.cells, around)
+    for n_folds in stages:
+        walked = Walked(n_folds, _walk(job, plan, store, world, meter, engine, "attribute", n_folds))
+        reason = "" if n_folds == stages[-1] else _enough(job, plan, store, world, walked, found, recipe, started)
+        if reason:
+            break
+    passed = {"attribute": walked}
+    if job.n_replicates:
+        other = int(seeds.generator(job.seed, 0, "run.replicate").integers(2**62))
+        # baselines that all samples share belong to the question, not to the noise
+        again = replace(around, seed=around.seed if job.baseline.shared else other)
+        engine = replace(_engine(job, plan, world, meter, found, recipe.cells, again), seed=other)
+        few = min(job.n_replicates, n_folds)
+        passed["replicate"] = Walked(few, _walk(job, plan, store, world, meter, engine, "replicate", few))
+    return Passed(reason or ("gradients" if n_folds < plan.n_folds else "all folds"), passed)
+
+
+def _enough(job: Job, plan: Plan, store: Store, world: World, walked: Walked, found: Findings, recipe: Recipe, started: float) -> str:
+    """Why to stop after these folds, or "". All ranks decide the same: from the same states, or by the clock of rank 0."""
+    spent = world.share(lambda: time.monotonic() - started)
+    if job.budget.rel_se is not None:
+        cuts = (
+            results.exchange(world, store, plan, "attribute", walked, cut, found.centre, job.terms) for cut in results.output_cuts(plan)
+        )
+        worst = float(np.nanmax(np.concatenate([relative_errors(slots, recipe) for slots in cuts]), initial=0.0))
+        if world.first:
+            log.info("%d of %d folds: standard errors are at most %.2g of the maps", walked.n_folds, plan.n_folds, worst)
+        if worst <= job.budget.rel_se:
+            return "rel_se"
+    return "seconds" if job.budget.seconds is not None and spent >= job.budget.seconds else ""
+
+
+def _engine(job: Job, plan: Plan, world: World, meter: Meter, found: Findings, cells: Cells, around: Surroundings) -> Engine:
+    return (DrawnEngine if job.drawn else Engine)(
         job.inputs,
         job.source,
         job.attributor,
         job.baseline,
         around,
         plan,
-        centre,
+        found,
         job.terms,
         cells,
         job.weights,
         world.device,
         job.skip,
-        reduction,
+        job.reduction(len(plan.shapes.features)),
         meter.rows,
+        job.targets.n_others,
     )
+
+
+def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine: Engine, phase: str, n_folds: int) -> list[int]:
+    """The shards of the first folds that are not done; returns those that this rank contributes to the all-reduce."""
+    n_parts, name = n_folds * plan.n_baseline_blocks, f"{phase} {n_folds}" if job.budget.limited else phase
+    numbers = store.phases[phase].numbers(n_parts)
+    pending = world.share(lambda: store.pending(phase, n_parts))
+    per_sample = plan.forwards // plan.shapes.n_samples
+    meter.start(name, len(numbers), len(numbers) - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
     done = []
-    for number in world.claims("attribute", pending):
-        _attribute_shard(job, plan, store, engine, number)
+    for number in world.claims(name, pending):
+        _attribute_shard(job, plan, store, engine, phase, number)
         done.append(number)
         world.log({"shards": meter.shard(), **meter.rates()})
-    _hand_round(store, world, meter, "attribute", done)
+    _hand_round(store, world, meter, name, phase, done)
     # shards of an earlier run are contributed by turns
-    earlier = sorted(set(range(plan.n_shards)) - set(pending))
+    earlier = sorted({*numbers} - {*pending})
     return done + [number for number in earlier if number % world.size == world.rank]
 
 
-def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number: int) -> None:
+def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, phase: str, number: int) -> None:
     """Compute, write and commit one shard. A function of its own, so that its state is gone before the next is computed."""
     fault("compute")
-    shard = plan.shard(number)
+    block, part = divmod(number, store.phases[phase].grid[0])
+    shard, first = plan.shard(block * plan.n_parts + part), phase == "attribute"
     rows = slice(shard.rows.start, shard.rows.stop)
-    known = Known(*(store.read_own("predict", shard.fold, name) for name in ("target", "prediction", "bad")))
-    state, lost = engine.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
-    if job.skip:
-        store.write("attribute", number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
+    state, lost = engine.run(shard, of_fold(store, shard.fold), _keeper(store, plan, shard) if job.samples and first else None)
+    if job.skip and first:
+        store.write(phase, number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
-        store.write("attribute", number, name, values)
-    store.commit("attribute", number)
+        store.write(phase, number, name, values)
+    store.commit(phase, number)
 
 
 def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
@@ -188,101 +231,3 @@ def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
         store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
 
     return keep
-
-
-Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
-"""Arrays by path, with their dimensions."""
-
-
-def _finalize(
-    job: Job, plan: Plan, store: Store, world: World, mine: Sequence[int], centre: Centre, cells: Cells, provenance: Mapping[str, Any]
-) -> None:
-    """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
-    writes = world.first or store.path is None
-    tables: dict[str, list[np.ndarray]] = {}
-    recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete)
-    for cut in results.output_cuts(plan):
-        slots = results.exchange(world, store, plan, mine, cut, centre, job.terms)
-        if not writes:
-            continue
-        block = results.results(slots, recipe)
-        for folder, arrays in (("", block.outputs), ("convergence/", block.running), ("slices/", block.slice_outputs)):
-            for name, values in arrays.items():
-                tables.setdefault(folder + name, []).append(values)
-        for folder, by_input in (("", block.maps), ("slices/", block.slice_maps)):
-            for input_name, dims, maps in zip(plan.shapes.input_names, plan.shapes.dims, by_input, strict=False):
-                _put_maps(store, f"{folder}{input_name}", maps, cut, plan, dims)
-    if writes:
-        axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
-        dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
-        _write_tables(job, plan, store, {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
-        about = {"method": job.method, "sums_to_prediction": recipe.complete, "skipped": _skipped(job, plan, store), "cost": _cost(plan)}
-        store.complete({**about, "provenance": dict(provenance)})
-    world.meet("complete")
-
-
-def _put_maps(store: Store, folder: str, maps: Mapping[str, np.ndarray], cut: slice, plan: Plan, dims: tuple[str, ...]) -> None:
-    """Write maps (..., J, *P) of some outputs; the first cut creates the arrays."""
-    for name, values in maps.items():
-        at = values.ndim - len(dims) - 1  # the axis of the outputs
-        lead, features = values.shape[:at], values.shape[at + 1 :]
-        if cut.start == 0:
-            shape, chunks = (*lead, len(plan.work.outputs), *features), (*lead, plan.finalize_outputs, *features)
-            names = (*("slice",) * at, "output", *dims)
-            store.create_results([Array(f"{folder}/{name}", shape, chunks, "float64", names)])
-        store.put(f"{folder}/{name}", (*(slice(None),) * at, cut), values)
-
-
-def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:
-    """Write results that are not maps, coordinates, and the tables of the samples."""
-    tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
-    if job.slices is not None and len(job.slices.labels) > 1:
-        labels = job.slices.labels
-        tables["slices/slice"] = (("slice",), labels.astype(object) if labels.dtype.kind in "US" else labels)
-    tables["convergence/fold"] = (("fold",), np.arange(1, plan.n_folds + 1))
-    tables["shards/attribute/term"] = (("term",), np.asarray([term or "1" for term in job.terms], dtype=object))
-    tables["shards/attribute/scalar_term"] = (("scalar_term",), np.asarray([term or "1" for term in SCALAR_TERMS], dtype=object))
-    if job.samples:
-        tables |= {"samples/index": (("sample",), plan.order)}
-        tables |= {f"samples/{name}": (("sample", "output"), store.read("predict", name)) for name in ("target", "prediction")}
-    for path, (dims, values) in tables.items():
-        kind = "string" if values.dtype.kind == "O" else str(values.dtype)
-        store.create_results([Array(path, values.shape, values.shape, kind, dims)])
-        store.put(path, ..., values)
-
-
-def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
-    bad = store.read("predict", "bad").copy()
-    if job.skip:
-        bad = np.where((bad == 0) & store.read("attribute", "skipped").any(1), 4, bad)
-    rows = np.flatnonzero(bad)
-    return sorted(
-        ({"index": int(plan.order[row]), "reason": f"NaN or infinity in its {BAD[int(bad[row])]}"} for row in rows),
-        key=lambda entry: entry["index"],
-    )
-
-
-def _cost(plan: Plan) -> dict[str, int]:
-    return {"gradient_evaluations": plan.gradient_evaluations, "forwards": plan.forwards, "shards": plan.n_shards}
-
-
-def _provenance(job: Job, world: World, started: float) -> dict[str, Any]:
-    packages = ("igc-dist", "torch", "lightning", "numpy", "zarr")
-    return {
-        "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
-        "ranks": world.size,
-        "threads": torch.get_num_threads(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 3),
-        **{name: str(value) for name, value in job.labels.items()},
-    }
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

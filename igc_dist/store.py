@@ -37,7 +37,7 @@ from igc_dist.faults import fault
 from igc_dist.layout import Array, Phase
 from igc_dist.records import StoreError
 
-SCHEMA = 2
+SCHEMA = 3
 
 LEVEL = 1
 CODEC = Zstd(level=LEVEL, checksum=True)
@@ -130,8 +130,8 @@ class Store:
 
     # -- creation and resume -------------------------------------------------------------------------------------
 
-    def prepare(self, provenance: Mapping[str, Any]) -> bool:
-        """Create the store, or take up one of the same spec; returns whether it is complete and undamaged.
+    def prepare(self, provenance: Mapping[str, Any], budget: Mapping[str, Any]) -> bool:
+        """Create the store, or take up one of the same spec; returns whether it is complete, within the same budget, and undamaged.
 
         Raises `StoreError` for a store of another spec, with the keys that differ, and for a folder that is no store.
         """
@@ -143,7 +143,8 @@ class Store:
                     f"store {self.path} holds another run: {differing or 'its specs hash differently'}. "
                     "Give another store.path, or delete that store"
                 )
-            if found is not None and found.get("status") == "complete" and not self.verify():
+            done = found is not None and found.get("status") == "complete" and found["budget"]["wish"] == budget
+            if done and not self.verify():
                 return True
             self.objects.sweep()
             self.objects.set("zarr.json", sealed({**self._identity, "status": "running", "provenance": dict(provenance)}))
@@ -239,9 +240,9 @@ class Store:
         stored = self.objects.get(family.digest_key(number))
         return stored is not None and stored == self._digest(family, number)
 
-    def pending(self, phase: str) -> list[int]:
-        """Numbers of the shards that are not done."""
-        return [number for number in range(len(self.phases[phase])) if not self.is_done(phase, number)]
+    def pending(self, phase: str, upto: int | None = None) -> list[int]:
+        """Numbers of the shards that are not done; `upto`: of the first parts of the grid only."""
+        return [number for number in self.phases[phase].numbers(upto) if not self.is_done(phase, number)]
 
     def read(self, phase: str, name: str, region: tuple[slice, ...] | None = None) -> np.ndarray:
         """An array of a phase, or a region of it."""
@@ -320,7 +321,8 @@ class Store:
             if key not in attributes.get("digests", {}) and self.objects.get(key) != text:
                 lines.append(f"{key}: missing or changed")
         for family in self.phases.values():
-            lines += [line for number in range(len(family)) for line in self._shard_damage(family, number)]
+            used = attributes.get("budget", {}).get("used", {}).get(family.name)
+            lines += [line for number in family.numbers(used) for line in self._shard_damage(family, number)]
         return lines
 
     def _shard_damage(self, family: Phase, number: int) -> list[str]:

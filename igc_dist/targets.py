@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -22,6 +22,7 @@ class Targets:
     `one_hot`: y is an integer label, and the target of output k is 1 for label k, else 0. `None` decides by the data:
     an integer scalar y with a model of several outputs is a label.
     `names`: labels of the selected outputs in the store, in their order.
+    `n_others`: of one-hot targets, ask at each path point for the label's own output and so many of the others, drawn, and not for all.
 
     Raises `ConfigError` for no, negative or duplicate outputs.
     """
@@ -29,8 +30,12 @@ class Targets:
     outputs: Sequence[int] | None = None
     one_hot: bool | None = None
     names: Sequence[str] | None = None
+    n_others: int | None = None
 
     def __post_init__(self) -> None:
+        n = self.n_others
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
+            raise ConfigError(f"target.n_others={n!r}: give the number of outputs to draw beside the label's, at least 1, or null for all")
         if self.outputs is None:
             return
         chosen = [int(k) for k in self.outputs]
@@ -51,12 +56,18 @@ class Targets:
             raise ConfigError(f"target.names has {len(self.names)} names for {len(chosen)} selected outputs: give one each")
         return chosen
 
+    def are_labels(self, y: Tensor, n_outputs: int) -> bool:
+        """Whether y is an integer label per sample, so that the targets of a sample are 1 for one output and 0 for all others."""
+        if self.one_hot is not None:
+            return self.one_hot
+        integer = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+        return integer and y[:1].numel() == 1 and n_outputs > 1
+
     def encode(self, y: Tensor, n_outputs: int) -> Float64[Tensor, "n J"]:
         """The data set's y as (n, n_outputs) float64. Raises `DataError` when it does not fit the outputs."""
         integer = not (y.is_floating_point() or y.is_complex())
         flat = y.reshape(len(y), -1)
-        label = self.one_hot if self.one_hot is not None else integer and y.dtype != torch.bool and flat.shape[1] == 1 and n_outputs > 1
-        if label:
+        if self.are_labels(y, n_outputs):
             if not integer or flat.shape[1] != 1:
                 raise DataError(
                     f"target.one_hot needs one integer label per sample, got y of shape {tuple(y.shape[1:])} and type {y.dtype}"
@@ -76,6 +87,19 @@ class Targets:
     def labels(self, chosen: Sequence[int]) -> np.ndarray:
         """Coordinate of the dimension `output`: the names, or the indices of the outputs."""
         return np.asarray(chosen, dtype=np.int64) if self.names is None else np.asarray([str(name) for name in self.names], dtype=object)
+
+
+def asked(keys: Float64[np.ndarray, "R J"], label: Int64[np.ndarray, " R"], n_others: int) -> Float64[np.ndarray, "R J"]:
+    """How often each output counts that is asked for, 0 for the others (Horvitz and Thompson 1952), so that each counts once on average.
+
+    The output of the label (-1: it is none of these) counts once; `n_others` of the others, those of the smallest random `keys`,
+    as often as there are others, over their number.
+    """
+    own = np.arange(keys.shape[1]) == label[:, None]
+    others = keys.shape[1] - own.sum(1, keepdims=True)
+    drawn = np.minimum(n_others, others)
+    rank = np.argsort(np.argsort(np.where(own, np.inf, keys), axis=1), axis=1)
+    return np.where(own, 1.0, np.where(rank < drawn, others / np.maximum(drawn, 1), 0.0))
 
 
 def ensure(target: Any) -> Targets:

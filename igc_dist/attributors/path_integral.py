@@ -30,7 +30,7 @@ class PathIntegral(Walk):
     name = "ig"
     complete = True
     baselines = True
-    labels = {"correlation": "igc", "autocorrelation": "igac"}  # noqa: RUF012 - a class constant of the base
+    labels = {"correlation": "igc", "autocorrelation": "igac", "controlled_correlation": "igc_controlled"}  # noqa: RUF012 - a class constant of the base
 
     @property
     def sampling(self) -> Design:

@@ -15,7 +15,8 @@ TAKEN = frozenset(
     ("output", "n", "correlation", "constant", "baseline_term", "target_mean", "target_std", "prediction_mean", "prediction_std",
      "samples", "index", "target", "prediction", "prediction_baseline", "delta", "convergence", "fold", "map_distance",
      "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "digest", "term", "scalar_term",
-     "slices", "slice", "n_low", "n_high")
+     "slices", "slice", "n_low", "n_high", "scores", "known", "weight", "importance", "stratum", "correct", "confidence",
+     "replicate", "rel_se", "draw_share")
 )  # fmt: skip
 """Names that the store has uses of its own for, beside those that end in one of `TAKEN_ENDS`."""
 
@@ -33,6 +34,7 @@ TAKEN_DIMS = frozenset(
         "output_block",
         "byte",
         "table",
+        "score",
         "sums",
         "attribution",
         "cell",

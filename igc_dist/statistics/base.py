@@ -28,7 +28,8 @@ class Statistic(ABC):
     `linear` says whether the result is linear in the attribution. Only then may the baselines of one sample be cut
     into blocks, and may unbiased but noisy attributions be folded. A statistic with `n_groups` > 1 parts the samples by
     their target (`groups`), and is handed states with an axis of groups before the outputs. `weighted`: it is
-    defined for samples of unequal weight. `jackknifed`: a standard error of its result makes sense.
+    defined for samples of unequal weight. `jackknifed`: a standard error of its result makes sense. `whole`: although linear, it
+    needs all baselines of a sample at once.
     """
 
     name: ClassVar[str]
@@ -37,6 +38,7 @@ class Statistic(ABC):
     n_groups: ClassVar[int] = 1
     weighted: ClassVar[bool] = True
     jackknifed: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
 
     def thresholds(self, target: Float64[np.ndarray, "N J"]) -> Array:
         """What `groups` needs to know of the targets of all samples."""

@@ -26,7 +26,7 @@ class Correlation(Statistic):
     """
 
     name = "correlation"
-    terms = ("a", "ay")
+    terms: ClassVar[tuple[str, ...]] = ("a", "ay")
     linear = True
     against: ClassVar[str] = "y"
     """The variable that attributions are correlated with."""

@@ -3,7 +3,7 @@
 A state holds, for weighted samples, the sums of first and second order of a few variables about fixed centres:
 
     scalars,  one number per output:    y target, r prediction, b prediction at the baseline
-    features, one per output, feature:  a attribution
+    features, one per output, feature:  a attribution, z mean baseline
 
 A *term* names one sum: "" is the total weight, "n" the number of samples of any weight, "d" is ``sum w |delta|`` (of
 completeness residuals), "y" is ``sum w (y - c_y)``, "ay" is ``sum w a (y - c_y)``. The samples of an output may be parted
@@ -35,7 +35,7 @@ Array = Any
 SCALAR_TERMS = ("", "n", "d", "y", "r", "b", "yy", "rr", "bb", "yr", "yb", "rb")
 """Always summed: a handful of numbers per output. Enough for every correlation between y, r and b."""
 
-FEATURE_TERMS = ("a", "aa", "ay", "ar")
+FEATURE_TERMS = ("a", "aa", "ay", "ar", "z", "zz", "az", "zy")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Centre:
         """Centre of a scalar variable, or of the attribution to input `i`."""
         if variable == "a":
             return 0.0 if self.a is None else self.a[i]
+        if variable == "z":
+            return 0.0
         return getattr(self, variable)
 
     def outputs(self, index: slice | np.ndarray) -> Centre:
@@ -102,7 +104,7 @@ class State:
 
         def step(u: str) -> Array:
             d = self.centre.of(u, i) - centre.of(u, i)
-            return d if u == "a" else widen(d, dims)
+            return d if u in "az" else widen(d, dims)
 
         if term in ("", "n", "d"):
             return sums[term]
@@ -149,12 +151,12 @@ class State:
 
     def covariance(self, u: str, v: str, i: int = 0) -> Array:
         """Population covariance ``C_uv / W`` with ``C_uv = S_uv - S_u S_v / W``; (..., J) or (..., J, *P_i). NaN where W = 0."""
-        if "a" not in u + v:
+        if not {*"az"} & {*u, *v}:
             sums, wide = self.scalars, lambda array: array
         else:
             sums, wide = {**self.scalars, **self.features[i]}, lambda array: widen(array, self._dims(i))
         weight = wide(self.scalars[""])
-        one, two = (sums[s] if s == "a" else wide(sums[s]) for s in (u, v))
+        one, two = (sums[s] if s in "az" else wide(sums[s]) for s in (u, v))
         joint = sums[u + v] if u + v in sums else sums[v + u]
         with np.errstate(invalid="ignore", divide="ignore"):
             return (joint - one * two / weight) / weight
@@ -162,7 +164,7 @@ class State:
     def mean(self, u: str, i: int = 0) -> Array:
         """``c_u + S_u / W``. NaN where W = 0."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            if u == "a":
+            if u in "az":
                 return self.centre.of(u, i) + self.features[i][u] / widen(self.scalars[""], self._dims(i))
             return self.centre.of(u) + self.scalars[u] / self.scalars[""]
 
@@ -235,7 +237,7 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
         product = {term: torch.where(inside, value, 0.0) for term, value in product.items()}  # C n J
     scalars = {term: product[term].sum(-2) for term in SCALAR_TERMS}
     wanted = feature_terms(terms)
-    linear = [term for term in wanted if term != "aa"]
+    linear = [term for term in wanted if term[0] == "a" and term not in ("aa", "az")]
     weights = torch.stack([product[term[1:]] for term in linear])  # T (C) n J
     features = []
     for i, values in enumerate(attribution.values):
@@ -248,6 +250,11 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
                 sums[term][..., j, :] = row
             if "aa" in wanted:
                 sums["aa"][..., j, :] = product[""][..., j] @ a.square()
+            if "z" in wanted:
+                assert attribution.baseline is not None
+                z = torch.where(masked[:, j, None], 0.0, attribution.baseline[i].double().reshape(a.shape))
+                for term, weight, value in (("z", "", z), ("zz", "", z.square()), ("az", "", a * z), ("zy", "y", z)):
+                    sums[term][..., j, :] = product[weight][..., j] @ value
         features.append({term: array.unflatten(-1, shape[1:]) if len(shape) > 1 else array[..., 0] for term, array in sums.items()})
     return State(centre, scalars, tuple(features))
 

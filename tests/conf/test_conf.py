@@ -22,13 +22,13 @@ from torch import nn
 
 import igc_dist
 from igc_dist import config
-from igc_dist.job import from_config
+from igc_dist.compose import from_config
 from igc_dist.records import ConfigError
 from tests.commands import ROOT, environment
 
 CONF = ROOT / "conf"
 CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF)
-NEEDS_SAMPLES = {"statistic/none": ["method=ig"]}
+NEEDS_SAMPLES = {"statistic/none": ["method=ig"], "baseline/partners": ["design=pairs"]}
 
 
 def composed(*overrides: str) -> Any:
@@ -75,6 +75,8 @@ def test_every_file_composes_and_builds(choice: str) -> None:
         assert built.attributor.quadrature.name == f"{name}-{typed.quadrature.n_steps}"
     if group == "baseline":
         assert type(built.baseline).__name__.lower() == name
+    if group == "design":
+        assert (typed.design.name, built.pairs) == (name, "pairs" in name)
     if group == "reduce":
         assert type(built.reduce).__name__.lower() == name.replace("none", "nonetype")
     if group == "experiment":

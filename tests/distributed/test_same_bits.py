@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import igc_dist
-from igc_dist import distributed
+from igc_dist import Budget, distributed
 from igc_dist.baselines import Mean, Resampled
 from igc_dist.distributed import World
 from tests import ranks
@@ -30,6 +30,16 @@ CASES: dict[str, dict[str, Any]] = {
         "n": 23, "statistics": ("correlation", "autocorrelation", "moments"), "baseline": Mean(), "micro_batch": 4, "host_memory": 4.0
     },
     "stratified": {"n": 23, "design": "stratified", "n_steps": 1, "baseline": Resampled(3), "baseline_block": 2, "samples": False},
+    "pairs": {"n": 40, "design": "pairs", "n_draws": 3, "samples": False, "output_block": 1, "budget": Budget(replicates=2)},
+    "importance": {"n": 40, "design": "importance_pairs", "n_draws": 2, "samples": False, "budget": Budget(rel_se=0.6, replicates=0)},
+    "others": {
+        "n": 23, "labels": True, "n_others": 1, "design": "shifted", "n_steps": 2, "baseline": Resampled(3, stratify=True), "outputs": 4,
+        "baseline_block": 2, "samples": False,
+    },
+    "controlled": {
+        "n": 23, "design": "random", "n_draws": 4, "baseline": Resampled(2), "samples": False,
+        "statistics": ("correlation", "controlled_correlation"),
+    },
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip
 
@@ -42,7 +52,7 @@ def run(path: Path | None, settings: dict[str, Any]) -> dict[str, bytes]:
 def test_same_bits_on_any_number_of_ranks(case: str, tmp_path: Path) -> None:
     """Every array and every file of the store (the root's document apart, which tells the time) is the same on any number of ranks."""
     settings = CASES[case]
-    worlds = {"seven samples": (1, 2, 3, 4), "blocks": (1, 2, 3), "statistics": (1, 3), "resampled": (1, 2), "stratified": (1, 2, 3)}[case]
+    worlds = {"seven samples": (1, 2, 3, 4), "statistics": (1, 3), "resampled": (1, 2)}.get(case, (1, 2, 3))
     stores = {n: tmp_path / f"{n}.zarr" for n in worlds}
     trees = {n: values(run_ranks(n, run, path, settings)) for n, path in stores.items()}
     assert {"x/igc", "x/igc_se", "correlation", "igc_sum_se"} <= set(trees[1][0])

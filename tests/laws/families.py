@@ -29,13 +29,17 @@ def attribution(n: int, seed: int = 0, outputs: int = 2, offset: float = 0.0, ma
         off = weight == 0
         values = tuple(torch.where(off.reshape(n, outputs, *(1,) * (v.ndim - 2)), torch.nan, v) for v in values)
         y, r, b = (torch.where(off, bad, v) for bad, v in zip((torch.nan, torch.inf, -torch.inf), (y, r, b), strict=True))
-    return Attribution(values, y, r, b, weight, cell=torch.from_numpy(rng.integers(0, 4, (n, outputs))))
+    cell = torch.from_numpy(rng.integers(0, 4, (n, outputs)))
+    # mean baselines that go with the attributions of the first output
+    baseline = tuple(torch.nan_to_num(v[:, 0]) - offset + torch.from_numpy(rng.standard_normal(v[:, 0].shape)) for v in values)
+    return Attribution(values, y, r, b, weight, cell=cell, baseline=baseline)
 
 
 def part(whole: Attribution, rows: slice | list[int]) -> Attribution:
     """Some samples."""
     tables = whole.target, whole.prediction, whole.baseline_prediction, whole.weight
-    return Attribution(tuple(v[rows] for v in whole.values), *(table[rows] for table in tables), whole.share, whole.cell[rows])
+    own = tuple(v[rows] for v in whole.values), *(table[rows] for table in tables)
+    return Attribution(*own, whole.share, whole.cell[rows], baseline=tuple(z[rows] for z in whole.baseline))
 
 
 def centre(at: float = 0.0, outputs: int = 2, features: bool = False) -> Centre:

@@ -25,7 +25,8 @@ def source() -> Source:
 def surroundings(seed: int = 0, pool: Any = None) -> Surroundings:
     data = source()
     mean = tuple(x.mean(0) for x in data.fetch(range(N)).inputs)
-    return Surroundings(data, np.arange(N) if pool is None else np.asarray(pool), seed, mean)
+    chosen = np.arange(N) if pool is None else np.asarray(pool)
+    return Surroundings(data, chosen, seed, mean, np.random.default_rng(5).permutation(chosen))
 
 
 GIVEN = tuple(torch.full((3, *shape), 0.5, dtype=torch.float64) for shape in FEATURES)
@@ -36,6 +37,7 @@ FAMILY: dict[str, tuple[Baseline, int, tuple[tuple[int, ...], ...]]] = {
     "mean": (kinds.Mean(), 1, FEATURES),
     "samples": (kinds.Samples(4), 4, FEATURES),
     "resampled": (kinds.Resampled(4), 4, FEATURES),
+    "resampled, stratified": (kinds.Resampled(4, stratify=True), 4, FEATURES),
     "noise": (kinds.Noise(std=2.0, mean=1.0, k=3), 3, FEATURES),
     "blur": (kinds.Blur(1.0), 1, FEATURES[1:]),
 }
@@ -59,7 +61,7 @@ def test_the_family_is_whole() -> None:
     def below(kind: type) -> set[type]:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
-    mine = {kind for kind in below(Baseline) if kind.__module__.startswith("igc_dist.")} - {Baseline}
+    mine = {kind for kind in below(Baseline) if kind.__module__.startswith("igc_dist.")} - {Baseline, kinds.Partners}  # which draw nothing
     assert {type(baseline) for baseline, _, _ in FAMILY.values()} == mine
 
 

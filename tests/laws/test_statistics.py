@@ -106,16 +106,21 @@ def literal(a: Attribution) -> dict[str, np.ndarray]:
         "baseline_term": oracle.rho0(y, r, b),
         "constant": np.zeros(n_outputs),
     }
-    totals = np.zeros((2, n_outputs))
+    totals = np.zeros((3, n_outputs))
     for i, values in enumerate(v.numpy() for v in a.values):
         igc, igac = oracle.igc(values, y, r), oracle.igac(values, r)
         results |= {f"correlation of input {i}": igc, f"autocorrelation of input {i}": igac}
         results[f"pearson of input {i}"] = oracle.pearson(values, y)
         results[f"ttest_t of input {i}"], results[f"ttest_p of input {i}"] = oracle.t_test(values, *grouped(a))
         results |= {f"mean of input {i}": values.mean(0), f"std of input {i}": values.std(0)}
-        totals += [igc.reshape(n_outputs, -1).sum(1), igac.reshape(n_outputs, -1).sum(1)]
+        assert a.baseline is not None
+        controlled = oracle.controlled(values, y, r, a.baseline[i].numpy())
+        results[f"controlled_correlation of input {i}"] = controlled
+        totals += [of_input.reshape(n_outputs, -1).sum(1) for of_input in (igc, igac, controlled)]
     results |= dict(zip(("n_low", "n_high"), (member.sum(0) for member in grouped(a)), strict=True))
-    return results | {"correlation_sum": totals[0], "autocorrelation_sum": totals[1]}
+    return results | {
+        f"{name}_sum": total for name, total in zip(("correlation", "autocorrelation", "controlled_correlation"), totals, strict=True)
+    }
 
 
 def grouped(a: Attribution) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +169,7 @@ def test_weight_zero_masks_nan(statistic: Statistic) -> None:
             tuple(v[:, j : j + 1] for v in kept.values),
             *(table[:, j : j + 1] for table in (kept.target, kept.prediction, kept.baseline_prediction, kept.weight)),
             cell=kept.cell[:, j : j + 1],
+            baseline=kept.baseline,
         )
         expected = literal(alone)
         for name, value in found.items():

@@ -44,6 +44,17 @@ def igac(a: np.ndarray, r: np.ndarray) -> np.ndarray:
     return per_feature(a, lambda values, j: cov(values, r[:, j]) / cov(r[:, j], r[:, j]))
 
 
+def controlled(a: np.ndarray, y: np.ndarray, r: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """``(Cov(a, y) - Cov(a, z) / Var z * Cov(z, y)) / (std y std r)`` with the mean baseline z (N, *P)."""
+    found = igc(a, y, r)
+    for j in range(a.shape[1]):
+        for at in np.ndindex(*z.shape[1:]):
+            one, mine = z[(slice(None), *at)], a[(slice(None), j, *at)]
+            beta = cov(mine, one) / cov(one, one) if std(one) > 0 else 0.0
+            found[(j, *at)] -= beta * cov(one, y[:, j]) / (std(y[:, j]) * std(r[:, j]))
+    return found
+
+
 def pearson(a: np.ndarray, y: np.ndarray) -> np.ndarray:
     """``Cov_n(a[n, j, i], y[n, j]) / (std a std y)``."""
     return per_feature(a, lambda values, j: corr(values, y[:, j]) if std(values) * std(y[:, j]) > 0 else np.nan)

@@ -1,0 +1,194 @@
+"""The end of a run: states are exchanged, results and what is known of them are written."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+from igc_dist import results
+from igc_dist.budget import advice, draw_share, relative_errors
+from igc_dist.distributed import World
+from igc_dist.findings import Findings, Known, by_prediction
+from igc_dist.findings import tables as tables_of
+from igc_dist.job import Job
+from igc_dist.layout import Array
+from igc_dist.plan import Plan
+from igc_dist.predict import BAD
+from igc_dist.results import Recipe, Walked
+from igc_dist.statistics.state import SCALAR_TERMS
+from igc_dist.store import Store
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How pass 2 went: why it ended, and what was walked of each phase."""
+
+    reason: str
+    walked: Mapping[str, Walked]
+
+    @property
+    def n_folds(self) -> int:
+        """Folds that make the result."""
+        return self.walked["attribute"].n_folds
+
+
+def of_fold(store: Store, fold: int) -> Known:
+    """The tables of pass 1."""
+    return Known(*(store.read_own("predict", fold, name) for name in ("target", "prediction", "bad", "scores")))
+
+
+def ranked(plan: Plan, store: Store) -> np.ndarray:
+    """Indices of the samples that are fit for use, in the order of their predictions."""
+    fine = np.flatnonzero(store.read("predict", "bad") == 0)
+    return plan.order[fine][by_prediction(store.read("predict", "prediction")[fine].astype(np.float64))]
+
+
+Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
+"""Arrays by path, with their dimensions."""
+
+
+def finalize(
+    job: Job, plan: Plan, store: Store, world: World, passed: Passed, found: Findings, recipe: Recipe, provenance: Mapping[str, Any]
+) -> None:
+    """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
+    writes = world.first or store.path is None
+    tables: dict[str, list[np.ndarray]] = {}
+    for cut in results.output_cuts(plan):
+        slots, *again = (
+            results.exchange(world, store, plan, phase, walked, cut, found.centre, job.terms) for phase, walked in passed.walked.items()
+        )
+        if not writes:
+            continue
+        block = results.results(slots, recipe)
+        if job.budget.limited or again:
+            block.outputs["rel_se"] = relative_errors(slots, recipe)
+        if again:
+            block.outputs["draw_share"] = draw_share(slots, again[0], recipe)
+        for folder, arrays in (("", block.outputs), ("convergence/", block.running), ("slices/", block.slice_outputs)):
+            for name, values in arrays.items():
+                tables.setdefault(folder + name, []).append(values)
+        for folder, by_input in (("", block.maps), ("slices/", block.slice_maps)):
+            for input_name, dims, maps in zip(plan.shapes.input_names, plan.shapes.dims, by_input, strict=False):
+                _put_maps(store, f"{folder}{input_name}", maps, cut, plan, dims)
+    if writes:
+        axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
+        dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
+        _write_tables(job, plan, store, {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
+        _write_known(job, plan, store, found)
+        about = {
+            "method": job.method,
+            "sums_to_prediction": recipe.complete,
+            "skipped": _skipped(job, plan, store),
+            "cost": _cost(plan, passed),
+        }
+        store.complete({**about, "budget": _spent(job, plan, passed, tables), "provenance": dict(provenance)})
+    world.meet("complete")
+
+
+def _put_maps(store: Store, folder: str, maps: Mapping[str, np.ndarray], cut: slice, plan: Plan, dims: tuple[str, ...]) -> None:
+    """Write maps (..., J, *P) of some outputs; the first cut creates the arrays."""
+    for name, values in maps.items():
+        at = values.ndim - len(dims) - 1  # the axis of the outputs
+        lead, features = values.shape[:at], values.shape[at + 1 :]
+        if cut.start == 0:
+            shape, chunks = (*lead, len(plan.work.outputs), *features), (*lead, plan.finalize_outputs, *features)
+            names = (*("slice",) * at, "output", *dims)
+            store.create_results([Array(f"{folder}/{name}", shape, chunks, "float64", names)])
+        store.put(f"{folder}/{name}", (*(slice(None),) * at, cut), values)
+
+
+def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:
+    """Write results that are not maps, coordinates, and the tables of the samples."""
+    tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
+    if job.slices is not None and len(job.slices.labels) > 1:
+        labels = job.slices.labels
+        tables["slices/slice"] = (("slice",), labels.astype(object) if labels.dtype.kind in "US" else labels)
+    tables["convergence/fold"] = (("fold",), np.arange(1, 1 + len(tables["convergence/n"][1])))
+    tables["shards/attribute/term"] = (("term",), np.asarray([term or "1" for term in job.terms], dtype=object))
+    tables["shards/attribute/scalar_term"] = (("scalar_term",), np.asarray([term or "1" for term in SCALAR_TERMS], dtype=object))
+    if job.samples:
+        tables |= {"samples/index": (("sample",), plan.order)}
+        tables |= {f"samples/{name}": (("sample", "output"), store.read("predict", name)) for name in ("target", "prediction")}
+    for path, (dims, values) in tables.items():
+        kind = "string" if values.dtype.kind == "O" else str(values.dtype)
+        store.create_results([Array(path, values.shape, values.shape, kind, dims)])
+        store.put(path, ..., values)
+
+
+def _write_known(job: Job, plan: Plan, store: Store, found: Findings) -> None:
+    """What pass 1 knows of each sample, some folds at a time."""
+    n, outputs = plan.shapes.n_samples, len(plan.work.outputs)
+    at_once = plan.fold_size * max(1, 2**22 // (plan.fold_size * outputs))
+    waiting: list[dict[str, np.ndarray]] = []
+    start = 0
+    for rows, arrays in tables_of(plan, found, job.weights, partial(of_fold, store), ranked(plan, store)):
+        waiting.append(arrays)
+        if rows.stop - start < at_once and rows.stop < n:
+            continue
+        for name in arrays:
+            values = np.concatenate([one[name] for one in waiting])
+            if not start:
+                dims = ("sample", "output")[: values.ndim]
+                shape, chunks = ((size, *values.shape[1:]) for size in (n, min(n, at_once)))
+                store.create_results([Array(f"known/{name}", tuple(shape), tuple(chunks), str(values.dtype), dims)])
+            store.put(f"known/{name}", slice(start, rows.stop), values)
+        start, waiting = rows.stop, []
+
+
+def _spent(job: Job, plan: Plan, passed: Passed, tables: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
+    """What the budget was, where the run ended and why, and what to add."""
+    used = {phase: walked.n_folds * plan.n_baseline_blocks for phase, walked in passed.walked.items()}
+    found = {"wish": asdict(job.budget), "folds": passed.n_folds, "of": plan.n_folds, "reason": passed.reason, "used": used}
+    if "rel_se" in tables:
+        share = np.concatenate(tables["draw_share"]) if "draw_share" in tables else None
+        found["advice"] = advice(np.concatenate(tables["rel_se"]), share, passed.n_folds == plan.n_folds)
+    return found
+
+
+def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
+    bad = store.read("predict", "bad").copy()
+    if job.skip:
+        bad = np.where((bad == 0) & store.read("attribute", "skipped").any(1), 4, bad)
+    rows = np.flatnonzero(bad)
+    return sorted(
+        ({"index": int(plan.order[row]), "reason": f"NaN or infinity in its {BAD[int(bad[row])]}"} for row in rows),
+        key=lambda entry: entry["index"],
+    )
+
+
+def _cost(plan: Plan, passed: Passed) -> dict[str, int]:
+    """Of the folds that were walked; pairs whose targets agree cost nothing, so of pairs it is a bound."""
+    rows = sum(len(plan.fold(fold)) for walked in passed.walked.values() for fold in range(walked.n_folds))
+    of = {"gradient_evaluations": plan.gradient_evaluations, "forwards": plan.forwards}
+    shards = sum(walked.n_folds for walked in passed.walked.values()) * plan.n_baseline_blocks * plan.n_output_blocks
+    return {name: number * rows // plan.shapes.n_samples for name, number in of.items()} | {"shards": shards}
+
+
+def provenance(job: Job, world: World, started: float) -> dict[str, Any]:
+    packages = ("igc-dist", "torch", "lightning", "numpy", "zarr")
+    return {
+        "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
+        "ranks": world.size,
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        **{name: str(value) for name, value in job.labels.items()},
+    }
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,117 @@
+"""What pass 1 knows of the data set, and what designs make of it: weights, strata, importance, correctness, confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from igc_dist.plan import Plan
+from igc_dist.predict import centre_of
+from igc_dist.statistics import Centre
+
+N_STRATA = 32
+"""Strata of the predictions in the store; baselines have as many as there are baselines."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What pass 1 found of the samples of one fold: tables over its rows and the selected outputs."""
+
+    target: Float64[np.ndarray, "n J"]
+    prediction: np.ndarray
+    bad: UInt8[np.ndarray, " n"]
+    scores: np.ndarray
+    """Correctness and confidence, (n, 2); NaN where y is no label."""
+
+    def at(self, rows: slice | np.ndarray, outputs: slice) -> Known:
+        """Some rows, some outputs."""
+        return Known(self.target[rows, outputs], self.prediction[rows, outputs], self.bad[rows], self.scores[rows])
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What pass 1 knows of the data set as a whole, per output over the samples that count for it."""
+
+    centre: Centre
+    total: Float64[np.ndarray, " J"]
+    """Sum of the weights of the samples."""
+    y_std: Float64[np.ndarray, " J"]
+    r_std: Float64[np.ndarray, " J"]
+    pool: Int64[np.ndarray, " M"]
+    """Indices of the samples that are fit for use, ascending."""
+
+    def importance_weights(self, y: np.ndarray, r: np.ndarray, outputs: slice, terms: tuple[str, ...]) -> Float64[np.ndarray, "n D"]:
+        """What the samples weigh in a correlation of each output, ``(y - mean y) / (std y std r)``, and so in an auto-correlation.
+
+        0 for a missing target, and for an output whose target or prediction is constant.
+        """
+        scale = (self.y_std * self.r_std)[outputs], self.r_std[outputs] ** 2
+        columns = [
+            (value - mean[outputs]) / np.where(size > 0, size, np.inf)
+            for term, value, mean, size in zip(("ay", "ar"), (y, r), (self.centre.y, self.centre.r), scale, strict=True)
+            if term in terms
+        ]
+        return np.nan_to_num(np.concatenate(columns or [np.zeros((len(y), 1))], axis=1))
+
+
+def find(plan: Plan, means: Float64[np.ndarray, "F 3 J"], weights: np.ndarray | None, known: Callable[[int], Known]) -> Findings:
+    """Reads the tables fold by fold; deviations are of sums about the means, in float64."""
+    centre, squares, fine = centre_of(means), np.zeros((2, means.shape[2])), []
+    for fold in range(plan.n_folds):
+        rows, table = plan.order[plan.fold(fold).start : plan.fold(fold).stop], known(fold)
+        fit = table.bad == 0
+        fine.append(rows[fit])
+        own = np.ones(len(rows)) if weights is None else weights[rows]
+        weight = np.where(fit[:, None] & ~np.isnan(table.target), own[:, None], 0.0)
+        for sums, value, mean in zip(squares, (table.target, table.prediction), (centre.y, centre.r), strict=True):
+            sums += (weight * np.where(weight > 0, value - mean, 0.0) ** 2).sum(0)
+    total = means[:, 0].sum(0)
+    y_std, r_std = np.sqrt(squares / np.where(total > 0, total, 1.0))
+    return Findings(centre, total, y_std, r_std, np.sort(np.concatenate(fine)))
+
+
+def by_prediction(prediction: Float64[np.ndarray, "n J"]) -> Int64[np.ndarray, " n"]:
+    """The order of samples by prediction: of one output by its size; of several by the output that stands out most, then by how much.
+
+    Outputs are compared in units of their deviation, so that for classes this is the order by predicted class and its margin.
+    """
+    if prediction.shape[1] == 1:
+        return np.argsort(prediction[:, 0], kind="stable")
+    std = prediction.std(0)
+    z = (prediction - prediction.mean(0)) / np.where(std > 0, std, np.inf)
+    return np.lexsort((z.max(1), z.argmax(1)))
+
+
+def tables(
+    plan: Plan, findings: Findings, weights: np.ndarray | None, known: Callable[[int], Known], ranked: np.ndarray
+) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    """Per-sample arrays for the store, a fold at a time, in fold order.
+
+    `weight` (n, J) is ``w_n = v_n (y_n - mean y) / (W std y std r)`` with sample weights v, so that ``IGC = sum_n w_n IG_n``;
+    `importance` (n) is ``sum_j |w_nj|``, in shares of the whole data set; `stratum` is the place of the sample in the order of
+    predictions, in 32 equal parts, -1 for one that is not fit for use; `correct` and `confidence`, where y is a label: whether
+    the largest output is that of the label, and the probability of the label.
+    """
+    place = np.full(plan.shapes.n_samples, -1)
+    place[ranked] = np.arange(len(ranked)) * N_STRATA // len(ranked)
+
+    def weight(fold: int) -> np.ndarray:
+        table, every = known(fold), slice(None)
+        found = findings.importance_weights(table.target, table.prediction, every, ("ay",)) / np.where(
+            findings.total > 0, findings.total, 1.0
+        )
+        if weights is not None:
+            found *= weights[plan.order[plan.fold(fold).start : plan.fold(fold).stop], None]
+        return np.where((table.bad == 0)[:, None], found, 0.0)
+
+    total = sum(float(np.abs(weight(fold)).sum()) for fold in range(plan.n_folds)) or 1.0
+    for fold in range(plan.n_folds):
+        rows = slice(plan.fold(fold).start, plan.fold(fold).stop)
+        index, scores, w = plan.order[rows], known(fold).scores, weight(fold)
+        found = {"index": index, "weight": w, "importance": np.abs(w).sum(1) / total, "stratum": place[index]}
+        if not np.isnan(scores).all():
+            found |= {"correct": scores[:, 0], "confidence": scores[:, 1]}
+        yield rows, found
