@@ -190,7 +190,7 @@ def _plan(cfg: Any, allow: Sequence[str]) -> int:
 
     todo = job.from_config(cfg, None, allow)
     with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world, todo.model.borrowed(world.device):
-        plan = job.plan_of(todo, world.device, check=False)
+        plan = job.plan_of(job.decided(todo, world.device), world.device, check=False)
     for name, value in plan.summary().items():
         print(f"{name:<28} {value}")
     plan.check()

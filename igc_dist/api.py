@@ -19,7 +19,7 @@ from igc_dist.distributed import joined
 from igc_dist.job import NONFINITE, Job, limits_of, named_statistics
 from igc_dist.model import Model
 from igc_dist.progress import metered
-from igc_dist.quadrature import Quadrature, ensure
+from igc_dist.quadrature import Auto, Quadrature, ensure
 from igc_dist.reading import tree
 from igc_dist.records import ConfigError
 from igc_dist.run import run
@@ -34,8 +34,8 @@ def attribute(
     attributor: Attributor | None = None,
     statistics: Sequence[str | Statistic] | None = None,
     baseline: Any = None,
-    quadrature: str | Quadrature = "midpoint",
-    n_steps: int = 32,
+    quadrature: str | Quadrature | Auto = "midpoint",
+    n_steps: int | None = None,
     design: str | Design = "grid",
     target: Any = None,
     weights: Any = None,
@@ -69,12 +69,13 @@ def attribute(
     """Attribute a task: fold attributions of a whole data set into maps, one per output.
 
     What. `model`: an `nn.Module` or `LightningModule`, handed back as it was. `data`: see `igc_dist.data.ensure`. `method`: a
-    preset (igc, igac, ig_mean_std, bsc, naive_correlation, naive_ttest; per sample ig, gradients, gradient_x_input,
+    preset (igc, igac, ig_mean_std, bsc, naive_correlation, naive_ttest; per sample ig, ig_adaptive, gradients, gradient_x_input,
     baseline_shapley); `attributor` and `statistics` override its parts: an object of `igc_dist.attributors`; names or objects
     of `igc_dist.statistics` (correlation, autocorrelation, moments, pearson, ttest), all from one pass.
 
     Walks. `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared data samples), or an object of
-    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or a `Quadrature`.
+    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations (None: 32), or a
+    `Quadrature`; "auto" is midpoint for models with kinks (ReLU), and Gauss-Legendre, of 8 nodes if not said, for smooth ones.
     `design`: grid (every baseline with every node), or shifted, stratified, random: `n_steps` nodes drawn for each (input,
     baseline), which is right on average over the data set; see `igc_dist.designs`.
 
@@ -105,7 +106,7 @@ def attribute(
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
-    sampling = designs.ensure(design, rule, n_steps)
+    sampling = designs.ensure(design, rule, 32 if n_steps is None else n_steps)
     folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from igc_dist.quadrature import Quadrature
+from igc_dist.quadrature import Auto, Quadrature
 from igc_dist.records import ConfigError
 from igc_dist.seeds import Address
 
@@ -131,12 +131,12 @@ class Random(_Drawn):
 DESIGNS: dict[str, type[_Drawn]] = {kind.name: kind for kind in (Shifted, Stratified, Random)}
 
 
-def ensure(design: str | Design, quadrature: Quadrature, n_steps: int) -> Design:
+def ensure(design: str | Design, quadrature: Quadrature | Auto, n_steps: int) -> Design:
     """Coerce a name, or a design, to a design: `grid` takes the quadrature, the others draw `n_steps` nodes per (input, baseline)."""
     if isinstance(design, Design):
         return design
     if design == Grid.name:
-        return Grid(quadrature)
+        return Grid(quadrature if isinstance(quadrature, Quadrature) else quadrature.rule(True))  # the attributor holds the choice
     if design not in DESIGNS:
         raise ConfigError(f"design {design!r} is unknown: choose one of {', '.join((Grid.name, *DESIGNS))}")
     return DESIGNS[design](n_steps)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from igc_dist import baselines, config, data, designs, features, inputs
+from igc_dist import activations, baselines, config, data, designs, features, inputs
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline
 from igc_dist.data import Sliced, Source, sliced, weighted
@@ -21,8 +21,8 @@ from igc_dist.inputs import Inputs, OneHot
 from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look, probe
-from igc_dist.quadrature import rule
-from igc_dist.records import Batch, ConfigError
+from igc_dist.quadrature import ensure
+from igc_dist.records import Batch, ConfigError, IgcError
 from igc_dist.spec import describe, digest
 from igc_dist.statistics import STATISTICS, Cells, Statistic
 from igc_dist.statistics.state import feature_terms
@@ -144,6 +144,26 @@ class Job:
         }
 
 
+def decided(job: Job, device: torch.device) -> Job:
+    """The job with what it leaves to the activations of the model decided, by a forward pass of one sample. The model must be borrowed."""
+
+    def piecewise() -> bool:
+        model = job.model
+        few = job.source.fetch(range(min(4, len(job.source))))
+        job.inputs.check(few, job.baseline if job.attributor.baselines else None)
+        walk = probe(job.inputs, few, device, job.attributor.baselines)
+        function = walk.function.eager() if model.compiled else walk.function
+        try:
+            return activations.piecewise(lambda: function.predict(walk.inputs))
+        except IgcError:
+            raise
+        except Exception:  # the first look says what is wrong with the model
+            return True
+
+    attributor = job.attributor.suited(piecewise)
+    return job if attributor is job.attributor else replace(job, attributor=attributor)
+
+
 def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     """The first look at model and data, and the plan, checked against its budget if `check`. The model must be borrowed."""
     n_samples = len(job.source)
@@ -159,6 +179,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     reduction = job.reduction(len(attributed))
     described = _described(job, reduction, few, attributed)
     shapes = replace(first_look(job.inputs, walk, few, n_samples, job.targets, device, job.attributor.gradients), **described)
+    if not job.attributor.linear:
+        shapes = replace(shapes, n_latents=0)  # they are not walked
     work = Work(
         outputs=tuple(job.targets.select(shapes.n_outputs)),
         n_baselines=n_baselines,
@@ -174,6 +196,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         shared=job.attributor.baselines and job.baseline.shared,
         reduced=not reduction.trivial,
         free=not reduction.linear,
+        rule=job.attributor.rule,
+        certified=job.attributor.certified,
     )
     plan = make_plan(shapes, work, job.limits, job.seed)
     if check:
@@ -247,8 +271,8 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     )
     if c.model.weights is not None:
         config.load_weights(module, c.model.weights)
-    quadrature = rule(c.quadrature.name, c.quadrature.n_steps)
-    design = designs.ensure(c.design.name, quadrature, c.quadrature.n_steps)
+    quadrature = ensure(c.quadrature.name, c.quadrature.n_steps)
+    design = designs.ensure(c.design.name, quadrature, c.quadrature.n_steps or 32)
     source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
     return Job(
         inputs=inputs.ensure(

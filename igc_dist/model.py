@@ -164,6 +164,10 @@ class Model:
         # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
         return y if y.dtype == torch.float64 else y.float()
 
+    def eager(self) -> Model:
+        """The same model, not compiled."""
+        return self.calling(self.module if self.forward is None else getattr(self.module, self.forward))
+
     def calling(self, call: Callable[..., Any]) -> Model:
         """The same model, seen through `call` in place of its forward: other inputs, the same outputs."""
         view = copy.copy(self)

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from igc_dist import footprint, layout, results
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World
 from igc_dist.engine import Engine, Known
 from igc_dist.faults import fault
-from igc_dist.job import Job, plan_of
+from igc_dist.job import Job, decided, plan_of
 from igc_dist.layout import Array
 from igc_dist.plan import Plan
 from igc_dist.predict import BAD, Predictor, centre_of
@@ -44,6 +45,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     started = time.time()
     footprint.keep_freed()
     with job.model.borrowed(world.device):
+        job = decided(job, world.device)
         plan = plan_of(job, world.device)
         if world.first and job.attributor.complete and not plan.shapes.complete:
             log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
@@ -169,7 +171,10 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number:
     shard = plan.shard(number)
     rows = slice(shard.rows.start, shard.rows.stop)
     known = Known(*(store.read_own("predict", shard.fold, name) for name in ("target", "prediction", "bad")))
-    state, lost = engine.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
+    counts = np.zeros((1, 2, len(shard.outputs)), dtype=np.int64)
+    state, lost = engine.run(shard, known, _keeper(store, plan, shard, counts))
+    if plan.work.certified:
+        store.write("attribute", number, "certificate", counts)
     if job.skip:
         store.write("attribute", number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
@@ -177,15 +182,24 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number:
     store.commit("attribute", number)
 
 
-def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
-    """Writes per-sample rows, one micro-batch at a time: chunks are as long as micro-batches."""
+def _keeper(store: Store, plan: Plan, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Any:
+    """Counts the samples that failed and the gradients that they took; writes per-sample rows, if asked for, one micro-batch at a time:
+    chunks are as long as micro-batches."""
 
     def keep(rows: range, attribution: Attribution) -> None:
+        notes = {name: note for name in ("failed", "evaluations") if (note := getattr(attribution, name)) is not None}
+        used = (attribution.weight > 0).cpu().numpy()
+        for count, note in zip(counts[0], notes.values(), strict=False):
+            count += np.where(used, note, 0).sum(0, dtype=np.int64)
+        if not plan.work.samples:
+            return
         start = (rows.start, shard.outputs.start)
         for name, values in zip(plan.shapes.input_names, attribution.values, strict=True):
             store.write("attribute", shard.number, f"{name}/attribution", values.cpu().numpy(), start)
         store.write("attribute", shard.number, "delta", attribution.delta.cpu().numpy(), start)
         store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
+        for name, note in notes.items():
+            store.write("attribute", shard.number, name, note, start)
 
     return keep
 
@@ -201,6 +215,9 @@ def _finalize(
     writes = world.first or store.path is None
     tables: dict[str, list[np.ndarray]] = {}
     recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete)
+    if plan.work.certified and writes:
+        for name, counts in zip(("failed", "evaluations"), store.read("attribute", "certificate").sum(0), strict=True):
+            tables[name] = [counts]
     for cut in results.output_cuts(plan):
         slots = results.exchange(world, store, plan, mine, cut, centre, job.terms)
         if not writes:
@@ -273,6 +290,7 @@ def _provenance(job: Job, world: World, started: float) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
         "ranks": world.size,
+        "rule": job.attributor.rule,
         "threads": torch.get_num_threads(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
