@@ -17,7 +17,8 @@ KINKS = {
     "fractional_max_pool2d", "fractional_max_pool3d", "mkldnn_max_pool2d", "mkldnn_max_pool3d",
 }  # fmt: skip
 """Operators, as PyTorch names them, whose gradient jumps somewhere (ELU and its kin are C1, so not among them). Those of hardswish and
-softshrink are not linear in all pieces, but jump as well."""
+softshrink are not linear in all pieces, but jump as well. What is smooth in the end, such as softsign by its abs, counts all the same:
+the rule for kinks is safe for all."""
 
 
 class Kinks(TorchDispatchMode):

@@ -74,10 +74,9 @@ def attribute(
     of `igc_dist.statistics` (correlation, autocorrelation, moments, pearson, ttest), all from one pass.
 
     Walks. `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared data samples), or an object of
-    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations (None: 32), or a
-    `Quadrature`; "auto" is midpoint for models with kinks (ReLU), and Gauss-Legendre, of 8 nodes if not said, for smooth ones.
-    `design`: grid (every baseline with every node), or shifted, stratified, random: `n_steps` nodes drawn for each (input,
-    baseline), which is right on average over the data set; see `igc_dist.designs`.
+    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations (32), a `Quadrature`, or "auto": midpoint
+    for models with kinks (ReLU), else Gauss-Legendre (8). `design`: grid (every baseline with every node), or shifted,
+    stratified, random: `n_steps` nodes drawn for each (input, baseline), right on average over the data set; see `igc_dist.designs`.
 
     Outputs. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. NaN in y leaves a sample out for that
     output only. `final_layer`: the last linear layer or its name, which makes many outputs cheap (`igc_dist.final`).

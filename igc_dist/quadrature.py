@@ -184,8 +184,8 @@ _GAUSS_WEIGHTS = [
 
 KRONROD = Nested(
     "gauss_kronrod-15",
-    Quadrature("gauss_kronrod-15", (_symmetric(_KRONROD, -1) + 1) / 2, _symmetric(_KRONROD_WEIGHTS, 1) / 2, 22),
-    _symmetric(_GAUSS_WEIGHTS, 1) / 2,
+    Quadrature("gauss_kronrod-15", (_symmetric(_KRONROD, -1.0) + 1) / 2, _symmetric(_KRONROD_WEIGHTS, 1.0) / 2, 22),
+    _symmetric(_GAUSS_WEIGHTS, 1.0) / 2,
     13,
 )
 """Gauss-Legendre of 7 nodes within Kronrod's extension to 15 (Kronrod 1964; digits of QUADPACK, Piessens et al. 1983)."""

@@ -120,7 +120,8 @@ class AdaptiveIG(Attributor):
         lines = _Lines(model, inputs, baselines, list(outputs), self.path, nested, size * n, watch)
         totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
         wave = lines.start(n_start)
-        rise = wave.after[n_start - 1 :: n_start] - wave.before[::n_start]
+        with np.errstate(invalid="ignore"):
+            rise = wave.after[n_start - 1 :: n_start] - wave.before[::n_start]
         bound = np.maximum(self.tol * abs(rise), self.atol)
         error, spent = np.zeros((n_pairs, len(outputs))), np.full(n_pairs, n_start + 1)
         evaluations = np.zeros((n_pairs, len(outputs)), dtype=np.int64)
@@ -280,9 +281,10 @@ class _Lines:
                 kept += parts.sum(1, dtype=torch.float64)
         total, apart, size = sums.cpu().numpy()
         before, after = part.before[:, j], part.after[:, j]
-        error = np.maximum(abs(after - before - total), apart)  # of NaN, NaN
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are for the engine to refuse
+            error = np.maximum(abs(after - before - total), apart)  # of NaN, NaN
         noise = ROUNDING * float(torch.finfo(both[0].dtype).eps) * (size + abs(before) + abs(after))
-        return j, np.where(error <= noise, 0.0, error), tuple(value[:, 0] for value in both)
+        return j, np.where((error <= noise) & np.isfinite(noise), 0.0, error), tuple(value[:, 0] for value in both)
 
     def add(
         self, totals: Tensors, j: int, sample: Int64[np.ndarray, " S"], good: Bool[np.ndarray, " S"], values: Tensors, share: float
