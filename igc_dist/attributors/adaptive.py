@@ -191,8 +191,8 @@ class _Lines:
         """All paths, each in `n_start` equal segments."""
         b, n = len(self.baselines[0]), len(self.inputs[0])
         own = self.baselines[0].shape[1]
-        ends = self._predicted(self.inputs)
-        starts = self._predicted(tuple(x0.flatten(0, 1) for x0 in self.baselines)).reshape(b, own, -1)
+        ends = self._predicted(self.inputs, np.arange(n))
+        starts = self._predicted(tuple(x0.flatten(0, 1) for x0 in self.baselines), np.tile(np.arange(own), b)).reshape(b, own, -1)
         cuts = np.linspace(0, 1, n_start + 1)
         pairs = np.arange(b * n)
         inner = self.predictions(pairs.repeat(n_start - 1), np.tile(cuts[1:-1], b * n)).reshape(b * n, n_start - 1, len(self.outputs))
@@ -218,16 +218,19 @@ class _Lines:
 
     def predictions(self, pair: Int64[np.ndarray, " S"], t: Float64[np.ndarray, " S"]) -> Float64[np.ndarray, "S J"]:
         """Outputs at t of paths."""
-        found = [self._predicted(self._points(pair[at], t[at])[0]) for at in self._passes(len(pair))]
+        found = [self._predicted(self._points(pair[at], t[at])[0], pair[at] % len(self.inputs[0])) for at in self._passes(len(pair))]
         return np.concatenate(found) if found else np.zeros((0, len(self.outputs)))
 
     def _passes(self, number: int) -> list[slice]:
         return [slice(start, min(start + self.rows, number)) for start in range(0, number, self.rows)]
 
-    def _predicted(self, points: Tensors) -> Float64[np.ndarray, "S J"]:
+    def _of(self, sample: Int64[np.ndarray, " R"]) -> Model:
+        return self.model.of_rows(torch.from_numpy(sample).to(self.inputs[0].device))
+
+    def _predicted(self, points: Tensors, sample: Int64[np.ndarray, " S"]) -> Float64[np.ndarray, "S J"]:
         found = []
         for at in self._passes(len(points[0])):
-            found.append(self.model.predict(tuple(p[at] for p in points))[:, self.outputs].double().cpu().numpy())
+            found.append(self._of(sample[at]).predict(tuple(p[at] for p in points))[:, self.outputs].double().cpu().numpy())
             self.watch(len(found[-1]))
         return np.concatenate(found)
 
@@ -258,7 +261,7 @@ class _Lines:
         for at in (passes := self._passes(len(t))):
             points, velocities = self._points(pair[at], t[at])
             nodes = slice(None) if len(passes) == 1 else at  # of all segments, or some of the only one
-            for position, grads in self.model.gradients(points, [self.outputs[j] for j in columns]):
+            for position, grads in self._of(pair[at] % len(like)).gradients(points, [self.outputs[j] for j in columns]):
                 both = [
                     (weights[:, nodes] @ (grad * velocity).reshape(len(part), -1, velocity[0].numel())) * wide
                     for grad, velocity in zip(grads, velocities, strict=True)

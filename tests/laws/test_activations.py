@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 import igc_dist
 from igc_dist import activations
 from igc_dist.attributors import PathIntegral
-from igc_dist.model import Model
 from igc_dist.quadrature import Auto, ensure, rule
 from igc_dist.records import ConfigError, ModelError
 from tests import models
@@ -81,9 +81,20 @@ def test_auto_sees_functions_and_what_is_called() -> None:
     data = torch.randn(8, 3).double(), torch.randn(8, 2).double()
     rules = [chosen(Two(), data, quadrature="auto", forward=name).attrs["provenance"]["rule"] for name in (None, "other")]
     assert rules == ["gauss_legendre-8", "midpoint-32"]
-    compiled = Model(Two(), forward="other", compiled=True)
-    with compiled.borrowed("cpu"):
-        assert activations.piecewise(lambda: compiled.eager().predict((data[0],)))
+
+
+def test_auto_looks_behind_a_compiled_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose operators nobody sees."""
+
+    def hiding(call: Callable[..., Any]) -> Callable[..., Any]:
+        def compiled(*inputs: Tensor) -> Any:
+            with _disable_current_modes():
+                return call(*inputs)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", hiding)
+    assert chosen(models.mlp(nn.ReLU), quadrature="auto", compiled=True).attrs["provenance"]["rule"] == "midpoint-32"
 
 
 def test_auto_leaves_errors_to_the_first_look() -> None:

@@ -268,3 +268,26 @@ def test_a_run_keeps_what_failed() -> None:
     fine = igc_dist.attribute(model, (x, y), quadrature="gauss_legendre", n_steps=20, n_folds=3, threads=1)
     np.testing.assert_allclose(tree["x/igc"][1], fine["x/igc"][1], rtol=1e-9)
     assert tree.attrs["provenance"]["rule"] == "adaptive, gauss_kronrod-15, tol 0.001, atol 1e-06"
+
+
+def test_runs_in_blocks_of_baselines_and_with_categories_and_latents() -> None:
+    """Blocks of baselines change nothing; a final layer is not cut off, as tolerances are of outputs; categories as by a fine rule."""
+    model = models.mlp(nn.ReLU)
+    x, y = models.data(model)
+    own = {"attributor": AdaptiveIG(tol=1e-2), "statistics": ["correlation"], "n_folds": 3, "threads": 1}
+    one, two = (igc_dist.attribute(model, (x, y), baseline=4, baseline_block=block, **own) for block in (None, 3))
+    np.testing.assert_allclose(two["x/igc"], one["x/igc"], rtol=1e-10, atol=1e-12)
+    np.testing.assert_array_equal(two["evaluations"], one["evaluations"])
+    assert one["evaluations"].values.min() > 12 * 4 * 12
+    cut = igc_dist.attribute(model, (x, y), baseline=4, final_layer="2", **own)
+    np.testing.assert_allclose(cut["x/igc"], one["x/igc"], rtol=1e-10, atol=1e-12)
+    assert cut.attrs["cost"] == one.attrs["cost"]
+    lookup = models.Lookup()
+    ids = torch.stack((torch.arange(9) % 5, torch.arange(9) * 3 % 4), 1)
+    data = (torch.from_numpy(random(9, 3)), ids), torch.from_numpy(random(9, 2, seed=1))
+    kept = {"categories": 5, "baseline": 2, "n_folds": 3, "threads": 1}
+    exact = igc_dist.attribute(lookup, data, method="ig", quadrature="gauss_legendre", n_steps=40, **kept)
+    found = igc_dist.attribute(lookup, data, method="ig_adaptive", **kept)
+    for name in ("x", "x1"):
+        np.testing.assert_allclose(found[f"samples/{name}/attribution"], exact[f"samples/{name}/attribution"], rtol=0, atol=1e-4)
+    assert set(np.unique(found["samples/evaluations"])) <= {30, 60, 90}
