@@ -154,6 +154,7 @@ def decided(job: Job, device: torch.device) -> Job:
         walk = probe(job.inputs, few, device, job.attributor.baselines)
         function = walk.function.eager() if model.compiled else walk.function
         try:
+            function.predict(walk.inputs)  # the first places a final layer, by operators of its own
             return activations.piecewise(lambda: function.predict(walk.inputs))
         except IgcError:
             raise

@@ -294,6 +294,7 @@ def test_runs_in_blocks_of_baselines_and_with_categories_and_latents() -> None:
     whole, cut = (igc_dist.attribute(problems.wide(), problems.Wide(), final_layer=layer, **own) for layer in (None, "layer"))
     np.testing.assert_allclose(cut["x/igc"], whole["x/igc"], rtol=1e-10, atol=1e-12)
     assert cut.attrs["cost"] == whole.attrs["cost"]
+    assert cut.attrs["provenance"]["rule"] == whole.attrs["provenance"]["rule"]
     lookup = models.Lookup()
     ids = torch.stack((torch.arange(9) % 5, torch.arange(9) * 3 % 4), 1)
     data = (torch.from_numpy(random(9, 3)), ids), torch.from_numpy(random(9, 2, seed=1))
