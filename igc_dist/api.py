@@ -21,7 +21,7 @@ from igc_dist.distributed import joined
 from igc_dist.job import NONFINITE, Job, limits_of, named_statistics
 from igc_dist.model import Model
 from igc_dist.progress import metered
-from igc_dist.quadrature import Quadrature, ensure
+from igc_dist.quadrature import Auto, Quadrature, ensure
 from igc_dist.reading import tree
 from igc_dist.records import ConfigError
 from igc_dist.run import run
@@ -36,8 +36,8 @@ def attribute(
     attributor: Attributor | None = None,
     statistics: Sequence[str | Statistic] | None = None,
     baseline: Any = None,
-    quadrature: str | Quadrature = "midpoint",
-    n_steps: int = 32,
+    quadrature: str | Quadrature | Auto = "midpoint",
+    n_steps: int | None = None,
     design: str | Design = "grid",
     n_draws: int | None = None,
     target: Any = None,
@@ -74,15 +74,16 @@ def attribute(
     """Attribute a task: fold attributions of a whole data set into maps, one per output.
 
     What. `model`: an `nn.Module` or `LightningModule`, handed back as it was. `data`: see `igc_dist.data.ensure`. `method`: a
-    preset (igc, igac, ig_mean_std, bsc, naive_correlation, naive_ttest; per sample ig, gradients, gradient_x_input,
+    preset (igc, igac, ig_mean_std, bsc, naive_correlation, naive_ttest; per sample ig, ig_adaptive, gradients, gradient_x_input,
     baseline_shapley); `attributor` and `statistics` override its parts: an object of `igc_dist.attributors`; names or objects
     of `igc_dist.statistics` (correlation, autocorrelation, moments, pearson, ttest), all from one pass.
 
     Walks. `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared data samples), or an object of
-    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations, or a `Quadrature`.
-    `design`: grid (every baseline with every node), or one that is right on average over the data set, see `igc_dist.designs`:
-    shifted, stratified, random draw `n_steps` nodes for each (input, baseline), or `n_draws` for each input; pairs and
-    importance_pairs draw `n_draws` (4) partners for each input from the data, in place of a baseline.
+    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations (32), a `Quadrature`, or "auto": midpoint
+    for models with kinks (ReLU), else Gauss-Legendre (8). `design`: grid (every baseline with every node), or one that is right
+    on average over the data set, see `igc_dist.designs`: shifted, stratified, random draw `n_steps` nodes for each (input,
+    baseline), or `n_draws` for each input; pairs and importance_pairs draw `n_draws` (4) partners for each input from the data,
+    in place of a baseline.
 
     Outputs. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. NaN in y leaves a sample out for that
     output only. `n_others`: of labels, ask at each path point for the label's output and so many of the others, drawn, in
@@ -129,7 +130,7 @@ def attribute(
     kind = inputs.ensure(lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories)
     source = sources.ensure(data, num_workers, stage)
     start = baselines.ensure(baseline)
-    sampling = designs.ensure(design, rule, n_steps, n_draws, lambda: baselines.number(start, source))
+    sampling = designs.ensure(design, rule, 32 if n_steps is None else n_steps, n_draws, lambda: baselines.number(start, source))
     method_of = config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor
     if baseline is None and isinstance(getattr(method_of, "sampling", None), designs.Pairs):
         start = baselines.Partners()

@@ -10,7 +10,7 @@ from igc_dist import baselines, config, data, designs, inputs
 from igc_dist.data import sliced, weighted
 from igc_dist.job import NONFINITE, Job, named_statistics
 from igc_dist.model import Model
-from igc_dist.quadrature import rule
+from igc_dist.quadrature import ensure
 from igc_dist.records import ConfigError
 from igc_dist.targets import Targets
 
@@ -39,10 +39,12 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     )
     if c.model.weights is not None:
         config.load_weights(module, c.model.weights)
-    quadrature = rule(c.quadrature.name, c.quadrature.n_steps)
+    quadrature = ensure(c.quadrature.name, c.quadrature.n_steps)
     source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
     baseline = baselines.ensure(config.build(c.baseline, allow))
-    design = designs.ensure(c.design.name, quadrature, c.quadrature.n_steps, c.design.n_draws, lambda: baselines.number(baseline, source))
+    design = designs.ensure(
+        c.design.name, quadrature, c.quadrature.n_steps or 32, c.design.n_draws, lambda: baselines.number(baseline, source)
+    )
     return Job(
         inputs=inputs.ensure(
             model,

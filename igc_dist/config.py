@@ -27,7 +27,7 @@ from torch import nn
 from igc_dist.budget import Budget
 from igc_dist.designs import Design, Grid
 from igc_dist.plan import Limits
-from igc_dist.quadrature import Quadrature
+from igc_dist.quadrature import Auto, Quadrature
 from igc_dist.records import ConfigError, ModelError
 
 ALLOWED = ("igc_dist.demo.", "igc_dist.baselines.", "igc_dist.attributors.", "igc_dist.paths.", "igc_dist.features.")
@@ -77,10 +77,10 @@ class TargetConfig:
 
 @dataclass
 class QuadratureConfig:
-    """Rule and number of gradient evaluations per (input, baseline)."""
+    """Rule and number of gradient evaluations per (input, baseline); null: 32, or what suits the rule that `auto` takes."""
 
     name: str = MISSING
-    n_steps: int = 32
+    n_steps: int | None = 32
 
 
 @dataclass
@@ -252,7 +252,7 @@ def _located(target: str) -> Any:
     return found
 
 
-def build_attributor(node: Any, quadrature: Quadrature | None, design: Design | None = None, allow: Sequence[str] = ()) -> Any:
+def build_attributor(node: Any, quadrature: Quadrature | Auto | None, design: Design | None = None, allow: Sequence[str] = ()) -> Any:
     """An attributor; one that integrates gets the quadrature, and the design if it is not the grid."""
     attributor = build(node, allow)
     if quadrature is not None and "quadrature" in {f.name for f in dataclasses.fields(attributor)}:

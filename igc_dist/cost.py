@@ -46,6 +46,10 @@ class Work:
     """Whether the draws are pairs of samples of a fold."""
     n_asked: int | None = None
     """Outputs whose gradients are taken at each path point; None: all."""
+    rule: str = ""
+    """Where gradients are taken, for people."""
+    certified: bool = False
+    """Whether `points` are the most that there can be, and it is said which samples failed."""
 
 
 LAZY = 48 * 2**20
@@ -96,6 +100,7 @@ class Cost:
         sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
         sums += n_outputs * self.whole if self.whole != self.point else 0
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
+        sums += 2 * n_outputs * self.point if self.work.certified else 0  # integrals of a segment whose nodes take several passes
         folding = 3 * 8 * self.shapes.n_features
         return inputs + sums + max(folding, self.reducing(n_outputs))
 

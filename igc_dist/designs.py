@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.spatial.distance import cdist
 
-from igc_dist.quadrature import Quadrature
+from igc_dist.quadrature import Auto, Quadrature
 from igc_dist.records import ConfigError
 from igc_dist.seeds import Address
 
@@ -228,7 +228,7 @@ def check_count(name: str, value: int, design: str) -> None:
 
 def ensure(
     design: str | Design,
-    quadrature: Quadrature,
+    quadrature: Quadrature | Auto,
     n_steps: int,
     n_draws: int | None = None,
     n_baselines: Callable[[], int] = lambda: 1,
@@ -249,7 +249,7 @@ def ensure(
     if design == Grid.name:
         if n_draws is not None:
             raise ConfigError(f"n_draws={n_draws} with design 'grid', which takes every baseline with every node: set n_steps, or draw")
-        return Grid(quadrature)
+        return Grid(quadrature if isinstance(quadrature, Quadrature) else quadrature.rule(True))  # the attributor holds the choice
     if design not in DESIGNS:
         return Pairs(4 if n_draws is None else n_draws, importance=design == "importance_pairs")
     if n_draws is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,8 +94,9 @@ class Engine:
         weight = torch.where(target.isnan(), 0.0, weight)
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
         baselines, at_baseline = self._baselines(batch, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
+        notes: dict[str, Any] = {}
         values = self.inputs.attribute(
-            self.attributor,
+            self.attributor.noting(partial(_noted, notes)),
             inputs,
             baselines,
             outputs,
@@ -103,7 +106,7 @@ class Engine:
             address=self.address(batch, shard),
         )
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
-        whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell)
+        whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell, **notes)
         if "z" in self.terms:
             mean = tuple(x0.mean(0)[:, None].expand(len(target), 1, *x0.shape[2:]) for x0 in baselines)
             mean = mean if self.reduction.trivial else self.reduction(mean, batch.inputs)
@@ -162,6 +165,12 @@ class Engine:
             )
         weight = torch.where(lost[:, None], 0.0, attribution.weight)
         return replace(attribution, weight=weight), indices
+
+
+def _noted(notes: dict[str, Any], failed: np.ndarray, evaluations: np.ndarray) -> None:
+    """Join what the attributor says of the samples of a batch, baselines by baselines."""
+    notes["failed"] = np.maximum(notes.get("failed", 0), failed.astype(np.uint8))
+    notes["evaluations"] = notes.get("evaluations", 0) + evaluations
 
 
 def on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:

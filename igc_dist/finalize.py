@@ -61,6 +61,9 @@ def finalize(
     """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
     writes = world.first or store.path is None
     tables: dict[str, list[np.ndarray]] = {}
+    if plan.work.certified and writes:
+        for name, counts in zip(("failed", "evaluations"), store.read("attribute", "certificate").sum(0), strict=True):
+            tables[name] = [counts]
     for cut in results.output_cuts(plan):
         slots, *again = (
             results.exchange(world, store, plan, phase, walked, cut, found.centre, job.terms) for phase, walked in passed.walked.items()
@@ -179,6 +182,7 @@ def provenance(job: Job, world: World, started: float) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
         "ranks": world.size,
+        "rule": job.attributor.rule,
         "threads": torch.get_num_threads(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from igc_dist import config, features
+from igc_dist import activations, config, features
 from igc_dist.attributors import Attributor, PathIntegral
 from igc_dist.baselines import Baseline, Noise, Partners, Resampled
 from igc_dist.budget import Budget
@@ -23,7 +23,7 @@ from igc_dist.inputs import Inputs, OneHot, Plain
 from igc_dist.model import Model
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.predict import first_look, probe
-from igc_dist.records import Batch, ConfigError
+from igc_dist.records import Batch, ConfigError, IgcError
 from igc_dist.spec import describe, digest
 from igc_dist.statistics import STATISTICS, Cells, ControlledCorrelation, Statistic
 from igc_dist.statistics.state import feature_terms
@@ -214,6 +214,27 @@ class Job:
         }
 
 
+def decided(job: Job, device: torch.device) -> Job:
+    """The job with what it leaves to the activations of the model decided, by a forward pass of one sample. The model must be borrowed."""
+
+    def piecewise() -> bool:
+        model = job.model
+        few = job.source.fetch(range(min(4, len(job.source))))
+        job.inputs.check(few, job.baseline if job.attributor.baselines else None)
+        walk = probe(job.inputs, few, device, job.attributor.baselines)
+        function = walk.function.eager() if model.compiled else walk.function
+        try:
+            function.predict(walk.inputs)  # the first places a final layer, by operators of its own
+            return activations.piecewise(lambda: function.predict(walk.inputs))
+        except IgcError:
+            raise
+        except Exception:  # the first look says what is wrong with the model
+            return True
+
+    attributor = job.attributor.suited(piecewise)
+    return job if attributor is job.attributor else replace(job, attributor=attributor)
+
+
 def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     """The first look at model and data, and the plan, checked against its budget if `check`. The model must be borrowed."""
     n_samples = len(job.source)
@@ -239,6 +260,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         raise ConfigError(
             f"target.n_others={job.targets.n_others} needs a label for each sample: an integer y (target=one_hot), or one-hot"
         )
+    if not job.attributor.linear:
+        shapes = replace(shapes, n_latents=0)  # they are not walked
     work = Work(
         outputs=tuple(job.targets.select(shapes.n_outputs)),
         n_baselines=n_baselines,
@@ -257,6 +280,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         drawn=job.drawn,
         pairs=job.pairs,
         n_asked=_asked(job, labels),
+        rule=job.attributor.rule,
+        certified=job.attributor.certified,
     )
     plan = make_plan(shapes, work, job.limits, job.seed)
     if check:

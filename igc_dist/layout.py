@@ -144,6 +144,11 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
             second[f"{name}/attribution"] = array(f"samples/{name}/attribution", float_type, sample, block, *features)
     if plan.work.samples:
         second |= {name: array(f"samples/{name}", "float64", sample, block) for name in ("prediction_baseline", "delta")}
+        if plan.work.certified:
+            second |= {"failed": array("samples/failed", "uint8", sample, block)}
+            second |= {"evaluations": array("samples/evaluations", "int64", sample, block)}
+    if plan.work.certified:
+        second["certificate"] = array(f"{there}/certificate", "int64", part, Dim("count", 2), block)
     if skip:
         second["skipped"] = array(f"{there}/skipped", "uint8", row, Dim("output_block", plan.n_output_blocks, 1, 1))
     found = [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]

@@ -65,6 +65,7 @@ class Model:
             self._call = torch.compile(self._call)
         self.final = None if final_layer is None else FinalLayer(module, final_layer)
         self._as_layer: Call | None = None
+        self._of_rows: Callable[[Tensor], Callable[..., Any]] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -164,11 +165,22 @@ class Model:
         # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
         return y if y.dtype == torch.float64 else y.float()
 
-    def calling(self, call: Callable[..., Any]) -> Model:
-        """The same model, seen through `call` in place of its forward: other inputs, the same outputs."""
+    def eager(self) -> Model:
+        """The same model, not compiled."""
+        return self.calling(self.module if self.forward is None else getattr(self.module, self.forward))
+
+    def calling(self, call: Callable[..., Any], of_rows: Callable[[Tensor], Callable[..., Any]] | None = None) -> Model:
+        """The same model, seen through `call` in place of its forward: other inputs, the same outputs.
+
+        `call` takes whole batches, any number of times over; `of_rows(samples)`, if needed, is the same for rows of these samples.
+        """
         view = copy.copy(self)
-        view._call = call
+        view._call, view._of_rows = call, of_rows
         return view
+
+    def of_rows(self, samples: Int64[Tensor, " R"]) -> Model:
+        """The model for rows that are points of these samples of the batch, as some forwards know more of a sample than its point."""
+        return self if self._of_rows is None else self.calling(self._of_rows(samples))
 
     @property
     def n_latents(self) -> int:

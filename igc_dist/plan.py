@@ -177,7 +177,7 @@ class Plan:
 
     def summary(self) -> dict[str, str]:
         """What `igc-dist plan` prints."""
-        memory = self.memory()
+        memory, most = self.memory(), "at most " if self.work.certified else ""
         return {
             "samples": f"{self.shapes.n_samples}",
             "outputs": f"{len(self.work.outputs)} of {self.shapes.n_outputs}",
@@ -190,8 +190,9 @@ class Plan:
             f"baselines x {'nodes' if self.work.gradients else 'points'}": f"{self.work.n_baselines} x {self.work.points}",
             "shards": f"{self.n_shards}: {self.n_folds} folds x {self.n_baseline_blocks} baseline x {self.n_output_blocks} output blocks",
             "micro-batch": f"{self.samples_per_batch} samples x {self.points_per_batch} points",
-            "forward rows": f"{self.forwards:,}",
-            "gradient evaluations": f"{self.gradient_evaluations:,}",
+            **({"rule": self.work.rule} if self.work.rule else {}),
+            "forward rows": f"{most}{self.forwards:,}",
+            "gradient evaluations": f"{most}{self.gradient_evaluations:,}",
             "peak host memory per rank": f"{size(memory['host'])} (budget {size(self.limits.host_memory * GIB)})",
             "  held before the run": size(self.shapes.reserved_bytes),
             "peak device memory per rank": f"{size(memory['device'])} (budget {size(self.limits.device_memory * GIB)})"

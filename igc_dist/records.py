@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -106,6 +106,10 @@ class Attribution:
     """What the features summed to before they were reduced: a free function need not preserve it."""
     baseline: Tensors | None = None
     """The mean baseline of each sample, (n, *P_i), if a statistic asks for it."""
+    failed: UInt8[np.ndarray, "n J"] | None = None
+    """1 where an attributor that aims at a tolerance did not reach it."""
+    evaluations: Int64[np.ndarray, "n J"] | None = None
+    """Gradients that it took."""
 
     def total(self) -> Float[Tensor, "n J"]:
         """The sum over all features of all inputs, in float64."""

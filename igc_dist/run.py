@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from igc_dist import findings, footprint, layout, results, seeds
 from igc_dist.baselines import Surroundings
@@ -26,7 +27,7 @@ from igc_dist.engine import Engine
 from igc_dist.faults import fault
 from igc_dist.finalize import Passed, finalize, of_fold, provenance, ranked
 from igc_dist.findings import Findings
-from igc_dist.job import Job, plan_of
+from igc_dist.job import Job, decided, plan_of
 from igc_dist.plan import Plan
 from igc_dist.predict import Predictor
 from igc_dist.progress import Meter
@@ -44,6 +45,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     started = time.time()
     footprint.keep_freed()
     with job.model.borrowed(world.device):
+        job = decided(job, world.device)
         plan = plan_of(job, world.device)
         if world.first and job.attributor.complete and not plan.shapes.complete:
             log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
@@ -212,7 +214,11 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, phase: 
     block, part = divmod(number, store.phases[phase].grid[0])
     shard, first = plan.shard(block * plan.n_parts + part), phase == "attribute"
     rows = slice(shard.rows.start, shard.rows.stop)
-    state, lost = engine.run(shard, of_fold(store, shard.fold), _keeper(store, plan, shard) if job.samples and first else None)
+    counts = np.zeros((1, 2, len(shard.outputs)), dtype=np.int64)
+    keep = _keeper(store, plan, shard, counts) if first and (job.samples or plan.work.certified) else None
+    state, lost = engine.run(shard, of_fold(store, shard.fold), keep)
+    if plan.work.certified and first:
+        store.write(phase, number, "certificate", counts)
     if job.skip and first:
         store.write(phase, number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
@@ -220,14 +226,23 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, phase: 
     store.commit(phase, number)
 
 
-def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
-    """Writes per-sample rows, one micro-batch at a time: chunks are as long as micro-batches."""
+def _keeper(store: Store, plan: Plan, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Any:
+    """Counts the samples that failed and the gradients that they took; writes per-sample rows, if asked for, one micro-batch at a time:
+    chunks are as long as micro-batches."""
 
     def keep(rows: range, attribution: Attribution) -> None:
+        notes = {name: note for name in ("failed", "evaluations") if (note := getattr(attribution, name)) is not None}
+        used = (attribution.weight > 0).cpu().numpy()
+        for count, note in zip(counts[0], notes.values(), strict=False):
+            count += np.where(used, note, 0).sum(0, dtype=np.int64)
+        if not plan.work.samples:
+            return
         start = (rows.start, shard.outputs.start)
         for name, values in zip(plan.shapes.input_names, attribution.values, strict=True):
             store.write("attribute", shard.number, f"{name}/attribution", values.cpu().numpy(), start)
         store.write("attribute", shard.number, "delta", attribution.delta.cpu().numpy(), start)
         store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
+        for name, note in notes.items():
+            store.write("attribute", shard.number, name, note, start)
 
     return keep

@@ -17,8 +17,8 @@ PACKAGE = ROOT / "igc_dist"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 ORDER = (
-    "records", "seeds", "faults", "footprint", "quadrature", "designs", "paths", "data", "targets", "final", "model", "baselines",
-    "features", "attributors", "inputs", "statistics", "cost", "plan", "predict", "findings", "engine", "draws",
+    "records", "activations", "seeds", "faults", "footprint", "quadrature", "designs", "paths", "data", "targets", "final", "model",
+    "baselines", "features", "attributors", "inputs", "statistics", "cost", "plan", "predict", "findings", "engine", "draws",
     "distributed", "layout", "documents", "store", "reading", "results", "budget", "progress", "spec", "config", "job", "compose",
     "finalize", "run", "api", "compat", "report", "demo", "__main__",
 )  # fmt: skip

@@ -6,9 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import numpy as np
+from jaxtyping import Bool, Int64
+
 from igc_dist.model import Model
 from igc_dist.records import Tensors
 from igc_dist.seeds import Address
+
+Note = Callable[[Bool[np.ndarray, "n J"], Int64[np.ndarray, "n J"]], None]
+"""Takes which samples failed for which output, and the gradients that each took."""
 
 
 class Attributor(ABC):
@@ -18,7 +24,8 @@ class Attributor(ABC):
     `baselines`: it compares with baselines; otherwise it is called with none. `gradients`: it takes gradients; otherwise
     its forward passes are all that it costs. `linear`: attributions of ``W f`` are W times those of f, so that those of latents
     may stand for those of the outputs. `exact`: each attribution is what it is called, and not only right on average.
-    `raw`: attributions are in the units of the input, so their mean may be far from 0.
+    `raw`: attributions are in the units of the input, so their mean may be far from 0. `certified`: it aims at a tolerance and
+    says which samples failed to reach it (`noting`).
     """
 
     name: ClassVar[str]
@@ -27,12 +34,27 @@ class Attributor(ABC):
     gradients: ClassVar[bool] = True
     linear: ClassVar[bool] = True
     raw: ClassVar[bool] = False
+    certified: ClassVar[bool] = False
     labels: ClassVar[dict[str, str]] = {}
     """Names of the results that have one in the literature, by the name that the statistic gives."""
 
     @property
     def exact(self) -> bool:
         return True
+
+    @property
+    def rule(self) -> str:
+        """Where gradients are taken, for people; nothing if there is no choice."""
+        return ""
+
+    def suited(self, piecewise: Callable[[], bool]) -> Attributor:
+        """The attributor with what was left open chosen by the activations; `piecewise()`, whether they are piecewise linear, costs a
+        forward pass."""
+        return self
+
+    def noting(self, note: Note) -> Attributor:
+        """The attributor, if it is `certified` with `note` called once for each call of `attribute`."""
+        return self
 
     @abstractmethod
     def points(self, features: Sequence[tuple[int, ...]]) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from igc_dist.attributors.walk import Step, Walk, column
 from igc_dist.designs import Design, Grid
 from igc_dist.paths import Path, Straight
-from igc_dist.quadrature import Quadrature, rule
+from igc_dist.quadrature import Auto, Quadrature, rule
 from igc_dist.records import Tensors
 from igc_dist.seeds import Address
 
@@ -23,7 +23,7 @@ class PathIntegral(Walk):
     Complete: ``sum_i IG_i = f(x) - mean_b f(x0_b)`` up to the quadrature error, or on average under a design that draws.
     """
 
-    quadrature: Quadrature = field(default_factory=lambda: rule("midpoint", 32))
+    quadrature: Quadrature | Auto = field(default_factory=lambda: rule("midpoint", 32))
     path: Path = field(default_factory=Straight)
     design: Design | None = None
 
@@ -35,11 +35,26 @@ class PathIntegral(Walk):
     @property
     def sampling(self) -> Design:
         """The design, by default the whole grid of baselines and nodes."""
-        return Grid(self.quadrature) if self.design is None else self.design
+        if self.design is not None:
+            return self.design
+        if isinstance(self.quadrature, Auto):
+            raise TypeError("PathIntegral needs a quadrature chosen for the activations: give one, or call suited")
+        return Grid(self.quadrature)
+
+    @property
+    def rule(self) -> str:
+        if self.design is not None:
+            return f"{self.design.name}-{len(self.design)}"
+        return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
+
+    def suited(self, piecewise: Callable[[], bool]) -> PathIntegral:
+        if isinstance(self.quadrature, Auto):
+            return replace(self, quadrature=self.quadrature.rule(self.design is not None or piecewise()))
+        return self
 
     @property
     def exact(self) -> bool:
-        return self.sampling.exact
+        return self.design is None or self.design.exact
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return len(self.sampling)

@@ -105,7 +105,8 @@ class OneHot(Categorical):
         start = tuple(torch.stack((p[..., 0] == p[..., 1], p[..., 0] != p[..., 1]), -1).to(dtype) for p in pairs)
         end = tuple(torch.stack((torch.ones_like(s[..., 0]), torch.zeros_like(s[..., 0])), -1) for s in start)
         own = tuple(x0.expand(1, len(x[0]), *x0.shape[2:]) for x0 in baselines[:-m])
-        return Relaxed(self.model.calling(self._forward(m, pairs)), (*floats, *end), (*own, *(s[None] for s in start)), m, pairs)
+        of_rows = lambda samples: self._forward(m, tuple(p[samples] for p in pairs))  # noqa: E731
+        return Relaxed(self.model.calling(self._forward(m, pairs), of_rows), (*floats, *end), (*own, *(s[None] for s in start)), m, pairs)
 
     def _forward(self, m: int, pairs: Tensors | None, met: list[Any] | None = None) -> Callable[..., Any]:
         """The forward as a function of floats and of coefficients, whose rows are those of `pairs`, any number of times over."""

@@ -23,6 +23,7 @@ from torch import nn
 import igc_dist
 from igc_dist import config
 from igc_dist.compose import from_config
+from igc_dist.quadrature import Auto
 from igc_dist.records import ConfigError
 from tests.commands import ROOT, environment
 
@@ -72,7 +73,8 @@ def test_every_file_composes_and_builds(choice: str) -> None:
         assert (typed.method.name, built.method) == (name, name)
         assert [s.name for s in built.statistics] == typed.method.statistics == config.preset(name).statistics
     if group == "quadrature":
-        assert built.attributor.quadrature.name == f"{name}-{typed.quadrature.n_steps}"
+        chosen = built.attributor.quadrature
+        assert chosen == Auto() if name == "auto" else chosen.name == f"{name}-{typed.quadrature.n_steps}"
     if group == "baseline":
         assert type(built.baseline).__name__.lower() == name
     if group == "design":
@@ -207,6 +209,7 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "igac": {"x/igac": w * cov(x, r) / r.var(0)[:, None]},
         "ig_mean_std": {"x/ig_mean": w * x.mean(0), "x/ig_std": abs(w) * x.std(0)},
         "ig": {"samples/x/attribution": ig},
+        "ig_adaptive": {"samples/x/attribution": ig, "failed": np.zeros(2)},
         "gradients": {"samples/x/attribution": np.broadcast_to(w, ig.shape)},
         "gradient_x_input": {"samples/x/attribution": ig},
         "baseline_shapley": {"samples/x/attribution": ig},

@@ -15,6 +15,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist import baselines, config
+from igc_dist.attributors import AdaptiveIG
 from igc_dist.features import Patches
 from igc_dist.records import StoreError
 from igc_dist.statistics import TTest
@@ -35,6 +36,9 @@ CASES: dict[str, Case] = {
     ),
     "slices, missing targets and groups of a t-test": (
         Net, problems.Parted, {"slices": "site", "statistics": HALVES, "baseline": baselines.Resampled(2), "samples": True}
+    ),
+    "adaptive, some failed": (
+        Net, problems.Parted, {"attributor": AdaptiveIG(kind="piecewise", tol=1e-4, max_evaluations=60), "samples": True, "baseline": 2}
     ),
     "categories": (
         models.Lookup, problems.Coded, {"categories": [5], "n_categorical": 1, "baseline": baselines.Resampled(2), "samples": True}

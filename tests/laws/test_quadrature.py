@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from igc_dist.quadrature import RULES, Quadrature, ensure, rule
+from igc_dist.quadrature import KRONROD, RULES, TRIPLED, Nested, Quadrature, ensure, rule
 from igc_dist.records import ConfigError
 
 DEGREES = {
@@ -120,3 +120,24 @@ def test_equality_and_coercion() -> None:
     mine = rule("left", 3)
     assert ensure(mine, 99) is mine
     assert len(ensure("left", 7)) == 7
+
+
+def test_kronrod_pair() -> None:
+    """Gauss-Legendre of 7 nodes within 15; the even moments up to degree 22 and 12 are exact, and the next are not."""
+    nodes, weights = np.polynomial.legendre.leggauss(7)
+    np.testing.assert_allclose(KRONROD.fine.nodes[1::2], (nodes + 1) / 2, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(KRONROD.coarse[1::2], weights / 2, rtol=0, atol=1e-15)
+    assert not KRONROD.coarse[::2].any()
+    error = lambda weights, power: abs(float(weights @ (2 * KRONROD.fine.nodes - 1) ** power) - 1 / (power + 1))  # noqa: E731
+    for weights, degree in ((KRONROD.fine.weights, 22), (KRONROD.coarse, 12)):
+        assert max(error(weights, power) for power in range(0, degree + 1, 2)) < 2e-16 * 10
+        assert error(weights, degree + 2) > 1e-9
+    np.testing.assert_array_equal(TRIPLED.fine.nodes[TRIPLED.coarse > 0], rule("midpoint", 1).nodes)
+
+
+def test_nested_rules_prove_themselves() -> None:
+    """Both of them: a coarse one that overstates its degree, or does not sum to 1, is refused."""
+    with pytest.raises(ConfigError, match=r"coarse part of mine.*t\*\*2"):
+        Nested("mine", rule("midpoint", 3), TRIPLED.coarse, 2)
+    with pytest.raises(ConfigError, match=r"coarse part of mine.*sum to 1"):
+        Nested("mine", rule("midpoint", 3), np.array([0.0, 0.9, 0.0]), 1)

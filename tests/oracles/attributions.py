@@ -122,3 +122,61 @@ def baseline_predictions(model: nn.Module, baselines: Sequence[Sequence[Arrays]]
 def shared(starts: Sequence[Arrays], n: int) -> list[list[Arrays]]:
     """The same baselines for each of n samples."""
     return [list(starts) for _ in range(n)]
+
+
+def adaptive(
+    model: nn.Module,
+    x: Sequence[np.ndarray],
+    baselines: Sequence[Sequence[Arrays]],
+    outputs: Sequence[int],
+    rule: tuple[Sequence[float], Sequence[float], Sequence[float]],
+    n_start: int,
+    bounds: tuple[float, float],
+    most: int,
+) -> tuple[Arrays, np.ndarray, np.ndarray]:
+    """Attributions as those of `integrated_gradients`, (N, J) whether a sample failed, (N, J) gradients that it took.
+
+    `rule`: nodes, weights, and weights of the coarser rule; `bounds`: relative and absolute; `most`: rows of one path.
+    """
+    nodes, fine, coarse = rule
+    result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
+    failed, evaluations = np.zeros((len(x[0]), len(outputs)), bool), np.zeros((len(x[0]), len(outputs)), int)
+    for n, point in enumerate(samples(x)):
+        for start in baselines[n]:
+            at = lambda t, start=start, point=point: tuple(x0 + t * (x1 - x0) for x0, x1 in zip(start, point, strict=True))  # noqa: E731
+            f = lambda t, k: output(model, at(t), k)  # noqa: B023, E731
+            bound = [max(bounds[0] * abs(f(1, k) - f(0, k)), bounds[1]) for k in outputs]
+            error, rows = [0.0 for _ in outputs], 2 + n_start - 1
+            wave = [(i / n_start, (i + 1) / n_start, set(range(len(outputs)))) for i in range(n_start)]
+            while wave:
+                rows += len(nodes) * len(wave)
+                last = rows + (2 * len(nodes) + 1) * len(wave) > most
+                share = [(bound[j] - error[j]) / max(1, sum(j in open_ for *_, open_ in wave)) for j in range(len(outputs))]
+                halves = []
+                for left, right, open_ in wave:
+                    again = set()
+                    for j in open_:
+                        evaluations[n, j] += len(nodes)
+                        a, c = ([np.zeros(xi.shape) for xi in point] for _ in range(2))
+                        for t, w, v in zip(nodes, fine, coarse, strict=True):
+                            grads = gradient(model, at(left + (right - left) * t), outputs[j])
+                            for i, g in enumerate(grads):
+                                a[i] += w * (right - left) * g * (point[i] - start[i])
+                                c[i] += v * (right - left) * g * (point[i] - start[i])
+                        ends = f(left, outputs[j]), f(right, outputs[j])
+                        missing = abs(ends[1] - ends[0] - sum(ai.sum() for ai in a))
+                        e = max(missing, sum(abs(ai - ci).sum() for ai, ci in zip(a, c, strict=True)))
+                        if e <= 16 * 2.0**-52 * (sum(abs(ai).sum() for ai in a) + abs(ends[0]) + abs(ends[1])):
+                            e = 0.0
+                        if e > share[j] and not last:
+                            again.add(j)
+                            continue
+                        error[j] += e
+                        for i, ai in enumerate(a):
+                            result[i][n, j] += ai / len(baselines[n])
+                    if again:
+                        rows += 1
+                        halves += [(left, (left + right) / 2, again), ((left + right) / 2, right, again)]
+                wave = halves
+            failed[n] |= np.array(error) > np.array(bound)
+    return result, failed, evaluations
