@@ -32,7 +32,7 @@ Often used:
   plan.n_folds=32 plan.output_block=8 plan.micro_batch=256 plan.host_memory=8 on_nonfinite=skip report.enabled=false
   design=stratified quadrature.n_steps=1 baseline=resampled      nodes drawn for each input
   data.slices=site data.weights=weight      attributes of the data set; reduce=patches reduce.size=8      sums of features
-  model.final_layer=fc      many outputs; model.categories=50 or model.embedding=embed      categorical inputs
+  model.final_layer=fc plan.mode=forward      many outputs; model.categories=50      categorical inputs
 Your own model and data (any class or function of yours that returns them):
   igc-dist --allow-target mypkg.* model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\
            data.build._target_=mypkg.Data target=one_hot

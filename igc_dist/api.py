@@ -92,7 +92,7 @@ def attribute(
     and one between. `samples`: also keep every sample's attribution.
 
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
-    `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...). Under torchrun or srun all ranks
+    `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). Under torchrun or srun all ranks
     share the work and each returns the same tree.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),

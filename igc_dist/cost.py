@@ -25,6 +25,8 @@ class Work:
     """Slices of the data set that have results of their own."""
     gradients: bool = True
     """Whether each row of a forward pass is followed by a gradient for each output."""
+    groups: int = 0
+    """Groups of features that each row of a forward pass is moved along in forward mode; 0 in reverse mode."""
     nonlinear: tuple[str, ...] = ()
     """Names of the requested statistics that are not linear in the attribution."""
     samples: bool = False
@@ -84,15 +86,17 @@ class Cost:
         # inputs as read and as stacked, and so its own baselines
         inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
         # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
-        sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
-        sums += n_outputs * self.whole if self.whole != self.point else 0
+        sums = n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)
+        # in forward mode they are those of groups, and what a group adds to them
+        sums = (self.work.groups + 2) * self.shapes.itemsize * sums if self.work.groups else sums * self.point
+        sums += n_outputs * self.whole if self.whole != self.point and not self.work.groups else 0
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
         folding = 3 * 8 * self.shapes.n_features
         return inputs + sums + max(folding, self.reducing(n_outputs))
 
     def reducing(self, n_outputs: int) -> int:
         """Beside the sums of the walk, for one sample: 0 where nothing is reduced."""
-        if not self.work.reduced:
+        if not self.work.reduced or self.work.groups:
             return 0
         # the result, its parts; of one output in float64: copy, padded copy, index. Of a function that may do anything: three of both
         own = 3 * n_outputs * (self.whole + self.row) if self.work.free else 0

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from igc_dist import baselines, config, data, designs, features, inputs
+from igc_dist import baselines, config, data, designs, features, inputs, modes
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline
 from igc_dist.data import Sliced, Source, sliced, weighted
@@ -131,7 +131,7 @@ class Job:
             "statistics": [describe(statistic) for statistic in self.statistics],
             "weights": describe(self.weights),
             "slices": describe(self.slices),
-            "plan": {name: getattr(plan, name) for name in cuts},
+            "plan": {name: getattr(plan, name) for name in (*cuts, "mode")},
             "features": {
                 "reduce": describe(self.reduction(len(plan.shapes.features))),
                 "names": list(plan.shapes.input_names),
@@ -159,11 +159,16 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     reduction = job.reduction(len(attributed))
     described = _described(job, reduction, few, attributed)
     shapes = replace(first_look(job.inputs, walk, few, n_samples, job.targets, device, job.attributor.gradients), **described)
+    outputs = tuple(job.targets.select(shapes.n_outputs))
+    mode = modes.choose(job.limits.mode, job.attributor, job.inputs, walk, reduction, outputs, job.limits.output_block)
+    if mode.n_groups:
+        shapes = replace(shapes, fixed_bytes=mode.memory[0], row_bytes=mode.memory[1])
     work = Work(
-        outputs=tuple(job.targets.select(shapes.n_outputs)),
+        outputs=outputs,
         n_baselines=n_baselines,
         points=job.attributor.points(shapes.walk),
         gradients=job.attributor.gradients,
+        groups=mode.n_groups,
         n_terms=len(job.terms),
         n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
         n_slices=n_slices,

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from igc_dist.final import Call, FinalLayer
 from igc_dist.records import ConfigError, ModelError, Tensors
@@ -212,6 +214,17 @@ class Model:
                 raise ModelError(_explain(error)) from error
             yield j, grads
 
+    def directional(self, points: Tensors, i: int, tangent: Tensor, outputs: Sequence[int]) -> Float[Tensor, "n J"]:
+        """``sum_p d f_k(x) / d x_ip * tangent_p`` at each point for all k of `outputs` at once: input `i` moves, the others rest.
+
+        Forward mode with dual numbers: no graph, and no backward pass. Attention takes its plain form, as its fused kernels
+        have no forward rule. Raises `RuntimeError` or `NotImplementedError` where another operator has none.
+        """
+        with torch.no_grad(), _plain_attention(), forward_ad.dual_level():
+            duals = (forward_ad.make_dual(x.detach(), tangent) if k == i else x.detach() for k, x in enumerate(points))
+            y, moved = forward_ad.unpack_dual(self._forward(tuple(duals)))
+            return torch.zeros_like(y)[:, outputs] if moved is None else moved[:, outputs]
+
     def differentiable(self, inputs: Tensors) -> bool:
         """Whether the outputs depend on the inputs through the autograd graph."""
         with torch.enable_grad():
@@ -283,6 +296,17 @@ def _explain(error: RuntimeError) -> str:
     if "does not require grad" in text:
         return f"an output has no gradient with respect to the inputs: the forward detaches them or uses torch.no_grad() ({text})"
     return f"the backward pass failed: {text}"
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from igc_dist import footprint, layout, results
+from igc_dist import footprint, layout, modes, results
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World
 from igc_dist.engine import Engine, Known
@@ -135,11 +135,11 @@ def attribute_all(
     pending = world.share(lambda: store.pending("attribute"))
     per_sample = plan.forwards // plan.shapes.n_samples
     meter.start("attribute", plan.n_shards, plan.n_shards - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
-    reduction = job.reduction(len(plan.shapes.features))
+    attributor, reduction = modes.walker(job.attributor, job.reduction(len(plan.shapes.features)), plan)
     engine = Engine(
         job.inputs,
         job.source,
-        job.attributor,
+        attributor,
         job.baseline,
         around,
         plan,
@@ -262,8 +262,8 @@ def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
     )
 
 
-def _cost(plan: Plan) -> dict[str, int]:
-    return {"gradient_evaluations": plan.gradient_evaluations, "forwards": plan.forwards, "shards": plan.n_shards}
+def _cost(plan: Plan) -> dict[str, Any]:
+    return {"mode": plan.mode, "gradient_evaluations": plan.gradient_evaluations, "forwards": plan.forwards, "shards": plan.n_shards}
 
 
 def _provenance(job: Job, world: World, started: float) -> dict[str, Any]:

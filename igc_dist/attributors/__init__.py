@@ -1,10 +1,11 @@
 """Attributors: one method, one file. Any attributor goes with any statistic."""
 
 from igc_dist.attributors.base import Attributor
+from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
 from igc_dist.attributors.walk import Step, Walk
 
-__all__ = ["Attributor", "BaselineShapley", "GradientXInput", "Gradients", "Identity", "PathIntegral", "Step", "Walk"]
+__all__ = ["Attributor", "BaselineShapley", "Forward", "GradientXInput", "Gradients", "Identity", "PathIntegral", "Step", "Walk"]

@@ -16,6 +16,7 @@ import igc_dist
 from igc_dist import distributed
 from igc_dist.baselines import Mean, Resampled
 from igc_dist.distributed import World
+from igc_dist.features import Total
 from tests import ranks
 from tests.ranks import arrays, attribute, files, run_ranks, values
 
@@ -30,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
         "n": 23, "statistics": ("correlation", "autocorrelation", "moments"), "baseline": Mean(), "micro_batch": 4, "host_memory": 4.0
     },
     "stratified": {"n": 23, "design": "stratified", "n_steps": 1, "baseline": Resampled(3), "baseline_block": 2, "samples": False},
+    "forward mode": {"n": 23, "outputs": 7, "reduce": Total(), "mode": "forward", "micro_batch": 8},
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip
 
@@ -42,7 +44,14 @@ def run(path: Path | None, settings: dict[str, Any]) -> dict[str, bytes]:
 def test_same_bits_on_any_number_of_ranks(case: str, tmp_path: Path) -> None:
     """Every array and every file of the store (the root's document apart, which tells the time) is the same on any number of ranks."""
     settings = CASES[case]
-    worlds = {"seven samples": (1, 2, 3, 4), "blocks": (1, 2, 3), "statistics": (1, 3), "resampled": (1, 2), "stratified": (1, 2, 3)}[case]
+    worlds = {
+        "seven samples": (1, 2, 3, 4),
+        "blocks": (1, 2, 3),
+        "statistics": (1, 3),
+        "resampled": (1, 2),
+        "stratified": (1, 2, 3),
+        "forward mode": (1, 2),
+    }[case]
     stores = {n: tmp_path / f"{n}.zarr" for n in worlds}
     trees = {n: values(run_ranks(n, run, path, settings)) for n, path in stores.items()}
     assert {"x/igc", "x/igc_se", "correlation", "igc_sum_se"} <= set(trees[1][0])
