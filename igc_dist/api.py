@@ -13,6 +13,7 @@ import xarray as xr
 from igc_dist import baselines, config, designs, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
+from igc_dist.audit import Audit
 from igc_dist.data import sliced, weighted
 from igc_dist.designs import Design
 from igc_dist.distributed import joined
@@ -50,6 +51,8 @@ def attribute(
     forward_kwargs: Mapping[str, Any] | None = None,
     output: Any = None,
     precision: str = "32-true",
+    precision_audit: int | None = None,
+    precision_tol: float | None = 0.05,
     channels_last: bool = False,
     compiled: bool = False,
     final_layer: torch.nn.Module | str | None = None,
@@ -91,6 +94,10 @@ def attribute(
     results of its own, ``tree["slices/x/igc"]`` (slice, output, *features), and the whole is split into a part within slices
     and one between. `samples`: also keep every sample's attribution.
 
+    Precision. `precision`: 32-true, 64-true, bf16-mixed, 16-mixed (autocast round the forward). `precision_audit`: how many micro-batches
+    are done again in float32 (of 32-true: in float64) to see what it changes (None: 4 for mixed precisions, 0 else); above
+    `precision_tol` (relative; None: recorded only) the run ends with `PrecisionError`. See `igc_dist.audit`.
+
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
     `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). Under torchrun or srun all ranks
     share the work and each returns the same tree.
@@ -98,7 +105,7 @@ def attribute(
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
 
-    Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError` (all `ValueError`s) and `StoreError`, with the value
+    Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError`, `PrecisionError` (all `ValueError`s) and `StoreError`, with the value
     given and the way out; before any forward pass where it can be known then.
     """
     if on_nonfinite not in NONFINITE:
@@ -126,6 +133,7 @@ def attribute(
         baseline=baselines.ensure(baseline),
         attributor=config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor,
         statistics=named_statistics(folded),
+        audit=Audit(precision_audit, precision_tol),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
         reduce=reduce,

@@ -39,6 +39,8 @@ class Work:
     """Whether all samples have the same baselines."""
     reduced: bool = False
     """Whether features are reduced before they are folded."""
+    audited: bool = False
+    """Whether half a micro-batch may be done again in twice the precision."""
     free: bool = False
     """Whether that is by a free function, which need not be linear."""
 
@@ -92,7 +94,8 @@ class Cost:
         sums += n_outputs * self.whole if self.whole != self.point and not self.work.groups else 0
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
         folding = 3 * 8 * self.shapes.n_features
-        return inputs + sums + max(folding, self.reducing(n_outputs))
+        # an audit holds half of the samples again, in twice the precision
+        return (2 if self.work.audited else 1) * (inputs + sums) + max(folding, self.reducing(n_outputs))
 
     def reducing(self, n_outputs: int) -> int:
         """Beside the sums of the walk, for one sample: 0 where nothing is reduced."""

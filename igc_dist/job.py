@@ -13,6 +13,7 @@ from jaxtyping import Float64
 
 from igc_dist import baselines, config, data, designs, features, inputs, modes
 from igc_dist.attributors import Attributor
+from igc_dist.audit import Audit
 from igc_dist.baselines import Baseline
 from igc_dist.data import Sliced, Source, sliced, weighted
 from igc_dist.distributed import World
@@ -40,6 +41,7 @@ class Job:
     attributor: Attributor
     statistics: tuple[Statistic, ...]
     limits: Limits = field(default_factory=Limits)
+    audit: Audit = field(default_factory=Audit)
     samples: bool = False
     seed: int = 0
     skip: bool = False
@@ -66,6 +68,7 @@ class Job:
                     f"a design that draws its nodes is right on average only, but {reason}, so its noise would pass for a property "
                     "of the model: take design=grid, or drop it"
                 )
+        assert self.audited >= 0  # or it says why there can be no audit
         grouped = [s for s in self.statistics if s.n_groups > 1]
         if len(grouped) > 1:
             raise ConfigError(f"statistics {', '.join(s.name for s in grouped)} each part the samples: one run can have one of them")
@@ -88,6 +91,11 @@ class Job:
     @property
     def model(self) -> Model:
         return self.inputs.model
+
+    @property
+    def audited(self) -> int:
+        """How many micro-batches are done again in a higher precision. Raises `ConfigError` if there is none."""
+        return 0 if self.attributor.name == "input" else self.audit.batches(self.model)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -138,6 +146,7 @@ class Job:
                 "dims": describe(plan.shapes.dims),
             },
             "samples": self.samples,
+            "audit": self.audited,
             "seed": self.seed,
             "on_nonfinite": "skip" if self.skip else "fail",
             "device": world.device.type,
@@ -163,12 +172,14 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     mode = modes.choose(job.limits.mode, job.attributor, job.inputs, walk, reduction, outputs, job.limits.output_block)
     if mode.n_groups:
         shapes = replace(shapes, fixed_bytes=mode.memory[0], row_bytes=mode.memory[1])
+    shapes = replace(shapes, fixed_bytes=shapes.fixed_bytes + job.audit.memory(job.model))
     work = Work(
         outputs=outputs,
         n_baselines=n_baselines,
         points=job.attributor.points(shapes.walk),
         gradients=job.attributor.gradients,
         groups=mode.n_groups,
+        audited=job.audited > 0,
         n_terms=len(job.terms),
         n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
         n_slices=n_slices,
@@ -269,6 +280,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         attributor=config.build_attributor(c.method.attributor, quadrature, design, allow),
         statistics=named_statistics(c.statistic.names, ttest={"low": c.statistic.low, "high": c.statistic.high}),
         limits=c.plan,
+        audit=c.precision,
         samples=c.store.samples or c.method.samples,
         seed=c.seed,
         skip=c.on_nonfinite == "skip",

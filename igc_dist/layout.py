@@ -11,6 +11,7 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
+from igc_dist.audit import TERMS as AUDIT_TERMS
 from igc_dist.plan import Plan
 from igc_dist.statistics.state import SCALAR_TERMS
 
@@ -136,6 +137,8 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
             second[f"{name}/attribution"] = array(f"samples/{name}/attribution", float_type, sample, block, *features)
     if plan.work.samples:
         second |= {name: array(f"samples/{name}", "float64", sample, block) for name in ("prediction_baseline", "delta")}
+    if plan.work.audited:
+        second["audit"] = array(f"{there}/audit", "float64", part, Dim("audit_term", len(AUDIT_TERMS)), block)
     if skip:
         second["skipped"] = array(f"{there}/skipped", "uint8", row, Dim("output_block", plan.n_output_blocks, 1, 1))
     return [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]

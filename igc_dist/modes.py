@@ -79,6 +79,8 @@ def _unfit(attributor: Attributor, kind: Inputs) -> str | None:
     """Why a method has no forward mode, or None."""
     if not isinstance(attributor, Walks) or type(attributor).attribute is not Walks.attribute:
         return f"the attributor {attributor.name!r} is no plain sum of gradients"
+    if PRECISIONS[kind.model.precision] is torch.float16:
+        return "float16 has too small a range for directions, and only gradients are scaled into it"
     if isinstance(kind, OneHot):
         return "categories are walked in two coordinates each, which are no features"
     return None

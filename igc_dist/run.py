@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from igc_dist import footprint, layout, modes, results
+from igc_dist import audit, footprint, layout, modes, results
+from igc_dist.audit import Auditor
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World
 from igc_dist.engine import Engine, Known
@@ -60,7 +61,8 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             cells = job.cells(lambda: store.read("predict", "target"))
             mine = attribute_all(job, plan, store, world, meter, centre, cells, Surroundings(job.source, pool, job.seed, mean))
             footprint.give_back()
-            _finalize(job, plan, store, world, mine, centre, cells, _provenance(job, world, started))
+            tables = _audited(job, plan, store, world, mine)
+            _finalize(job, plan, store, world, mine, centre, cells, tables, _provenance(job, world, started))
             footprint.give_back()
         except Stopped:
             raise
@@ -152,9 +154,11 @@ def attribute_all(
         reduction,
         meter.rows,
     )
+    auditor = Auditor(engine, job.audited) if job.audited else None
+    engine.check = auditor
     done = []
     for number in world.claims("attribute", pending):
-        _attribute_shard(job, plan, store, engine, number)
+        _attribute_shard(job, plan, store, engine, auditor, number)
         done.append(number)
         world.log({"shards": meter.shard(), **meter.rates()})
     _hand_round(store, world, meter, "attribute", done)
@@ -163,13 +167,15 @@ def attribute_all(
     return done + [number for number in earlier if number % world.size == world.rank]
 
 
-def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number: int) -> None:
+def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor: Auditor | None, number: int) -> None:
     """Compute, write and commit one shard. A function of its own, so that its state is gone before the next is computed."""
     fault("compute")
     shard = plan.shard(number)
     rows = slice(shard.rows.start, shard.rows.stop)
     known = Known(*(store.read_own("predict", shard.fold, name) for name in ("target", "prediction", "bad")))
     state, lost = engine.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
+    if auditor is not None:
+        store.write("attribute", number, "audit", auditor.taken()[None])
     if job.skip:
         store.write("attribute", number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
@@ -194,8 +200,25 @@ Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
 """Arrays by path, with their dimensions."""
 
 
+def _audited(job: Job, plan: Plan, store: Store, world: World, mine: Sequence[int]) -> Tables:
+    """What an audit found, per output; raises `PrecisionError` on every rank if that is more than is allowed."""
+    if not job.audited:
+        return {}
+    found = audit.errors(results.audited(world, store, plan, mine))
+    job.audit.judge(job.model, found, job.targets.labels(plan.work.outputs))
+    return {name: (("output",), values) for name, values in found.items()}
+
+
 def _finalize(
-    job: Job, plan: Plan, store: Store, world: World, mine: Sequence[int], centre: Centre, cells: Cells, provenance: Mapping[str, Any]
+    job: Job,
+    plan: Plan,
+    store: Store,
+    world: World,
+    mine: Sequence[int],
+    centre: Centre,
+    cells: Cells,
+    more: Tables,
+    provenance: Mapping[str, Any],
 ) -> None:
     """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
     writes = world.first or store.path is None
@@ -215,7 +238,7 @@ def _finalize(
     if writes:
         axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
         dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
-        _write_tables(job, plan, store, {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
+        _write_tables(job, plan, store, more | {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
         about = {"method": job.method, "sums_to_prediction": recipe.complete, "skipped": _skipped(job, plan, store), "cost": _cost(plan)}
         store.complete({**about, "provenance": dict(provenance)})
     world.meet("complete")

@@ -14,7 +14,7 @@ Names = tuple[str, ...]
 TAKEN = frozenset(
     ("output", "n", "correlation", "constant", "baseline_term", "target_mean", "target_std", "prediction_mean", "prediction_std",
      "samples", "index", "target", "prediction", "prediction_baseline", "delta", "convergence", "fold", "map_distance",
-     "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "digest", "term", "scalar_term",
+     "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "audit", "digest", "term", "scalar_term",
      "slices", "slice", "n_low", "n_high")
 )  # fmt: skip
 """Names that the store has uses of its own for, beside those that end in one of `TAKEN_ENDS`."""
@@ -37,6 +37,7 @@ TAKEN_DIMS = frozenset(
         "attribution",
         "cell",
         "slice",
+        "audit_term",
     )
 )
 

@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "stratified": {"n": 23, "design": "stratified", "n_steps": 1, "baseline": Resampled(3), "baseline_block": 2, "samples": False},
     "forward mode": {"n": 23, "outputs": 7, "reduce": Total(), "mode": "forward", "micro_batch": 8},
+    "audited": {"n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8, "output_block": 1},
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip
 
@@ -51,6 +52,7 @@ def test_same_bits_on_any_number_of_ranks(case: str, tmp_path: Path) -> None:
         "resampled": (1, 2),
         "stratified": (1, 2, 3),
         "forward mode": (1, 2),
+        "audited": (1, 2),
     }[case]
     stores = {n: tmp_path / f"{n}.zarr" for n in worlds}
     trees = {n: values(run_ranks(n, run, path, settings)) for n, path in stores.items()}
