@@ -94,26 +94,21 @@ def attribute(
     results of its own, ``tree["slices/x/igc"]`` (slice, output, *features), and the whole is split into a part within slices
     and one between. `samples`: also keep every sample's attribution.
 
-    Precision. `precision`: 32-true, 64-true, bf16-mixed, 16-mixed (autocast round the forward). `precision_audit`: how many micro-batches
-    are done again in float32 (of 32-true: in float64) to see what it changes (None: 4 for mixed precisions, 0 else); above
-    `precision_tol` (relative; None: recorded only) the run ends with `PrecisionError`. See `igc_dist.audit`.
-
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
-    `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). Under torchrun or srun all ranks
-    share the work and each returns the same tree.
+    `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). `precision_audit` micro-batches (None: 4 of
+    a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`. Under
+    torchrun or srun all ranks share the work and each returns the same tree.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
 
-    Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError`, `PrecisionError` (all `ValueError`s) and `StoreError`, with the value
-    given and the way out; before any forward pass where it can be known then.
+    Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError`, `PrecisionError`, `StoreError` (all `ValueError`s), with the way out.
     """
     if on_nonfinite not in NONFINITE:
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
     sampling = designs.ensure(design, rule, n_steps)
-    folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,
         forward=forward,
@@ -132,7 +127,7 @@ def attribute(
         targets=targets.ensure(target),
         baseline=baselines.ensure(baseline),
         attributor=config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor,
-        statistics=named_statistics(folded),
+        statistics=named_statistics(wish.statistics if statistics is None else list(statistics)),
         audit=Audit(precision_audit, precision_tol),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
