@@ -17,12 +17,12 @@ from igc_dist.model import Model
 from igc_dist.records import ConfigError, ModelError, PrecisionError
 from tests import models
 
-X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
-Y = torch.randn(12, 2, generator=torch.Generator().manual_seed(2))
+X = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
+Y = torch.randn(24, 2, generator=torch.Generator().manual_seed(2))
 
 
 def run(module: nn.Module | None = None, **settings: Any) -> Any:
-    """A run of 12 samples in 3 folds of 2 micro-batches."""
+    """A run of 24 samples in 3 folds of 2 micro-batches."""
     module = models.mlp(nn.GELU, width=32).float() if module is None else module
     return igc_dist.attribute(
         module, (X, Y), n_steps=2, n_folds=3, micro_batch=4, **{"precision": "bf16-mixed", "precision_tol": None, **settings}
@@ -51,6 +51,7 @@ def test_equals_a_hand_made_one(precision: str, higher: str, monkeypatch: pytest
     (drawn, plan), centred = chosen[0], Y.double().numpy() - Y.double().numpy().mean(0)
     assert (len(drawn), plan.samples_per_batch, plan.n_folds) == (3, 4, 3)
     (low, low_delta), (high, high_delta) = attributions(precision), attributions(higher)
+    assert {at for _, at in drawn} == {0, 4}
     sums = np.zeros((4, 2))
     for fold, at in drawn:
         rows = plan.order[fold * plan.fold_size + at :][:4][:2]
@@ -147,7 +148,7 @@ def test_other_walks() -> None:
     y[::3, 0] = torch.nan
     y[:, 1] = torch.nan
     cases: list[dict[str, Any]] = [
-        {"baseline": 4, "baseline_block": 2, "weights": np.arange(12.0)},
+        {"baseline": 4, "baseline_block": 2, "weights": np.arange(24.0)},
         {"reduce": Total(), "mode": "forward"},
         {"method": "bsc", "output_block": 1},
     ]
