@@ -28,12 +28,12 @@ Overrides are Hydra's: group=choice selects a file of conf/, key=value sets a le
 
 Often used:
   method=igc baseline=samples baseline.k=8 quadrature=gauss_legendre quadrature.n_steps=8 statistic=all
-  store.path=DIR store.samples=true fabric.devices=2 fabric.precision=bf16-mixed target.outputs=[0,3] seed=1
+  store.path=DIR store.samples=true fabric.devices=2 fabric.precision=bf16-mixed precision.tol=0.02 target.outputs=[0,3] seed=1
   plan.n_folds=32 plan.output_block=8 plan.micro_batch=256 plan.host_memory=8 on_nonfinite=skip report.enabled=false
   quadrature=auto      by the activations; method=ig_adaptive method.attributor.tol=1e-3      to a tolerance, sample by sample
   design=stratified quadrature.n_steps=1 baseline=resampled      nodes drawn for each input
   data.slices=site data.weights=weight      attributes of the data set; reduce=patches reduce.size=8      sums of features
-  model.final_layer=fc      many outputs; model.categories=50 or model.embedding=embed      categorical inputs
+  model.final_layer=fc plan.mode=forward      many outputs; model.categories=50      categorical inputs
 Your own model and data (any class or function of yours that returns them):
   igc-dist --allow-target mypkg.* model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\
            data.build._target_=mypkg.Data target=one_hot
@@ -42,7 +42,7 @@ Options:
   -m, --multirun            sweep          --cfg job   print the composed configuration
   --config-dir DIR          add a folder of your own groups                --version, --help, --hydra-help
 
-Exit codes: 0 done, 2 bad configuration, 3 bad model or data, 4 non-finite values, 75 stopped by a signal (run again to resume)
+Exit codes: 0 done, 2 bad configuration, 3 bad model or data, 4 non-finite values or too low a precision, 75 stopped by a signal (resumes)
 """
 
 COMMANDS = ("run", "plan", "verify", "report", "compare", "info")

@@ -14,6 +14,7 @@ import xarray as xr
 from igc_dist import baselines, config, designs, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
+from igc_dist.audit import Audit
 from igc_dist.budget import Budget
 from igc_dist.data import sliced, weighted
 from igc_dist.designs import Design
@@ -55,6 +56,8 @@ def attribute(
     forward_kwargs: Mapping[str, Any] | None = None,
     output: Any = None,
     precision: str = "32-true",
+    precision_audit: int | None = None,
+    precision_tol: float | None = 0.05,
     channels_last: bool = False,
     compiled: bool = False,
     final_layer: torch.nn.Module | str | None = None,
@@ -103,20 +106,19 @@ def attribute(
     later run with a larger one goes on from there. With replicates it says how much of the error comes from the draws.
 
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
-    `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...). Under torchrun or srun all ranks
-    share the work and each returns the same tree.
+    `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). `precision_audit` micro-batches (None: 4 of
+    a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`. Under
+    torchrun or srun all ranks share the work and each returns the same tree.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
 
-    Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError` (all `ValueError`s) and `StoreError`, with the value
-    given and the way out; before any forward pass where it can be known then.
+    Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError`, `PrecisionError`, `StoreError` (all `ValueError`s), with the way out.
     """
     if on_nonfinite not in NONFINITE:
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
-    folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,
         forward=forward,
@@ -141,7 +143,8 @@ def attribute(
         targets=wanted if n_others is None else replace(wanted, n_others=n_others),
         baseline=start,
         attributor=method_of,
-        statistics=named_statistics(folded),
+        statistics=named_statistics(wish.statistics if statistics is None else list(statistics)),
+        audit=Audit(precision_audit, precision_tol),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
         reduce=reduce,

@@ -70,5 +70,6 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         weights=weighted(source, c.data.weights),
         slices=sliced(source, c.data.slices),
         budget=c.budget,
+        audit=c.precision,
         labels={"model": c.model.build["_target_"], "data": c.data.build["_target_"]},
     )

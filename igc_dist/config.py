@@ -24,6 +24,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from igc_dist.audit import Audit
 from igc_dist.budget import Budget
 from igc_dist.designs import Design, Grid
 from igc_dist.plan import Limits
@@ -157,6 +158,7 @@ class Config:
     report: ReportConfig = field(default_factory=ReportConfig)
     plan: Limits = field(default_factory=Limits)
     budget: Budget = field(default_factory=Budget)
+    precision: Audit = field(default_factory=Audit)
     seed: int = 0
     on_nonfinite: str = "fail"
     name: str = "igc"

@@ -26,6 +26,8 @@ class Work:
     """Slices of the data set that have results of their own."""
     gradients: bool = True
     """Whether each row of a forward pass is followed by a gradient for each output."""
+    groups: int = 0
+    """Groups of features that each row of a forward pass is moved along in forward mode; 0 in reverse mode."""
     nonlinear: tuple[str, ...] = ()
     """Names of the requested statistics that are not linear in the attribution."""
     samples: bool = False
@@ -38,6 +40,8 @@ class Work:
     """Whether all samples have the same baselines."""
     reduced: bool = False
     """Whether features are reduced before they are folded."""
+    audited: bool = False
+    """Whether half a micro-batch may be done again in twice the precision."""
     free: bool = False
     """Whether that is by a free function, which need not be linear."""
     drawn: bool = False
@@ -97,16 +101,19 @@ class Cost:
         if self.work.drawn:
             return inputs
         # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
-        sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
-        sums += n_outputs * self.whole if self.whole != self.point else 0
+        sums = n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)
+        # in forward mode they are those of groups, and what a group adds to them
+        sums = (self.work.groups + 2) * self.shapes.itemsize * sums if self.work.groups else sums * self.point
+        sums += n_outputs * self.whole if self.whole != self.point and not self.work.groups else 0
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
         sums += 2 * n_outputs * self.point if self.work.certified else 0  # integrals of a segment whose nodes take several passes
         folding = 3 * 8 * self.shapes.n_features
-        return inputs + sums + max(folding, self.reducing(n_outputs))
+        # an audit holds half of the samples again, in twice the precision
+        return (2 if self.work.audited else 1) * (inputs + sums) + max(folding, self.reducing(n_outputs))
 
     def reducing(self, n_outputs: int) -> int:
         """Beside the sums of the walk, for one sample: 0 where nothing is reduced."""
-        if not self.work.reduced:
+        if not self.work.reduced or self.work.groups:
             return 0
         # the result, its parts; of one output in float64: copy, padded copy, index. Of a function that may do anything: three of both
         own = 3 * n_outputs * (self.whole + self.row) if self.work.free else 0

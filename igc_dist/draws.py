@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from igc_dist import seeds
 from igc_dist.attributors import PathIntegral
 from igc_dist.attributors.walk import column
+from igc_dist.audit import Auditor
 from igc_dist.designs import GROUP, Pairs
 from igc_dist.engine import Engine, Rows, on_host
 from igc_dist.findings import Known
@@ -137,21 +139,12 @@ class DrawnEngine(Engine):
         scalars = dict(empty(host, (), (), n_cells=n_cells).scalars)
         if isinstance(self.attributor.sampling, Pairs):
             lots = self._paired
-        for lot in lots(shard, known):
+        for number, lot in enumerate(lots(shard, known)):
             into = sums if self.reduction.trivial else self._zeros(shard, self.plan.shapes.attributed or self.plan.shapes.features)
-            for draws in lot.draws:
-                fold(
-                    self.inputs.model,
-                    self.attributor.path,
-                    lot.ends,
-                    lot.starts,
-                    draws,
-                    [self.plan.work.outputs[k] for k in shard.outputs],
-                    into,
-                    size=self.plan.samples_per_batch * self.plan.points_per_batch,
-                    watch=self.watch,
-                    broken=lambda end, lot=lot: _refuse(int(lot.batch.index[end]), shard),  # type: ignore[misc]
-                )
+            for n, draws in enumerate(lot.draws):
+                if isinstance(self.check, Auditor) and not number and not n:
+                    self.check.contributions(shard, partial(self._tried, lot, draws, shard))
+                self._fold(self.inputs.model, lot, draws, shard, into)
                 if lots == self._paired:
                     # the baseline term: what the ends of a pair add to the covariance by themselves, less what the pair does
                     for term, of_pairs in self._differences(draws, lot.known).items():
@@ -165,6 +158,30 @@ class DrawnEngine(Engine):
         scalars["d"] = torch.zeros_like(scalars["d"])  # of draws, not of samples: there is no attribution to be incomplete
         state = State(host, scalars, tuple(dict(zip(self.terms, total, strict=True)) for total in sums))
         return State(host, *on_host(state)), []
+
+    def _fold(self, model: Model, lot: _Lot, draws: Draws, shard: Shard, into: Tensors) -> None:
+        assert isinstance(self.attributor, PathIntegral)
+        fold(
+            model,
+            self.attributor.path,
+            lot.ends,
+            lot.starts,
+            draws,
+            [self.plan.work.outputs[k] for k in shard.outputs],
+            into,
+            size=self.plan.samples_per_batch * self.plan.points_per_batch,
+            watch=self.watch,
+            broken=lambda end: _refuse(int(lot.batch.index[end]), shard),
+        )
+
+    def _tried(self, lot: _Lot, draws: Draws, shard: Shard, model: Model) -> Tensors:
+        """What half as many draws as are done at once contribute to the covariances with y, or else with r: (J, *P_i) per input."""
+        into = self._zeros(shard, self.plan.shapes.attributed or self.plan.shapes.features)
+        half = max(1, self.plan.samples_per_batch * self.plan.points_per_batch // 2)
+        dtype = torch.float64 if model.precision == "64-true" else lot.ends[0].dtype
+        wide = replace(lot, ends=tuple(x.to(dtype) for x in lot.ends), starts=tuple(x.to(dtype) for x in lot.starts))
+        self._fold(model, wide, draws.used().at(slice(half)), shard, into)
+        return tuple(v[-1].sum(0) for v in into)
 
     def _zeros(self, shard: Shard, shapes: Iterable[tuple[int, ...]]) -> Tensors:
         lead = (len(self.terms), len(self.cells), len(shard.outputs))

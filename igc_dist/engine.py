@@ -27,6 +27,10 @@ Rows = Callable[[range, Attribution], None]
 """Takes per-sample attributions of some rows (in fold order) of the shard at hand."""
 
 
+Check = Callable[[Shard, int, Batch, Known, Attribution], None]
+"""Takes the shard, the first row of a micro-batch in it, the samples, what pass 1 found of them, and their attributions."""
+
+
 @dataclass
 class Engine:
     """Everything that shards share. `skip`: leave samples with non-finite attributions out instead of failing."""
@@ -48,6 +52,8 @@ class Engine:
     n_others: int | None = None
     seed: int | None = None
     """Of the draws of the walk, where it is not that of the baselines."""
+    check: Check | None = None
+    """Looks at the attributions of each micro-batch, as they are folded."""
     _shared: dict[range, tuple[Tensors, Tensor]] = field(default_factory=dict)
 
     def address(self, batch: Batch, shard: Shard) -> Address:
@@ -77,6 +83,8 @@ class Engine:
             attribution = self._attribute(batch, shard, known.at(here, outputs))
             attribution, lost = self._screened(attribution, batch, shard)
             left_out += lost
+            if self.check is not None:
+                self.check(shard, at, batch, known.at(here, outputs), attribution)
             state = state + of(attribution, centre, self.terms, len(self.cells))
             if rows is not None:
                 rows(range(shard.rows.start + here.start, shard.rows.start + here.stop), attribution)
@@ -84,6 +92,10 @@ class Engine:
             del attribution  # before the next is made
         # + 0.0 turns -0.0 into 0.0, as adding the zeros of the other ranks would
         return State(host, *on_host(state)), left_out
+
+    def again(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
+        """The attributions of some samples of a shard, as they would be folded."""
+        return self._attribute(batch, shard, known)
 
     def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
         inputs = self.inputs.take(batch.inputs, self.device)

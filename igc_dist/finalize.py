@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from igc_dist import results
+from igc_dist import audit, results
 from igc_dist.budget import advice, draw_share, relative_errors
 from igc_dist.distributed import World
 from igc_dist.findings import Findings, Known, by_prediction
@@ -61,6 +61,10 @@ def finalize(
     """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
     writes = world.first or store.path is None
     tables: dict[str, list[np.ndarray]] = {}
+    if job.audited:
+        precise = audit.errors(results.audited(world, store, plan, passed.walked["attribute"].mine))
+        job.audit.judge(job.model, precise, job.targets.labels(plan.work.outputs))
+        tables |= {name: [values] for name, values in precise.items()}
     if plan.work.certified and writes:
         for name, counts in zip(("failed", "evaluations"), store.read("attribute", "certificate").sum(0), strict=True):
             tables[name] = [counts]
@@ -167,12 +171,12 @@ def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
     )
 
 
-def _cost(plan: Plan, passed: Passed) -> dict[str, int]:
+def _cost(plan: Plan, passed: Passed) -> dict[str, Any]:
     """Of the folds that were walked; pairs whose targets agree cost nothing, so of pairs it is a bound."""
     rows = sum(len(plan.fold(fold)) for walked in passed.walked.values() for fold in range(walked.n_folds))
     of = {"gradient_evaluations": plan.gradient_evaluations, "forwards": plan.forwards}
     shards = sum(walked.n_folds for walked in passed.walked.values()) * plan.n_baseline_blocks * plan.n_output_blocks
-    return {name: number * rows // plan.shapes.n_samples for name, number in of.items()} | {"shards": shards}
+    return {"mode": plan.mode, "shards": shards} | {name: number * rows // plan.shapes.n_samples for name, number in of.items()}
 
 
 def provenance(job: Job, world: World, started: float) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from igc_dist import activations, config, features
+from igc_dist import activations, config, features, modes
 from igc_dist.attributors import Attributor, PathIntegral
+from igc_dist.audit import Audit
 from igc_dist.baselines import Baseline, Noise, Partners, Resampled
 from igc_dist.budget import Budget
 from igc_dist.data import Sliced, Source
@@ -41,6 +42,7 @@ class Job:
     attributor: Attributor
     statistics: tuple[Statistic, ...]
     limits: Limits = field(default_factory=Limits)
+    audit: Audit = field(default_factory=Audit)
     samples: bool = False
     seed: int = 0
     skip: bool = False
@@ -74,6 +76,7 @@ class Job:
             raise ConfigError("store.samples=true with a budget, which leaves folds out: drop one of them")
         if (self.budget.rel_se or self.budget.replicates) and not any(statistic.jackknifed for statistic in self.statistics):
             raise ConfigError("budget.rel_se and budget.replicates need a statistic with a standard error, such as correlation")
+        assert self.audited >= 0  # or it says why there can be no audit
         grouped = [s for s in self.statistics if s.n_groups > 1]
         if len(grouped) > 1:
             raise ConfigError(f"statistics {', '.join(s.name for s in grouped)} each part the samples: one run can have one of them")
@@ -108,6 +111,14 @@ class Job:
             raise ConfigError(f"{what} and model.final_layer are two ways to make many outputs cheap: use one of them")
         if self.pairs and self.slices is not None:
             raise ConfigError("design=pairs with slices: a pair of two slices would be in neither. Take design=stratified")
+
+    @property
+    def mode(self) -> str:
+        """The wish for a mode. Raises `ConfigError` for forward mode where draws are folded, or mean baselines beside the features."""
+        forced = "draws are folded one by one" if self.drawn else "a control variate is of all features" if "z" in self.terms else ""
+        if forced and self.limits.mode == "forward":
+            raise ConfigError(f"plan.mode=forward is not possible: {forced}. Set plan.mode to auto or reverse")
+        return "reverse" if forced else self.limits.mode
 
     def _check_control(self) -> None:
         """Raise `ConfigError` where no control variate is known: the mean baseline must be drawn for each input, and as it is walked."""
@@ -152,6 +163,11 @@ class Job:
     @property
     def model(self) -> Model:
         return self.inputs.model
+
+    @property
+    def audited(self) -> int:
+        """How many micro-batches are done again in a higher precision. Raises `ConfigError` if there is none."""
+        return 0 if self.attributor.name == "input" else self.audit.batches(self.model)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -200,7 +216,7 @@ class Job:
             "statistics": [describe(statistic) for statistic in self.statistics],
             "weights": describe(self.weights),
             "slices": describe(self.slices),
-            "plan": {name: getattr(plan, name) for name in cuts},
+            "plan": {name: getattr(plan, name) for name in (*cuts, "mode")},
             "features": {
                 "reduce": describe(self.reduction(len(plan.shapes.features))),
                 "names": list(plan.shapes.input_names),
@@ -208,6 +224,7 @@ class Job:
             },
             "samples": self.samples,
             "replicates": self.n_replicates,
+            "audit": self.audited,
             "seed": self.seed,
             "on_nonfinite": "skip" if self.skip else "fail",
             "device": world.device.type,
@@ -262,11 +279,18 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         )
     if not job.attributor.linear:
         shapes = replace(shapes, n_latents=0)  # they are not walked
+    outputs = tuple(job.targets.select(shapes.n_outputs))
+    mode = modes.choose(job.mode, job.attributor, job.inputs, walk, reduction, outputs, job.limits.output_block)
+    if mode.n_groups:
+        shapes = replace(shapes, fixed_bytes=mode.memory[0], row_bytes=mode.memory[1])
+    shapes = replace(shapes, fixed_bytes=shapes.fixed_bytes + job.audit.memory(job.model))
     work = Work(
-        outputs=tuple(job.targets.select(shapes.n_outputs)),
+        outputs=outputs,
         n_baselines=n_baselines,
         points=job.attributor.points(shapes.walk),
         gradients=job.attributor.gradients,
+        groups=mode.n_groups,
+        audited=job.audited > 0,
         n_terms=len(job.terms),
         n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
         n_slices=n_slices,

@@ -11,6 +11,7 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
+from igc_dist.audit import TERMS as AUDIT_TERMS
 from igc_dist.plan import Plan
 from igc_dist.statistics.state import SCALAR_TERMS
 
@@ -149,6 +150,8 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
             second |= {"evaluations": array("samples/evaluations", "int64", sample, block)}
     if plan.work.certified:
         second["certificate"] = array(f"{there}/certificate", "int64", part, Dim("count", 2), block)
+    if plan.work.audited:
+        second["audit"] = array(f"{there}/audit", "float64", part, Dim("audit_term", len(AUDIT_TERMS)), block)
     if skip:
         second["skipped"] = array(f"{there}/skipped", "uint8", row, Dim("output_block", plan.n_output_blocks, 1, 1))
     found = [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]

@@ -22,6 +22,7 @@ from igc_dist.records import ConfigError, Shapes, Shard
 GIB = 2**30
 MAX_ROWS = 512
 """Rows of a forward pass if memory allows more: beyond it GPUs gain little."""
+MODES = ("auto", "forward", "reverse")
 
 
 MIN_FOLDS = 8
@@ -46,6 +47,9 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
     """Budget of accelerator memory per rank, in GiB; not used on CPU."""
     disk: float | None = None
     """Budget of the store on disk, in GiB (None: no limit)."""
+    mode: str = "auto"
+    """How walks are differentiated: in reverse mode, one gradient per output; in forward mode, one directional derivative per reduced
+    feature, for all outputs at once; auto: by their costs."""
 
     def __post_init__(self) -> None:
         for name in ("n_folds", "output_block", "baseline_block", "micro_batch"):
@@ -59,6 +63,8 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"plan.{name}={value!r}: give a number of GiB above 0")
+        if self.mode not in MODES:
+            raise ConfigError(f"plan.mode={self.mode!r}: choose one of {', '.join(MODES)}")
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,22 @@ class Plan:
         return self.n_parts * self.n_output_blocks
 
     @property
+    def mode(self) -> str:
+        """How walks are differentiated."""
+        return "forward" if self.work.groups else "reverse" if self.work.gradients else "none"
+
+    @property
     def forwards(self) -> int:
         """Rows of forward passes of the walks; outputs in other blocks need their own."""
         return self.shapes.n_samples * self.work.n_baselines * self.work.points * self.n_output_blocks
 
     def gradients_per_row(self, n_outputs: int) -> int:
-        """Gradients that follow a row of a forward pass for a block of outputs: of these, or of the latents if they are fewer."""
+        """Gradients that follow a row of a forward pass for a block of outputs: of these, or of the latents if they are fewer.
+
+        In forward mode directional derivatives, of all outputs at once: one for each group of features.
+        """
+        if self.work.groups:
+            return self.work.groups
         if self.work.n_asked is not None:
             return min(n_outputs, self.work.n_asked)
         latents = self.shapes.n_latents or n_outputs
@@ -130,7 +146,7 @@ class Plan:
 
     @property
     def gradient_evaluations(self) -> int:
-        """Inputs x baselines x nodes x outputs (or latents); 0 for attributors that take none."""
+        """Inputs x baselines x nodes x outputs (or latents, or groups of features in forward mode); 0 for attributors that take none."""
         blocks = [len(self.shard(block * self.n_parts).outputs) for block in range(self.n_output_blocks)]
         rows = self.shapes.n_samples * self.work.n_baselines * self.work.points
         return rows * sum(map(self.gradients_per_row, blocks))
@@ -192,6 +208,7 @@ class Plan:
             "micro-batch": f"{self.samples_per_batch} samples x {self.points_per_batch} points",
             **({"rule": self.work.rule} if self.work.rule else {}),
             "forward rows": f"{most}{self.forwards:,}",
+            "mode": self.mode,
             "gradient evaluations": f"{most}{self.gradient_evaluations:,}",
             "peak host memory per rank": f"{size(memory['host'])} (budget {size(self.limits.host_memory * GIB)})",
             "  held before the run": size(self.shapes.reserved_bytes),

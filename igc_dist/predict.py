@@ -5,6 +5,7 @@ It finds the centres of all sums of pass 2 and the samples that are not fit for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def first_look(
         input_names(len(features)),
         features,
         walk.inputs[0].element_size(),
-        *_footprint(walk, device),
+        *footprint_of(walk, _gradients(walk)),
         footprint.resident(),
         raw=tuple(tuple(x.shape[1:]) for x in few.inputs),
         walk=tuple(tuple(x.shape[1:]) for x in walk.inputs),
@@ -96,22 +97,26 @@ def _check_function(kind: Inputs, inputs: Tensors, y: Tensor, gradients: bool) -
             )
 
 
-def _footprint(walk: Walk, device: torch.device) -> tuple[int, int]:
-    """Bytes of a forward and backward pass of a walk of one sample: (fixed, per row), from passes of 2 and 4 rows."""
+def _gradients(walk: Walk) -> Callable[[Tensors], None]:
+    def work(points: Tensors) -> None:
+        for _ in walk.function.gradients(points, [0, 0]):
+            pass
+
+    return work
+
+
+def footprint_of(walk: Walk, work: Callable[[Tensors], None]) -> tuple[int, int]:
+    """Bytes of work on points of a walk of one sample: (fixed, per row), from 2 and 4 rows."""
 
     def peak(n_rows: int) -> int:
         points = tuple(x.expand(n_rows, *x.shape[1:]).contiguous() for x in walk.inputs)
-
-        def work() -> None:
-            for _ in walk.function.gradients(points, [0, 0]):
-                pass
-
+        device = points[0].device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)
-            work()
+            work(points)
             return torch.cuda.max_memory_allocated(device) - before
-        return footprint.peak_of(work)
+        return footprint.peak_of(lambda: work(points))
 
     peak(2)  # first calls may build caches
     two, four = peak(2), peak(4)

@@ -63,6 +63,12 @@ class NonFiniteError(IgcError, ValueError):
     exit_code = 4
 
 
+class PrecisionError(IgcError, ValueError):
+    """An audit found that the precision changes the results by more than is allowed: exit code 4."""
+
+    exit_code = 4
+
+
 class Stopped(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's
     """A signal asked the run to stop; the store resumes: exit code 75 (EX_TEMPFAIL)."""
 

@@ -103,6 +103,16 @@ def exchange(
     return Slots(centre.outputs(outputs), terms, slots("scalars"), tuple(slots(name) for name in plan.shapes.input_names))
 
 
+def audited(world: World, store: Store, plan: Plan, mine: Sequence[int]) -> np.ndarray:
+    """All-reduce the sums of an audit over all shards, (terms, J): a slot per shard, as in `exchange`."""
+    array = store.phases["attribute"].arrays["audit"]
+    buffer = np.zeros(array.shape)
+    for number in mine:
+        shard = plan.shard(number)
+        buffer[number % plan.n_parts, :, shard.outputs.start : shard.outputs.stop] = store.read_own("attribute", number, "audit")[0]
+    return tree_sum(world.sum(buffer))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What to make of the states. `complete`: the sums over features mean something, so they are among the results."""

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from igc_dist import findings, footprint, layout, results, seeds
+from igc_dist import findings, footprint, layout, modes, results, seeds
+from igc_dist.audit import Auditor
 from igc_dist.baselines import Surroundings
 from igc_dist.budget import relative_errors
 from igc_dist.distributed import World
@@ -171,10 +172,11 @@ def _enough(job: Job, plan: Plan, store: Store, world: World, walked: Walked, fo
 
 
 def _engine(job: Job, plan: Plan, world: World, meter: Meter, found: Findings, cells: Cells, around: Surroundings) -> Engine:
+    attributor, reduction = modes.walker(job.attributor, job.reduction(len(plan.shapes.features)), plan)
     return (DrawnEngine if job.drawn else Engine)(
         job.inputs,
         job.source,
-        job.attributor,
+        attributor,
         job.baseline,
         around,
         plan,
@@ -184,7 +186,7 @@ def _engine(job: Job, plan: Plan, world: World, meter: Meter, found: Findings, c
         job.weights,
         world.device,
         job.skip,
-        job.reduction(len(plan.shapes.features)),
+        reduction,
         meter.rows,
         job.targets.n_others,
     )
@@ -197,9 +199,11 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     pending = world.share(lambda: store.pending(phase, n_parts))
     per_sample = plan.forwards // plan.shapes.n_samples
     meter.start(name, len(numbers), len(numbers) - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
+    auditor = Auditor(engine, job.audited, job.budget.stages(plan)[0]) if job.audited and phase == "attribute" else None
+    engine.check = auditor
     done = []
     for number in world.claims(name, pending):
-        _attribute_shard(job, plan, store, engine, phase, number)
+        _attribute_shard(job, plan, store, engine, auditor, phase, number)
         done.append(number)
         world.log({"shards": meter.shard(), **meter.rates()})
     _hand_round(store, world, meter, name, phase, done)
@@ -208,7 +212,7 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     return done + [number for number in earlier if number % world.size == world.rank]
 
 
-def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, phase: str, number: int) -> None:
+def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor: Auditor | None, phase: str, number: int) -> None:
     """Compute, write and commit one shard. A function of its own, so that its state is gone before the next is computed."""
     fault("compute")
     block, part = divmod(number, store.phases[phase].grid[0])
@@ -217,6 +221,8 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, phase: 
     counts = np.zeros((1, 2, len(shard.outputs)), dtype=np.int64)
     keep = _keeper(store, plan, shard, counts) if first and (job.samples or plan.work.certified) else None
     state, lost = engine.run(shard, of_fold(store, shard.fold), keep)
+    if auditor is not None:
+        store.write(phase, number, "audit", auditor.taken()[None])
     if plan.work.certified and first:
         store.write(phase, number, "certificate", counts)
     if job.skip and first:

@@ -2,10 +2,22 @@
 
 from igc_dist.attributors.adaptive import AdaptiveIG
 from igc_dist.attributors.base import Attributor
+from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
 from igc_dist.attributors.walk import Step, Walk
 
-__all__ = ["AdaptiveIG", "Attributor", "BaselineShapley", "GradientXInput", "Gradients", "Identity", "PathIntegral", "Step", "Walk"]
+__all__ = [
+    "AdaptiveIG",
+    "Attributor",
+    "BaselineShapley",
+    "Forward",
+    "GradientXInput",
+    "Gradients",
+    "Identity",
+    "PathIntegral",
+    "Step",
+    "Walk",
+]

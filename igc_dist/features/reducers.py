@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from igc_dist.features.names import Names, Shape
@@ -33,6 +33,10 @@ class Reducer(ABC):
     @abstractmethod
     def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
         """The reduced attributions of n samples; `x` are their raw inputs."""
+
+    def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"] | None:
+        """The reduced feature (numbered through, from 0) that each feature is added to; None if that is not all that it does."""
+        return None
 
 
 class Sums(Reducer):
@@ -80,6 +84,9 @@ class Segments(Sums):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return ("segment",)
 
+    def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"]:
+        return np.broadcast_to(self.labels, shape)
+
     def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         n, q = len(a), int(self.labels.max()) + 1
         labels = torch.from_numpy(self.labels).to(a.device).reshape(-1)
@@ -125,6 +132,11 @@ class Patches(Sums):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return (*dims[:-2], f"{dims[-2]}_patch", f"{dims[-1]}_patch")
 
+    def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"]:
+        *lead, height, width = self.shape(shape)
+        rows, columns = (np.arange(extent) // min(s, extent) for s, extent in zip(self.size, shape[-2:], strict=True))
+        return np.arange(np.prod(lead, dtype=np.int64)).reshape(*lead, 1, 1) * height * width + rows[:, None] * width + columns
+
     def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         (height, width), (h, w) = a.shape[-2:], (min(s, extent) for s, extent in zip(self.size, a.shape[-2:], strict=True))
         padded = torch.nn.functional.pad(a, (0, -width % w, 0, -height % h))
@@ -143,6 +155,9 @@ class Channels(Sums):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return dims[1:]
 
+    def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"]:
+        return np.broadcast_to(np.arange(np.prod(shape[1:], dtype=np.int64)).reshape(shape[1:]), shape)
+
     def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         return a.sum(1)
 
@@ -156,6 +171,9 @@ class Total(Sums):
 
     def dims(self, dims: Names, n_dims: int) -> Names:
         return ()
+
+    def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"]:
+        return np.zeros(shape, np.int64)
 
     def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         return a.reshape(len(a), -1).sum(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from igc_dist.features.functions import Function, Joint, array_of, probed
@@ -59,6 +60,18 @@ class Reduction:
             return tuple(torch.from_numpy(one).to(v.device) for one, v in zip(found, values, strict=True))
         each = zip(self.reducers, values, inputs, strict=True)
         return tuple(v if reducer is None else reducer(v, x) for reducer, v, x in each)
+
+    def groups(self, shapes: Sequence[Shape]) -> tuple[Int64[np.ndarray, "..."], ...] | None:
+        """The reduced feature of its input that each feature is added to, per input; None if a reducer is more than such a sum."""
+        if self.joint is not None:
+            return None
+        found = []
+        for reducer, shape in zip(self.reducers or (None,) * len(shapes), shapes, strict=True):
+            own = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape) if reducer is None else reducer.groups(shape)
+            if own is None:
+                return None
+            found.append(np.array(own))  # their own memory, as torch wants it
+        return tuple(found)
 
     def complete(self, shapes: Sequence[Shape], inputs: Tensors, dtype: torch.dtype = torch.float32) -> bool:
         """Whether the sum over all features of all inputs is preserved: of linear reducers it is.

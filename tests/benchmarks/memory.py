@@ -59,6 +59,8 @@ CASES = {
     "slices": Case("linear", 128, outputs=10, side=64, arguments={"n_folds": 8, "slices": torch.arange(128) % 4}),
     "t_test": Case("linear", 128, outputs=10, side=64, arguments={"n_folds": 8, "method": "naive_ttest"}),
     "reduced": Case("linear", 256, outputs=50, side=96, arguments={"n_folds": 4, "reduce": Patches(16)}),
+    "forward_mode": Case("resnet64", 32, outputs=500, arguments={"n_folds": 4, "reduce": Patches(16)}),
+    "audited": Case("resnet64", 32, n_steps=8, arguments={"n_folds": 4, "precision_audit": 4, "precision_tol": None}),
     "latents": Case("resnet64", 16, outputs=200, arguments={"n_folds": 4, "final_layer": "13"}),
     "store_in_memory": Case("linear", 128, outputs=20, side=64, in_memory=True, arguments={"n_folds": 64}),
 }

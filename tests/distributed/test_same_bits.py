@@ -16,6 +16,7 @@ import igc_dist
 from igc_dist import Budget, distributed
 from igc_dist.baselines import Mean, Resampled
 from igc_dist.distributed import World
+from igc_dist.features import Total
 from tests import ranks
 from tests.ranks import arrays, attribute, files, run_ranks, values
 
@@ -40,6 +41,8 @@ CASES: dict[str, dict[str, Any]] = {
         "n": 23, "design": "random", "n_draws": 4, "baseline": Resampled(2), "samples": False,
         "statistics": ("correlation", "controlled_correlation"),
     },
+    "forward mode": {"n": 23, "outputs": 7, "reduce": Total(), "mode": "forward", "micro_batch": 8},
+    "audited": {"n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8, "output_block": 1},
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip
 
@@ -52,7 +55,9 @@ def run(path: Path | None, settings: dict[str, Any]) -> dict[str, bytes]:
 def test_same_bits_on_any_number_of_ranks(case: str, tmp_path: Path) -> None:
     """Every array and every file of the store (the root's document apart, which tells the time) is the same on any number of ranks."""
     settings = CASES[case]
-    worlds = {"seven samples": (1, 2, 3, 4), "statistics": (1, 3), "resampled": (1, 2)}.get(case, (1, 2, 3))
+    worlds = {"seven samples": (1, 2, 3, 4), "statistics": (1, 3), "resampled": (1, 2), "forward mode": (1, 2), "audited": (1, 2)}.get(
+        case, (1, 2, 3)
+    )
     stores = {n: tmp_path / f"{n}.zarr" for n in worlds}
     trees = {n: values(run_ranks(n, run, path, settings)) for n, path in stores.items()}
     assert {"x/igc", "x/igc_se", "correlation", "igc_sum_se"} <= set(trees[1][0])

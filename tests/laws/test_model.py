@@ -281,6 +281,52 @@ def test_bf16_mixed_is_close_to_float32() -> None:
         assert 0 < (two - one).abs().max() < 0.02 * one.abs().max()
 
 
+class Steep(nn.Module):
+    """Logits times a large head; or, if they are steep, their softmax times a small one, with gradients below the range of float16."""
+
+    def __init__(self, steep: float, head: float) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.linear, self.steep, self.head = nn.Linear(8, 5), steep, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.steep * self.linear(x)
+        return self.head * (logits.softmax(1) if self.steep > 1 else logits)
+
+
+@pytest.mark.parametrize(("steep", "head", "tries"), [(6.0, 1e-3, 1), (1.0, 60.0, 2), (1.0, 2000.0, 3)])
+def test_float16_gradients_neither_underflow_nor_overflow(steep: float, head: float, tries: int) -> None:
+    """16-mixed: gradients of rare probabilities keep their digits, those of a large head stay finite; a row does not feel the others.
+
+    Unscaled, those of the rarest are 0; a scale of 4096 times a head of 60 is beyond 65504, the largest float16.
+    """
+    module, x = Steep(steep, head), torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    found, calls, original = {}, 0, torch.autograd.grad
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(*arguments, **keywords)
+
+    for precision in ("32-true", "16-mixed"):
+        with Model(module, precision=precision).borrowed("cpu") as model, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.autograd, "grad", counted)
+            found[precision] = torch.stack([grad for _, (grad,) in model.gradients((x,), range(5))])
+            if precision == "16-mixed":
+                assert calls == 5 + 5 * tries
+                alone = torch.stack([grad for _, (grad,) in model.gradients((x[2:3],), range(5))])
+                beside = x.clone()
+                beside[0] = torch.nan
+                shared = torch.stack([grad for _, (grad,) in model.gradients((beside,), range(5))])
+    one, two = found.values()
+    assert two.isfinite().all()
+    error = (one - two).norm(dim=2) / one.norm(dim=2)
+    assert error.max() < 0.01, error
+    torch.testing.assert_close(alone, two[:, 2:3], rtol=2e-3, atol=2e-3 * float(two[:, 2:3].abs().max()))
+    assert shared[:, 0].isnan().all() == (steep > 1)  # a linear function has its gradient everywhere
+    assert torch.equal(shared[:, 1:], two[:, 1:])
+
+
 @pytest.mark.slow
 def test_compiled_equals_eager() -> None:
     """torch.compile keeps one graph for several backwards, and gives the gradients of the eager model."""
