@@ -50,7 +50,7 @@ def attribute(
     forward_kwargs: Mapping[str, Any] | None = None,
     output: Any = None,
     precision: str = "32-true",
-    channels_last: bool = False,
+    channels_last: bool | str = False,
     compiled: bool = False,
     final_layer: torch.nn.Module | str | None = None,
     embedding: str | None = None,
@@ -59,6 +59,7 @@ def attribute(
     categories: int | Sequence[int] | None = None,
     accelerator: str | None = None,
     num_workers: int = 0,
+    prefetch: bool = True,
     stage: str = "test",
     threads: int | None = None,
     on_nonfinite: str = "fail",
@@ -93,7 +94,8 @@ def attribute(
 
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
     `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...). Under torchrun or srun all ranks
-    share the work and each returns the same tree.
+    share the work and each returns the same tree. `trial` and `channels_last="auto"` let a clock choose: `igc_dist.trial`.
+    `prefetch`: a thread reads the next batch. Shards that ran out of memory are in the attribute `retried`: `igc_dist.retry`.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
@@ -118,7 +120,7 @@ def attribute(
         final_layer=final_layer,
     )
     kind = inputs.ensure(lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories)
-    source = sources.ensure(data, num_workers, stage)
+    source = sources.ensure(data, num_workers, stage, prefetch)
     job = Job(
         inputs=kind,
         source=source,

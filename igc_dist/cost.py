@@ -33,6 +33,8 @@ class Work:
     """Whether the walk lives in accelerator memory."""
     in_memory: bool = False
     """Whether the store is kept in memory."""
+    ahead: bool = False
+    """Whether the next micro-batch is read while one is walked."""
     shared: bool = False
     """Whether all samples have the same baselines."""
     reduced: bool = False
@@ -81,8 +83,8 @@ class Cost:
         return int(self.margin * self.shapes.row_bytes) + 4 * self.point
 
     def per_sample(self, n_outputs: int) -> int:
-        # inputs as read and as stacked, and so its own baselines
-        inputs = (2 if self.work.shared else 2 + 2 * self.work.n_baselines) * self.point
+        # inputs as read and as stacked, and so its own baselines, and the next ones
+        inputs = ((2 if self.work.shared else 2 + 2 * self.work.n_baselines) + 2 * self.work.ahead) * self.point
         # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
         sums = (n_outputs + (self.shapes.n_latents if self.shapes.n_latents < n_outputs else 0)) * self.point
         sums += n_outputs * self.whole if self.whole != self.point else 0

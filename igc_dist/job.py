@@ -171,6 +171,7 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         samples=job.samples,
         on_device=device.type != "cpu",
         in_memory=job.store is None,
+        ahead=job.source.ahead,
         shared=job.attributor.baselines and job.baseline.shared,
         reduced=not reduction.trivial,
         free=not reduction.linear,
@@ -249,7 +250,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         config.load_weights(module, c.model.weights)
     quadrature = rule(c.quadrature.name, c.quadrature.n_steps)
     design = designs.ensure(c.design.name, quadrature, c.quadrature.n_steps)
-    source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
+    source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage, c.data.prefetch)
     return Job(
         inputs=inputs.ensure(
             model,

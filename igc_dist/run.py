@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from igc_dist import footprint, layout, results
+from igc_dist import footprint, layout, results, retry
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World
 from igc_dist.engine import Engine, Known
@@ -32,9 +32,10 @@ from igc_dist.progress import Meter
 from igc_dist.records import Attribution, IgcError, Shard, Stopped
 from igc_dist.results import Recipe
 from igc_dist.spec import spec_hash
-from igc_dist.statistics import Cells, Centre
+from igc_dist.statistics import Cells, Centre, State
 from igc_dist.statistics.state import SCALAR_TERMS
 from igc_dist.store import Store
+from igc_dist.trial import settled
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,10 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     """Do the job on this rank, together with the others: returns the complete store. Resumes what the store already holds."""
     started = time.time()
     footprint.keep_freed()
+    job = settled(job, world)
     with job.model.borrowed(world.device):
         plan = plan_of(job, world.device)
+        job.model.fix(plan.rows_per_pass)
         if world.first and job.attributor.complete and not plan.shapes.complete:
             log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
         spec = job.spec(plan, world)
@@ -169,7 +172,15 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number:
     shard = plan.shard(number)
     rows = slice(shard.rows.start, shard.rows.stop)
     known = Known(*(store.read_own("predict", shard.fold, name) for name in ("target", "prediction", "bad")))
-    state, lost = engine.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
+
+    def walk(cut: Plan) -> tuple[State, list[int]]:
+        # what is cached was predicted in other micro-batches
+        walking = engine if cut is plan else replace(engine, plan=cut, _shared={})
+        job.model.fix(cut.rows_per_pass)
+        return walking.run(shard, known, _keeper(store, plan, shard) if job.samples else None)
+
+    (state, lost), walked = retry.fitting(plan, walk, str(shard))
+    store.write("attribute", number, "micro_batch", np.asarray([[[walked.samples_per_batch, walked.points_per_batch]]]))
     if job.skip:
         store.write("attribute", number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
@@ -178,14 +189,18 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, number:
 
 
 def _keeper(store: Store, plan: Plan, shard: Shard) -> Any:
-    """Writes per-sample rows, one micro-batch at a time: chunks are as long as micro-batches."""
+    """Writes per-sample rows, one micro-batch at a time: chunks are as long as the micro-batches of the plan."""
+
+    def write(start: int, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, values in arrays.items():
+            store.write("attribute", shard.number, name, values, (start, shard.outputs.start))
+
+    chunks = retry.Chunks(write, plan.samples_per_batch, shard.rows.start, shard.rows.stop)
 
     def keep(rows: range, attribution: Attribution) -> None:
-        start = (rows.start, shard.outputs.start)
-        for name, values in zip(plan.shapes.input_names, attribution.values, strict=True):
-            store.write("attribute", shard.number, f"{name}/attribution", values.cpu().numpy(), start)
-        store.write("attribute", shard.number, "delta", attribution.delta.cpu().numpy(), start)
-        store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
+        named = zip(plan.shapes.input_names, attribution.values, strict=True)
+        tables = {"delta": attribution.delta, "prediction_baseline": attribution.baseline_prediction}
+        chunks.add({name: values.cpu().numpy() for name, values in ({f"{name}/attribution": v for name, v in named} | tables).items()})
 
     return keep
 
@@ -217,6 +232,7 @@ def _finalize(
         dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
         _write_tables(job, plan, store, {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
         about = {"method": job.method, "sums_to_prediction": recipe.complete, "skipped": _skipped(job, plan, store), "cost": _cost(plan)}
+        about["retried"] = _retried(plan, store)
         store.complete({**about, "provenance": dict(provenance)})
     world.meet("complete")
 
@@ -260,6 +276,13 @@ def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
         ({"index": int(plan.order[row]), "reason": f"NaN or infinity in its {BAD[int(bad[row])]}"} for row in rows),
         key=lambda entry: entry["index"],
     )
+
+
+def _retried(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """Shards that ran out of memory, with the micro-batch (samples, points) that fitted: their rounding differs."""
+    walked = store.read("attribute", "micro_batch")
+    smaller = (walked != (plan.samples_per_batch, plan.points_per_batch)).any(2)
+    return [{"shard": int(b * plan.n_parts + part), "micro_batch": walked[part, b].tolist()} for part, b in np.argwhere(smaller)]
 
 
 def _cost(plan: Plan) -> dict[str, int]:

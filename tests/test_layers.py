@@ -18,8 +18,8 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 ORDER = (
     "records", "seeds", "faults", "footprint", "quadrature", "designs", "paths", "data", "targets", "final", "model", "baselines",
-    "features", "attributors", "inputs", "statistics", "cost", "plan", "predict", "engine", "distributed", "layout", "documents",
-    "store", "reading", "results", "progress", "spec", "config", "job", "run", "api", "compat", "report", "demo", "__main__",
+    "features", "attributors", "inputs", "statistics", "cost", "plan", "predict", "engine", "retry", "distributed", "layout", "documents",
+    "store", "reading", "results", "progress", "spec", "config", "job", "trial", "run", "api", "compat", "report", "demo", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 
