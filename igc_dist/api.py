@@ -94,8 +94,8 @@ def attribute(
 
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
     `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, ...). Under torchrun or srun all ranks
-    share the work and each returns the same tree. `trial` and `channels_last="auto"` let a clock choose: `igc_dist.trial`.
-    `prefetch`: a thread reads the next batch. Shards that ran out of memory are in the attribute `retried`: `igc_dist.retry`.
+    share the work and each returns the same tree. `trial` and `channels_last="auto"` let a clock choose, see `igc_dist.trial`;
+    `prefetch`: a thread reads the next batch; attribute `retried`: shards that ran out of memory, see `igc_dist.retry`.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
@@ -108,7 +108,6 @@ def attribute(
     wish = config.preset(method)
     rule = ensure(quadrature, n_steps)
     sampling = designs.ensure(design, rule, n_steps)
-    folded = wish.statistics if statistics is None else list(statistics)
     lent = Model(
         model,
         forward=forward,
@@ -127,7 +126,7 @@ def attribute(
         targets=targets.ensure(target),
         baseline=baselines.ensure(baseline),
         attributor=config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor,
-        statistics=named_statistics(folded),
+        statistics=named_statistics(wish.statistics if statistics is None else list(statistics)),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
         reduce=reduce,

@@ -161,3 +161,11 @@ def test_pieces_of_rows_become_whole_chunks(pieces: list[int]) -> None:
     assert [len(a) for _, a, _ in got] == [5, 5, 3]
     assert [shape for _, _, shape in got] == [(5, 2), (5, 2), (3, 2)]
     np.testing.assert_array_equal(np.concatenate([a for _, a, _ in got]), rows)
+
+
+def test_a_compiled_model_is_given_fewer_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its passes are filled up to one shape, which shrinks with the micro-batch, and for that shard only."""
+    monkeypatch.setattr(torch, "compile", lambda call, **settings: call)
+    module = Scarce(5, last=5)
+    assert run(module, compiled=True).attrs["retried"] == [{"shard": 0, "micro_batch": [5, 1]}]
+    assert module.passes[4:] == [10, 5, 5, 5, 5, 10, 10]
