@@ -31,6 +31,7 @@ Often used:
   store.path=DIR store.samples=true fabric.devices=2 fabric.precision=bf16-mixed precision.tol=0.02 target.outputs=[0,3] seed=1
   plan.n_folds=32 plan.output_block=8 plan.micro_batch=256 plan.host_memory=8 on_nonfinite=skip report.enabled=false
   quadrature=auto      by the activations; method=ig_adaptive method.attributor.tol=1e-3      to a tolerance, sample by sample
+  plan.trial=true model.channels_last=auto      the fastest is found by a trial and remembered; data.prefetch=false  no reading ahead
   design=stratified quadrature.n_steps=1 baseline=resampled      nodes drawn for each input
   data.slices=site data.weights=weight      attributes of the data set; reduce=patches reduce.size=8      sums of features
   model.final_layer=fc plan.mode=forward      many outputs; model.categories=50      categorical inputs
@@ -187,11 +188,13 @@ def _log_to(folder: Path, rank: int) -> None:
 
 
 def _plan(cfg: Any, allow: Sequence[str]) -> int:
-    from igc_dist import compose, distributed, job
+    from igc_dist import compose, distributed, job, trial
 
     todo = compose.from_config(cfg, None, allow)
-    with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world, todo.model.borrowed(world.device):
-        plan = job.plan_of(job.decided(todo, world.device), world.device, check=False)
+    with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world:
+        todo = trial.settled(todo, world)
+        with todo.model.borrowed(world.device):
+            plan = job.plan_of(job.decided(todo, world.device), world.device, check=False)
     for name, value in plan.summary().items():
         print(f"{name:<28} {value}")
     plan.check()

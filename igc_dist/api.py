@@ -58,7 +58,7 @@ def attribute(
     precision: str = "32-true",
     precision_audit: int | None = None,
     precision_tol: float | None = 0.05,
-    channels_last: bool = False,
+    channels_last: bool | str = False,
     compiled: bool = False,
     final_layer: torch.nn.Module | str | None = None,
     embedding: str | None = None,
@@ -67,6 +67,7 @@ def attribute(
     categories: int | Sequence[int] | None = None,
     accelerator: str | None = None,
     num_workers: int = 0,
+    prefetch: bool = True,
     stage: str = "test",
     threads: int | None = None,
     on_nonfinite: str = "fail",
@@ -107,8 +108,9 @@ def attribute(
 
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
     `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). `precision_audit` micro-batches (None: 4 of
-    a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`. Under
-    torchrun or srun all ranks share the work and each returns the same tree.
+    a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`. `trial`
+    and `channels_last="auto"` let a clock choose, see `igc_dist.trial`; `prefetch`: a thread reads the next batch; attribute `retried`:
+    shards that ran out of memory, see `igc_dist.retry`. Under torchrun or srun all ranks share the work and each returns the same tree.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
@@ -130,7 +132,7 @@ def attribute(
         final_layer=final_layer,
     )
     kind = inputs.ensure(lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories)
-    source = sources.ensure(data, num_workers, stage)
+    source = sources.ensure(data, num_workers, stage, prefetch)
     start = baselines.ensure(baseline)
     sampling = designs.ensure(design, rule, 32 if n_steps is None else n_steps, n_draws, lambda: baselines.number(start, source))
     method_of = config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor

@@ -111,10 +111,12 @@ class Auditor:
             raise self._failed(error) from error
         self._sums += compared(low, high, centre).cpu().numpy()
 
+    def begin(self, shard: Shard) -> None:
+        """No sums yet, of a shard that is walked, or walked again."""
+        self._sums = np.zeros((len(TERMS), len(shard.outputs)))
+
     def wants(self, shard: Shard, at: int) -> bool:
-        """Whether the micro-batch of a shard whose first row in its fold is `at` was drawn; its shard begins with no sums."""
-        if self._sums is None:
-            self._sums = np.zeros((len(TERMS), len(shard.outputs)))
+        """Whether the micro-batch of a shard whose first row in its fold is `at` was drawn."""
         return (shard.fold, at) in self._chosen
 
     def contributions(self, shard: Shard, walk: Callable[[Model], Tensors]) -> None:
@@ -141,10 +143,9 @@ class Auditor:
         return ModelError(f"the audit failed, as the model does not run in {precision}: {error}; set precision.audit=0")
 
     def taken(self) -> Float64[np.ndarray, "terms J"]:
-        """The sums of the shard at hand; the next one begins with none."""
-        sums, self._sums = self._sums, None
-        assert sums is not None
-        return sums
+        """The sums of the shard at hand."""
+        assert self._sums is not None
+        return self._sums
 
     def _again(self, shard: Shard, some: Batch, known: Known, halved: bool) -> Attribution:
         plan = self.engine.plan

@@ -40,7 +40,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     if c.model.weights is not None:
         config.load_weights(module, c.model.weights)
     quadrature = ensure(c.quadrature.name, c.quadrature.n_steps)
-    source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage)
+    source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage, c.data.prefetch)
     baseline = baselines.ensure(config.build(c.baseline, allow))
     design = designs.ensure(
         c.design.name, quadrature, c.quadrature.n_steps or 32, c.design.n_draws, lambda: baselines.number(baseline, source)

@@ -44,7 +44,7 @@ class ModelConfig:
     forward: str | None = None
     forward_kwargs: dict[str, Any] = field(default_factory=dict)
     output: Any = None
-    channels_last: bool = False
+    channels_last: Any = False
     compiled: bool = False
     final_layer: str | None = None
     embedding: str | None = None
@@ -60,6 +60,7 @@ class DataConfig:
     build: dict[str, Any] = MISSING
     stage: str = "test"
     num_workers: int = 0
+    prefetch: bool = True
     weights: str | None = None
     slices: str | None = None
     names: list[str] | None = None

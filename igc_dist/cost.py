@@ -36,6 +36,8 @@ class Work:
     """Whether the walk lives in accelerator memory."""
     in_memory: bool = False
     """Whether the store is kept in memory."""
+    ahead: bool = False
+    """Whether the next micro-batch is read while one is walked."""
     shared: bool = False
     """Whether all samples have the same baselines."""
     reduced: bool = False
@@ -96,8 +98,8 @@ class Cost:
         return int(self.margin * self.shapes.row_bytes) + 4 * self.point + (self.point + 3 * 8 * self.shapes.n_walk) * self.work.drawn
 
     def per_sample(self, n_outputs: int) -> int:
-        # inputs as read and as stacked, and so its own baselines
-        inputs = (2 if self.work.shared or self.work.pairs else 2 + 2 * self.work.n_baselines) * self.point
+        # inputs as read and as stacked, and so its own baselines, and the next ones
+        inputs = ((2 if self.work.shared or self.work.pairs else 2 + 2 * self.work.n_baselines) + 2 * self.work.ahead) * self.point
         if self.work.drawn:
             return inputs
         # those of the latents, if they are walked; of categories, the sums over baselines beside those of one
@@ -122,7 +124,7 @@ class Cost:
     def walk(self, samples: int, points: int, n_outputs: int) -> int:
         fixed = int(self.margin * self.shapes.fixed_bytes) + (self.work.n_baselines * self.point if self.work.shared else 0)
         if self.work.drawn:  # the samples of a group; the products of one forward pass with the weights of their outputs
-            fixed += 2 * 2 * GROUP * 2 * self.point + 2 * 8 * self.work.n_terms * n_outputs * self.shapes.n_walk
+            fixed += (2 + self.work.ahead) * 2 * GROUP * 2 * self.point + 2 * 8 * self.work.n_terms * n_outputs * self.shapes.n_walk
             fixed += 8 * samples * points * n_outputs * 8
         return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
 

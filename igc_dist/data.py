@@ -6,9 +6,11 @@ same each time an index is read. Every index is read once; nothing is dropped, r
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +20,20 @@ from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from igc_dist.records import Batch, ConfigError, DataError, Tensors
 
+T = TypeVar("T")
+
 
 class Source:
-    """A data set, its collate function and its loader settings."""
+    """A data set, its collate function and its loader settings.
 
-    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any] = default_collate, num_workers: int = 0) -> None:
+    `num_workers`: processes that read. Without any, a thread reads the next batch while one is walked, if `prefetch`: reads
+    that wait for a disk or unpack an image then cost little. One read at a time: a data set need not be made for threads,
+    unless it insists on the thread that made it (an sqlite3 connection does).
+    """
+
+    def __init__(
+        self, dataset: Any, collate: Callable[[list[Any]], Any] = default_collate, num_workers: int = 0, prefetch: bool = True
+    ) -> None:
         if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
             raise DataError(
                 f"data of type {type(dataset).__name__} cannot be addressed by index: give a map-style dataset with __len__ and "
@@ -31,6 +42,8 @@ class Source:
         if num_workers < 0:
             raise ConfigError(f"data.num_workers={num_workers}: give 0 (load in the main process) or more")
         self.dataset, self.collate, self.num_workers = dataset, collate, num_workers
+        # workers read ahead by themselves; and what is in memory is there
+        self.ahead = prefetch and num_workers == 0 and not isinstance(dataset, _Arrays | TensorDataset)
         if len(self) == 0:
             raise DataError(f"data set {type(dataset).__name__} is empty: len() is 0, at least 1 sample is needed")
 
@@ -39,17 +52,21 @@ class Source:
 
     def fetch(self, indices: Sequence[int]) -> Batch:
         """Some samples as one batch, in the order of `indices`, loaded in this process."""
-        return self._batch(self.collate([self.dataset[int(i)] for i in indices]), indices)
+        with _READING:
+            return self._batch(self.collate([self.dataset[int(i)] for i in indices]), indices)
 
-    def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
-        """The samples at `indices` in this order, `size` at a time; the last batch holds what is left."""
-        return self.grouped([[int(i) for i in indices[start : start + size]] for start in range(0, len(indices), size)])
+    def batches(self, indices: Sequence[int], size: int, pin: bool = False) -> Iterator[Batch]:
+        """The samples at `indices` in this order, `size` at a time; the last batch holds what is left.
 
-    def grouped(self, cuts: Sequence[list[int]]) -> Iterator[Batch]:
+        `pin`: in page-locked memory, from which copies to a CUDA device run beside the walk.
+        """
+        return self.grouped([[int(i) for i in indices[start : start + size]] for start in range(0, len(indices), size)], pin)
+
+    def grouped(self, cuts: Sequence[list[int]], pin: bool = False) -> Iterator[Batch]:
         """The samples of each cut as a batch."""
-        loader = DataLoader(self.dataset, batch_sampler=cuts, num_workers=self.num_workers, collate_fn=self.collate)
-        for cut, item in zip(cuts, loader, strict=True):
-            yield self._batch(item, cut)
+        loader = DataLoader(self.dataset, batch_sampler=cuts, num_workers=self.num_workers, collate_fn=self.collate, pin_memory=pin)
+        batches = (self._batch(item, cut) for cut, item in zip(cuts, loader, strict=True))
+        yield from read_ahead(batches) if self.ahead and len(cuts) > 1 else batches
 
     def _batch(self, item: Any, indices: Sequence[int]) -> Batch:
         if not isinstance(item, list | tuple) or len(item) != 2:
@@ -93,6 +110,29 @@ class Source:
                         f"data set gives another {name} each time index {index} is read: results could not be reproduced or resumed. "
                         "Switch random augmentation off, or seed it by the index"
                     )
+
+
+_READING = threading.RLock()
+"""Held while a data set is read: baselines may be samples of the one that a thread reads ahead."""
+_END = object()
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; a thread makes the next one while this one is used. What it raises is raised here, at the item's turn.
+
+    The thread ends with the last item, or when the iterator is closed.
+    """
+
+    def make() -> Any:
+        with _READING:
+            return next(items, _END)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="igc-dist-reads") as thread:
+        item = make()
+        while item is not _END:
+            coming = thread.submit(make)
+            yield item
+            item = coming.result()
 
 
 @dataclass(frozen=True)
@@ -155,7 +195,7 @@ def input_names(n_inputs: int) -> tuple[str, ...]:
     return ("x", *(f"x{i}" for i in range(1, n_inputs)))
 
 
-def ensure(data: Any, num_workers: int = 0, stage: str = "test") -> Source:
+def ensure(data: Any, num_workers: int = 0, stage: str = "test", prefetch: bool = True) -> Source:
     """Coerce what users have to a `Source`.
 
     Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, a `DataLoader` (its dataset and collate
@@ -172,11 +212,11 @@ def ensure(data: Any, num_workers: int = 0, stage: str = "test") -> Source:
         data.setup({"train": "fit", "val": "validate"}.get(stage, stage))
         data = getattr(data, f"{stage}_dataloader")()
     if isinstance(data, DataLoader):
-        return Source(data.dataset, data.collate_fn, num_workers or data.num_workers)
+        return Source(data.dataset, data.collate_fn, num_workers or data.num_workers, prefetch)
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
         return Source(_Arrays(tuple(x) if isinstance(x, tuple) else x, y), num_workers=num_workers)
-    return Source(data, num_workers=num_workers)
+    return Source(data, num_workers=num_workers, prefetch=prefetch)
 
 
 class _Arrays(torch.utils.data.Dataset[Any]):

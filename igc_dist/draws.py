@@ -219,7 +219,7 @@ class DrawnEngine(Engine):
             raise DataError(f"fold {shard.fold} has one usable sample, pairs need two: lower plan.n_folds")
         cuts = np.array_split(fit, max(1, len(fit) // GROUP)) if len(fit) else []
         indices = [self.plan.order[shard.rows.start + cut].tolist() for cut in cuts]
-        for number, (cut, batch) in enumerate(zip(cuts, self.source.grouped(indices), strict=True)):
+        for number, (cut, batch) in enumerate(zip(cuts, self.source.grouped(indices, self.device.type == "cuda"), strict=True)):
             table = known.at(cut, outputs)
             walk = self.inputs.walk(self.inputs.take(batch.inputs, self.device), ())
             lot = _Lot(batch, table, table.prediction, walk.inputs, walk.inputs, ())
@@ -250,7 +250,7 @@ class DrawnEngine(Engine):
         """Micro-batches of samples; for each of their path points, the output of the label and a few others."""
         outputs, at = _slice(shard.outputs), 0
         indices = self.plan.order[shard.rows.start : shard.rows.stop].tolist()
-        for batch in self.source.batches(indices, self.plan.samples_per_batch):
+        for batch in self.source.batches(indices, self.plan.samples_per_batch, self.device.type == "cuda"):
             table = known.at(slice(at, at := at + len(batch.index)), outputs)
             baselines, at_baseline = self._baselines(batch, shard)
             walk = self.inputs.walk(self.inputs.take(batch.inputs, self.device), baselines)

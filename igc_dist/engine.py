@@ -78,7 +78,8 @@ class Engine:
         state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
         left_out: list[int] = []
         at = 0
-        for batch in self.source.batches(self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.plan.samples_per_batch):
+        order, pin = self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.device.type == "cuda"
+        for batch in self.source.batches(order, self.plan.samples_per_batch, pin):
             here = slice(at, at + len(batch.index))
             attribution = self._attribute(batch, shard, known.at(here, outputs))
             attribution, lost = self._screened(attribution, batch, shard)

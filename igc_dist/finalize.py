@@ -96,6 +96,7 @@ def finalize(
             "skipped": _skipped(job, plan, store),
             "cost": _cost(plan, passed),
         }
+        about["retried"] = _retried(plan, store)
         store.complete({**about, "budget": _spent(job, plan, passed, tables), "provenance": dict(provenance)})
     world.meet("complete")
 
@@ -169,6 +170,13 @@ def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
         ({"index": int(plan.order[row]), "reason": f"NaN or infinity in its {BAD[int(bad[row])]}"} for row in rows),
         key=lambda entry: entry["index"],
     )
+
+
+def _retried(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """Shards that ran out of memory, with the micro-batch (samples, points) that fitted: their rounding differs."""
+    walked = store.read("attribute", "micro_batch")
+    smaller = (walked != (plan.samples_per_batch, plan.points_per_batch)).any(2) & walked.any(2)  # 0: of a fold that was left out
+    return [{"shard": int(b * plan.n_parts + part), "micro_batch": walked[part, b].tolist()} for part, b in np.argwhere(smaller)]
 
 
 def _cost(plan: Plan, passed: Passed) -> dict[str, Any]:

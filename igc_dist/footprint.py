@@ -97,3 +97,10 @@ MAPPED = 32 * 2**20
 
 def _libc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory for a tensor is wanting, on an accelerator or the host: torch has no one type for that."""
+    words = str(error).lower()
+    said = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and any(w in words for w in said))

@@ -235,14 +235,12 @@ def decided(job: Job, device: torch.device) -> Job:
     """The job with what it leaves to the activations of the model decided, by a forward pass of one sample. The model must be borrowed."""
 
     def piecewise() -> bool:
-        model = job.model
         few = job.source.fetch(range(min(4, len(job.source))))
         job.inputs.check(few, job.baseline if job.attributor.baselines else None)
         walk = probe(job.inputs, few, device, job.attributor.baselines)
-        function = walk.function.eager() if model.compiled else walk.function
         try:
-            function.predict(walk.inputs)  # the first places a final layer, by operators of its own
-            return activations.piecewise(lambda: function.predict(walk.inputs))
+            walk.function.predict(walk.inputs)  # the first places a final layer, by operators of its own
+            return activations.piecewise(lambda: walk.function.predict(walk.inputs))
         except IgcError:
             raise
         except Exception:  # the first look says what is wrong with the model
@@ -298,6 +296,7 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         samples=job.samples,
         on_device=device.type != "cpu",
         in_memory=job.store is None,
+        ahead=job.source.ahead,
         shared=job.attributor.baselines and job.baseline.shared,
         reduced=not reduction.trivial,
         free=not reduction.linear,

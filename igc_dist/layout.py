@@ -134,6 +134,8 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
     }
     cell = Dim("cell", plan.work.n_cells)
     second = {"scalars": array(f"{there}/scalars", "float64", part, Dim("scalar_term", len(SCALAR_TERMS)), cell, block)}
+    # samples and points: smaller than planned where memory ran out
+    second["micro_batch"] = array(f"{there}/micro_batch", "int64", part, Dim("output_block", plan.n_output_blocks, 1, 1), Dim("extent", 2))
     for name, shape, dims, raw in zip(shapes.input_names, shapes.features, shapes.dims, shapes.walk, strict=True):
         features = [Dim(dim, size) for dim, size in zip(dims, shape, strict=True)]
         if sums:

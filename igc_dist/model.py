@@ -21,9 +21,11 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from igc_dist.final import Call, FinalLayer
+from igc_dist.footprint import out_of_memory
 from igc_dist.records import ConfigError, ModelError, Tensors
 from igc_dist.selection import Select, selected
 
+AUTO = "auto"
 PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's names. Mixed: autocast round the forward only, path points and gradients stay float32."""
 
@@ -41,8 +43,9 @@ class Model:
     `output`: what to take of the result. None: it must be (n, J) or (n,). A name or index: that entry of a dict, tuple or
     ModelOutput; a sequence of them goes deeper, and indexes the dimensions after the batch once a tensor is reached;
     "flatten": all dimensions after the batch are outputs; a callable: ``result -> (n, J)``.
-    `channels_last`: convolution layout, the largest free gain for convolutional nets, also on CPU.
-    `compiled`: `torch.compile` the forward.
+    `channels_last`: convolution layout, the largest free gain for convolutional nets, also on CPU; "auto" lets a trial
+    choose (`trial.py`).
+    `compiled`: `torch.compile` the forward, once the plan has fixed how many rows it sees (`fix`).
     `final_layer`: the layer ``f = W z + c`` at the end, or its dotted name; see `FinalLayer`. Many outputs then cost no more
     gradients than there are latents z.
     """
@@ -55,7 +58,7 @@ class Model:
         forward_kwargs: Mapping[str, Any] | None = None,
         output: Select = None,
         precision: str = "32-true",
-        channels_last: bool = False,
+        channels_last: bool | str = False,
         compiled: bool = False,
         final_layer: nn.Module | str | None = None,
     ) -> None:
@@ -67,9 +70,10 @@ class Model:
             raise ModelError(f"{type(module).__name__} has no method {forward!r}: give the name of the method that maps inputs to outputs")
         self.module, self.forward, self.forward_kwargs, self.output = module, forward, dict(forward_kwargs or {}), output
         self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
+        if channels_last not in (True, False, AUTO):
+            raise ConfigError(f"model.channels_last={channels_last!r}: choose true, false, or auto (a trial chooses)")
         self._call: Callable[..., Any] = module if forward is None else getattr(module, forward)
-        if compiled:
-            self._call = torch.compile(self._call)
+        self._eager, self._rows = self._call, (1, 1)
         self.final = None if final_layer is None else FinalLayer(module, final_layer)
         self._as_layer: Call | None = None
         self._of_rows: Callable[[Tensor], Callable[..., Any]] | None = None
@@ -115,7 +119,8 @@ class Model:
             whole.eval().requires_grad_(False).to(device)
             if self.precision == "64-true":
                 whole.double()
-            if self.channels_last:
+            self._call, self._rows = self._eager, (1, 1)
+            if self.channels_last is True:
                 whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.final is not None:
                 self.final.layout = None  # weights may have changed since the last run
@@ -136,8 +141,26 @@ class Model:
             for m, name, held_buffer in held:
                 m._buffers[name] = held_buffer
 
+    def fix(self, rows: tuple[int, int]) -> None:
+        """Under `compiled`: from now on the forward is compiled, and sees these numbers of rows, in passes without and with a graph.
+
+        Compilers specialise on shapes, and CUDA graphs have one. A pass of fewer rows is filled up with copies of its last one,
+        which are cut off again before anybody sees them. Without `compiled` nothing happens.
+        """
+        if self.compiled:
+            self._call = torch.compile(self._eager, dynamic=False) if self._call is self._eager else self._call
+            self._rows = rows
+
     def _forward(self, inputs: Tensors) -> Tensor:
-        if self.channels_last:
+        n = len(inputs[0])
+        missing = -n % self._rows[torch.is_grad_enabled()]
+        if missing and n:
+            filled = tuple(torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:]))) for x in inputs)
+            return self._outputs(filled)[:n]
+        return self._outputs(inputs)
+
+    def _outputs(self, inputs: Tensors) -> Tensor:
+        if self.channels_last is True:
             inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
         if self.final is not None and self.final.layout is None:
             finite = tuple(x.detach().nan_to_num() for x in inputs)
@@ -171,10 +194,6 @@ class Model:
             )
         # float64 outputs of a float64 model stay; half precision is lifted before anything is summed
         return y if y.dtype == torch.float64 else y.float()
-
-    def eager(self) -> Model:
-        """The same model, not compiled."""
-        return self.calling(self.module if self.forward is None else getattr(self.module, self.forward))
 
     def calling(self, call: Callable[..., Any], of_rows: Callable[[Tensor], Callable[..., Any]] | None = None) -> Model:
         """The same model, seen through `call` in place of its forward: other inputs, the same outputs.
@@ -226,8 +245,11 @@ class Model:
 
     def predict(self, inputs: Tensors) -> Float[Tensor, "n J"]:
         """f(x) for all outputs of the model, without a graph."""
+        rows = self._rows[0] if self._rows[0] > 1 else len(inputs[0])
         with torch.no_grad():
-            return self._forward(inputs)
+            if len(inputs[0]) <= rows:
+                return self._forward(inputs)
+            return torch.cat([self._forward(piece) for piece in zip(*(x.split(rows) for x in inputs), strict=True)])
 
     def gradients(self, points: Tensors, outputs: Sequence[int] | Int64[Tensor, "n L"]) -> Iterator[tuple[int, Tensors]]:
         """``d f_k(x) / d x`` at each point for each k of `outputs`: yields (position in `outputs`, one (n, *P) tensor per input).
@@ -249,6 +271,8 @@ class Model:
             try:
                 grads = self._gradient(column, points, j < len(columns) - 1)
             except RuntimeError as error:
+                if out_of_memory(error):  # no fault of the model: the walk may go on in smaller pieces
+                    raise
                 raise ModelError(_explain(error)) from error
             yield j, grads
 

@@ -41,6 +41,8 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
     """Baselines of one shard (None: all of them)."""
     micro_batch: int | None = None
     """Rows of one forward pass of the walk."""
+    trial: bool = False
+    """Whether a trial on the real model chooses `micro_batch`, by the clock: see `trial.py`."""
     host_memory: float = 4.0
     """Budget of host memory per rank, in GiB, with everything that the process holds."""
     device_memory: float = 8.0
@@ -59,6 +61,8 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
                     f"plan.{name}={value!r}: give an integer of at least 1"
                     + ("" if name == "n_folds" else ", or null to let the plan choose")
                 )
+        if self.trial and self.micro_batch is not None:
+            raise ConfigError(f"plan.trial=true chooses plan.micro_batch, which is set to {self.micro_batch}: leave one of them out")
         for name in ("host_memory", "device_memory", "disk"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -82,6 +86,12 @@ class Plan:
     """n: samples of one micro-batch."""
     points_per_batch: int
     """c: path points of one forward pass, so that it has n * c rows."""
+
+    @property
+    def rows_per_pass(self) -> tuple[int, int]:
+        """Rows of a forward pass at most: of pass 1, which takes a fold at a time, and of the walks."""
+        rows = self.samples_per_batch * self.points_per_batch
+        return min(rows, self.fold_size), rows
 
     @property
     def n_folds(self) -> int:

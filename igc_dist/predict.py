@@ -179,7 +179,7 @@ class Predictor:
         size = self.plan.samples_per_batch * self.plan.points_per_batch
         predictions, encoded, bad, scores = [], [], [], []
         totals: list[np.ndarray] = []
-        for batch in self.source.batches(order.tolist(), size):
+        for batch in self.source.batches(order.tolist(), size, self.device.type == "cuda"):
             every = self.targets.encode(batch.target, self.plan.shapes.n_outputs)
             y = every[:, self.plan.work.outputs]
             codes = _codes(y.nan_to_num(posinf=torch.inf, neginf=-torch.inf), 2)

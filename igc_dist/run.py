@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from igc_dist import findings, footprint, layout, modes, results, seeds
+from igc_dist import findings, footprint, layout, modes, results, retry, seeds
 from igc_dist.audit import Auditor
 from igc_dist.baselines import Surroundings
 from igc_dist.budget import relative_errors
@@ -35,8 +35,9 @@ from igc_dist.progress import Meter
 from igc_dist.records import Attribution, IgcError, Shard, Stopped
 from igc_dist.results import Recipe, Walked
 from igc_dist.spec import spec_hash
-from igc_dist.statistics import Cells
+from igc_dist.statistics import Cells, State
 from igc_dist.store import Store
+from igc_dist.trial import settled
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,11 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     """Do the job on this rank, together with the others: returns the complete store. Resumes what the store already holds."""
     started = time.time()
     footprint.keep_freed()
+    job = settled(job, world)
     with job.model.borrowed(world.device):
         job = decided(job, world.device)
         plan = plan_of(job, world.device)
+        job.model.fix(plan.rows_per_pass)
         if world.first and job.attributor.complete and not plan.shapes.complete:
             log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
         spec = job.spec(plan, world)
@@ -218,9 +221,22 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor
     block, part = divmod(number, store.phases[phase].grid[0])
     shard, first = plan.shard(block * plan.n_parts + part), phase == "attribute"
     rows = slice(shard.rows.start, shard.rows.stop)
+    known = of_fold(store, shard.fold)
     counts = np.zeros((1, 2, len(shard.outputs)), dtype=np.int64)
-    keep = _keeper(store, plan, shard, counts) if first and (job.samples or plan.work.certified) else None
-    state, lost = engine.run(shard, of_fold(store, shard.fold), keep)
+
+    def walk(cut: Plan) -> tuple[State, list[int]]:
+        # what is cached was predicted in other micro-batches
+        walking = engine if cut is plan else replace(engine, plan=cut, _shared={})
+        job.model.fix(cut.rows_per_pass)
+        counts[:] = 0
+        if auditor is not None:
+            auditor.begin(shard)
+        keep = _keeper(store, plan, shard, counts) if first and (job.samples or plan.work.certified) else None
+        return walking.run(shard, known, keep)
+
+    (state, lost), walked = retry.fitting(plan, walk, str(shard))
+    if first:
+        store.write(phase, number, "micro_batch", np.asarray([[[walked.samples_per_batch, walked.points_per_batch]]]))
     if auditor is not None:
         store.write(phase, number, "audit", auditor.taken()[None])
     if plan.work.certified and first:
@@ -233,8 +249,14 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor
 
 
 def _keeper(store: Store, plan: Plan, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Any:
-    """Counts the samples that failed and the gradients that they took; writes per-sample rows, if asked for, one micro-batch at a time:
-    chunks are as long as micro-batches."""
+    """Counts the samples that failed and the gradients that they took; and writes per-sample rows, if asked for, in chunks that are as
+    long as the micro-batches of the plan."""
+
+    def write(start: int, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, values in arrays.items():
+            store.write("attribute", shard.number, name, values, (start, shard.outputs.start))
+
+    chunks = retry.Chunks(write, plan.samples_per_batch, shard.rows.start, shard.rows.stop)
 
     def keep(rows: range, attribution: Attribution) -> None:
         notes = {name: note for name in ("failed", "evaluations") if (note := getattr(attribution, name)) is not None}
@@ -243,12 +265,9 @@ def _keeper(store: Store, plan: Plan, shard: Shard, counts: Int64[np.ndarray, "1
             count += np.where(used, note, 0).sum(0, dtype=np.int64)
         if not plan.work.samples:
             return
-        start = (rows.start, shard.outputs.start)
-        for name, values in zip(plan.shapes.input_names, attribution.values, strict=True):
-            store.write("attribute", shard.number, f"{name}/attribution", values.cpu().numpy(), start)
-        store.write("attribute", shard.number, "delta", attribution.delta.cpu().numpy(), start)
-        store.write("attribute", shard.number, "prediction_baseline", attribution.baseline_prediction.cpu().numpy(), start)
-        for name, note in notes.items():
-            store.write("attribute", shard.number, name, note, start)
+        named = zip(plan.shapes.input_names, attribution.values, strict=True)
+        tables = {"delta": attribution.delta, "prediction_baseline": attribution.baseline_prediction}
+        tables |= {f"{name}/attribution": values for name, values in named}
+        chunks.add({name: values.cpu().numpy() for name, values in tables.items()} | notes)
 
     return keep

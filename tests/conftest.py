@@ -28,6 +28,8 @@ def strict() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # those that start ranks and commands first: their files are the longest, and with two processes none should begin at the end
+    items.sort(key=lambda item: not {"dist", "e2e"} & {*item.keywords})
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -78,6 +78,13 @@ def info(tree: xr.DataTree) -> Group:
     add(head, "samples", "(absent)" if counts is None else span(counts))
     add(head, "outputs", f"{len(labels(tree)):,}")
     add(head, "skipped samples", f"{len(tree.attrs.get('skipped', [])):,}")
+    again = tree.attrs.get("retried", [])
+    some = ", ".join(f"shard {entry['shard']} at {' x '.join(map(str, entry['micro_batch']))}" for entry in again[:4])
+    add(
+        head,
+        "out of memory",
+        leaf(f"{len(again):,} shards walked in smaller micro-batches: {some}{', ...' * (len(again) > 4)}") if again else "none",
+    )
     for name, count in ({"shards": 0, "samples": 0} | kept(tree)).items():
         add(head, f"{name} kept", f"{count:,}")
     return Group(head, arrays_table(tree), *[mapping_table(name, mapping_of(tree, name)) for name in ("spec", "provenance")])

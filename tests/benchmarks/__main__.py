@@ -9,7 +9,7 @@ import torch
 
 from tests.benchmarks.measure import show
 
-NAMES = ("overhead", "precision", "scaling", "memory", "cost", "store", "family", "forward_mode")
+NAMES = ("overhead", "throughput", "precision", "scaling", "memory", "cost", "store", "family", "forward_mode")
 
 
 def main(names: list[str]) -> int:

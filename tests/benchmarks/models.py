@@ -61,6 +61,36 @@ def resnet(outputs: int = 10, width: int = 16) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, outputs)).eval()
 
 
+class Attention(nn.Module):
+    """A transformer block, normalised first: self-attention of four heads, and two layers with GELU."""
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.out = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.one, self.two = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.one(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.mlp(self.two(x))
+
+
+class Transformer(nn.Module):
+    """A vision transformer of three blocks for images (3, 64, 64) in patches of 8 x 8, with random weights."""
+
+    def __init__(self, outputs: int = 10, width: int = 64) -> None:
+        super().__init__()
+        torch.manual_seed(SEED)
+        self.patches, self.place = nn.Conv2d(3, width, 8, 8), nn.Parameter(0.02 * torch.randn(64, width))
+        self.blocks = nn.Sequential(*(Attention(width) for _ in range(3)))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.patches(x).flatten(2).transpose(1, 2) + self.place).mean(1))
+
+
 def digits(samples: int) -> Task:
     """The demo: images (1, 8, 8), ten outputs, trained weights."""
     data = Digits()
@@ -72,6 +102,12 @@ def images(samples: int, outputs: int = 10) -> Task:
     generator = torch.Generator().manual_seed(SEED)
     x, y = torch.rand(samples, 3, 64, 64, generator=generator), torch.randn(samples, outputs, generator=generator)
     return Task("resnet64", resnet(outputs), x, y)
+
+
+def patches(samples: int, outputs: int = 10) -> Task:
+    """Noise images (3, 64, 64) through `Transformer`."""
+    task = images(samples, outputs)
+    return Task("vit64", Transformer(outputs), task.x, task.y)
 
 
 def planned(task: Task, n_steps: int, **limits: Any) -> Plan:

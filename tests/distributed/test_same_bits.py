@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import igc_dist
-from igc_dist import Budget, distributed
+from igc_dist import Budget, distributed, trial
 from igc_dist.baselines import Mean, Resampled
 from igc_dist.distributed import World
 from igc_dist.features import Total
 from tests import ranks
-from tests.ranks import arrays, attribute, files, run_ranks, values
+from tests.ranks import Net, Rows, arrays, attribute, files, run_ranks, values
 
 pytestmark = pytest.mark.dist
 
@@ -162,3 +162,19 @@ def test_negative_zeros_do_not_tell_the_number_of_ranks(tmp_path: Path) -> None:
     assert not (np.signbit(states) & (states == 0)).any()
     for n in (2, 3):
         assert values(run_ranks(n, zeros, tmp_path / f"{n}.zarr")) == [one] * n
+
+
+def tried(path: Path) -> tuple[int, dict[str, bytes]]:
+    def timed(walk: Any, plan: Any, rows: int, device: Any) -> float:
+        assert os.environ["RANK"] == "0", "another rank tries"
+        return float(abs(rows - 8) + 1)
+
+    trial._seconds = timed
+    tree = igc_dist.attribute(Net(), Rows(40), n_steps=4, n_folds=2, trial=True, store=path, threads=1, timeout=60.0)
+    return tree.attrs["spec"]["plan"]["samples_per_batch"], arrays(tree)
+
+
+def test_all_ranks_have_what_a_trial_of_the_first_chose(tmp_path: Path) -> None:
+    one, two = values(run_ranks(2, tried, tmp_path / "a.zarr", XDG_CACHE_HOME=str(tmp_path / "cache")))
+    assert one[0] == 8
+    assert one == two
