@@ -141,7 +141,7 @@ class Job:
     @property
     def pairs(self) -> bool:
         """Whether samples of the data are paired."""
-        return isinstance(self.attributor, PathIntegral) and isinstance(self.attributor.sampling, Pairs)
+        return isinstance(self.attributor, PathIntegral) and isinstance(self.attributor.design, Pairs)
 
     @property
     def drawn(self) -> bool:
@@ -260,8 +260,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_slices = 1 if job.slices is None else len(job.slices.labels)
     n_baselines = job.baseline.count(n_samples, raw) if job.attributor.baselines else 1
-    if isinstance(job.attributor, PathIntegral) and isinstance(job.attributor.sampling, Pairs):
-        n_baselines = job.attributor.sampling.n_draws
+    if isinstance(job.attributor, PathIntegral) and isinstance(job.attributor.design, Pairs):
+        n_baselines = job.attributor.design.n_draws
     walk = probe(job.inputs, few, device, job.attributor.baselines)
     attributed = job.inputs.features(walk)
     reduction = job.reduction(len(attributed))

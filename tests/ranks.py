@@ -66,6 +66,7 @@ class Group:
     def __init__(self, n: int, fn: Callable[..., Any], args: tuple[Any, ...], environment: Mapping[str, str]) -> None:
         port, self.began = str(free_port()), time.monotonic()
         self.processes, self.pipes = [], []
+        self.said: dict[int, Any] = {}
         for rank in range(n):
             mine = {} if n == 1 else {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), "LOCAL_RANK": str(rank), "RANK": str(rank)}
             mine |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
@@ -87,8 +88,12 @@ class Group:
         ended: dict[int, Ended] = {}
         deadline = self.began + timeout
         while len(ended) < len(self.processes) and time.monotonic() < deadline:
-            wait([p.sentinel for r, p in enumerate(self.processes) if r not in ended], timeout=max(0.0, deadline - time.monotonic()))
+            left = [r for r in range(len(self.processes)) if r not in ended]
+            # what a rank says is read as it comes: a pipe holds 64 KiB, and the rank waits until the rest is taken
+            ears = [self.pipes[r] for r in left if r not in self.said]
+            wait([*(self.processes[r].sentinel for r in left), *ears], timeout=max(0.0, deadline - time.monotonic()))
             for rank, process in enumerate(self.processes):
+                self._listen(rank)
                 if rank not in ended and not process.is_alive():
                     ended[rank] = self._ended(rank)
             if agent and any(end.code < 0 for end in ended.values()):
@@ -97,13 +102,18 @@ class Group:
         return [ended.get(rank) or self._ended(rank) for rank in range(len(self.processes))]
 
     def _ended(self, rank: int) -> Ended:
-        process, pipe = self.processes[rank], self.pipes[rank]
+        process = self.processes[rank]
+        self._listen(rank)
         process.join()
-        try:
-            value, error, message, trace = pipe.recv() if pipe.poll() else (None, "", "", "")
-        except EOFError:
-            value, error, message, trace = None, "", "", ""
+        value, error, message, trace = self.said.get(rank, (None, "", "", ""))
         return Ended(int(process.exitcode or 0), value, error, message, trace, time.monotonic() - self.began)
+
+    def _listen(self, rank: int) -> None:
+        if rank not in self.said and self.pipes[rank].poll():
+            try:
+                self.said[rank] = self.pipes[rank].recv()
+            except (EOFError, OSError):  # it was killed, maybe in the middle of a word
+                self.said[rank] = (None, "", "", "")
 
     def kill(self) -> None:
         """End every rank now; also a stopped one."""

@@ -131,12 +131,13 @@ def test_files_stay_readable(name: str) -> None:
 
 
 def test_functions_are_short() -> None:
-    """A function of more than a screen does several things. (The one with all the keywords of the package counts its body.)"""
+    """A function of more than a screen does several things; signature and docstring are not counted."""
     for name in FILES:
         for node in ast.walk(tree(name)):
             if isinstance(node, ast.FunctionDef):
-                lines = (node.end_lineno or 0) - node.body[0].lineno
-                assert lines <= 75, f"{name}: {node.name} has {lines} lines"
+                documented = isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+                lines = (node.end_lineno or 0) - (node.body[documented].lineno if len(node.body) > documented else node.lineno)
+                assert lines <= 60, f"{name}: {node.name} has {lines} lines"
 
 
 def test_the_package_imports_at_once() -> None:
@@ -145,7 +146,7 @@ def test_the_package_imports_at_once() -> None:
         "import sys, igc_dist\n"
         "heavy = {'torch', 'lightning', 'zarr', 'hydra', 'numpy', 'xarray'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "assert set(igc_dist.__all__) == {'Quadrature', 'Targets', 'attribute', 'baselines', 'features', 'open'}\n"
+        "assert set(igc_dist.__all__) == {'Budget', 'Quadrature', 'Targets', 'attribute', 'baselines', 'features', 'open'}\n"
         "try: igc_dist.atribute\n"
         "except AttributeError as error: assert 'atribute' in str(error)\n"
         "else: raise AssertionError('a name that is not there')"

@@ -30,7 +30,11 @@ class PathIntegral(Walk):
     name = "ig"
     complete = True
     baselines = True
-    labels = {"correlation": "igc", "autocorrelation": "igac", "controlled_correlation": "igc_controlled"}  # noqa: RUF012 - a class constant of the base
+    labels = {  # noqa: RUF012 - a class constant of the base
+        "correlation": "igc",
+        "autocorrelation": "igac",
+        "controlled_correlation": "igc_controlled",
+    }
 
     @property
     def sampling(self) -> Design:

@@ -14,7 +14,7 @@ Names = tuple[str, ...]
 TAKEN = frozenset(
     ("output", "n", "correlation", "constant", "baseline_term", "target_mean", "target_std", "prediction_mean", "prediction_std",
      "samples", "index", "target", "prediction", "prediction_baseline", "delta", "convergence", "fold", "map_distance",
-     "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "audit", "digest", "term", "scalar_term",
+     "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "audit", "micro_batch", "digest", "term", "scalar_term",
      "slices", "slice", "n_low", "n_high", "scores", "known", "weight", "importance", "stratum", "correct", "confidence",
      "replicate", "rel_se", "draw_share")
 )  # fmt: skip
@@ -35,6 +35,9 @@ TAKEN_DIMS = frozenset(
         "byte",
         "table",
         "score",
+        "extent",
+        "count",
+        "audit_term",
         "sums",
         "attribution",
         "cell",

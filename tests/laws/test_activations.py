@@ -86,7 +86,7 @@ def test_auto_sees_functions_and_what_is_called() -> None:
 def test_auto_looks_behind_a_compiled_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose operators nobody sees."""
 
-    def hiding(call: Callable[..., Any]) -> Callable[..., Any]:
+    def hiding(call: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         def compiled(*inputs: Tensor) -> Any:
             with _disable_current_modes():
                 return call(*inputs)

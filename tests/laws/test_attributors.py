@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import igc_dist
-from igc_dist.attributors import AdaptiveIG, Attributor, BaselineShapley, Gradients, GradientXInput, Identity, PathIntegral
+from igc_dist.attributors import AdaptiveIG, Attributor, BaselineShapley, Forward, Gradients, GradientXInput, Identity, PathIntegral
 from igc_dist.attributors.adaptive import KINDS
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
@@ -103,7 +103,7 @@ def test_the_family_is_whole() -> None:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
     mine = {kind for kind in below(Attributor) if kind.__module__.startswith("igc_dist.") and not isabstract(kind)}
-    assert {type(a) for a in FAMILY} == mine
+    assert {type(a) for a in FAMILY} == mine - {Forward}  # a way to sum any of the walks, see test_forward_mode.py
 
 
 @every
