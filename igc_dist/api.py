@@ -58,6 +58,7 @@ def attribute(
     precision: str = "32-true",
     precision_audit: int | None = None,
     precision_tol: float | None = 0.05,
+    precision_on_error: str = "fail",
     channels_last: bool | str = False,
     compiled: bool = False,
     final_layer: torch.nn.Module | str | None = None,
@@ -108,7 +109,8 @@ def attribute(
 
     Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
     `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). `precision_audit` micro-batches (None: 4 of
-    a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`. `trial`
+    a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`, or
+    with `precision_on_error="fallback"` the whole run is done again in the higher one. `trial`
     and `channels_last="auto"` let a clock choose, see `igc_dist.trial`; `prefetch`: a thread reads the next batch; attribute `retried`:
     shards that ran out of memory, see `igc_dist.retry`. Under torchrun or srun all ranks share the work and each returns the same tree.
 
@@ -146,7 +148,7 @@ def attribute(
         baseline=start,
         attributor=method_of,
         statistics=named_statistics(wish.statistics if statistics is None else list(statistics)),
-        audit=Audit(precision_audit, precision_tol),
+        audit=Audit(precision_audit, precision_tol, precision_on_error),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
         reduce=reduce,

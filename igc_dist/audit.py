@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -30,12 +29,16 @@ BATCHES = 4
 @dataclass
 class Audit:  # not frozen: OmegaConf makes the fields of a frozen schema read-only
     """`audit`: how many micro-batches are done again (None: 4 for mixed precisions, 0 else); `tol`: the largest relative error
-    of an output's IGC contribution, and of its completeness, that is let pass (None: any, it is only recorded)."""
+    of an output's IGC contribution, and of its completeness, that is let pass (None: any, it is only recorded); `on_error`: above it
+    the run fails, or falls back: it is done again, from pass 1, in the higher precision."""
 
     audit: int | None = None
     tol: float | None = 0.05
+    on_error: str = "fail"
 
     def __post_init__(self) -> None:
+        if self.on_error not in ("fail", "fallback"):
+            raise ConfigError(f"precision.on_error={self.on_error!r}: choose fail, or fallback (do the run again in the higher precision)")
         if self.audit is not None and (isinstance(self.audit, bool) or not isinstance(self.audit, int) or self.audit < 0):
             raise ConfigError(f"precision.audit={self.audit!r}: give a number of micro-batches, 0 for none, or null for the default")
         if self.tol is not None and not self.tol > 0:
@@ -73,7 +76,8 @@ class Audit:  # not frozen: OmegaConf makes the fields of a frozen schema read-o
                 raise PrecisionError(
                     f"{model.precision} changes the {what} of output {labels[worst]} by {values[worst]:.3g} of its size, against "
                     f"{HIGHER[model.precision]} on the audited micro-batches; precision.tol is {self.tol:g}: take "
-                    f"fabric.precision={HIGHER[model.precision]}, raise precision.tol, or set it to null to record the error only"
+                    f"fabric.precision={HIGHER[model.precision]}, or precision.on_error=fallback, or raise "
+                    "precision.tol, or set it to null to record the error only"
                 )
 
 
@@ -151,8 +155,7 @@ class Auditor:
         plan = self.engine.plan
         points = plan.points_per_batch if halved else max(1, plan.points_per_batch // 2)
         with self.engine.inputs.model.higher() as model:
-            inputs = copy.copy(self.engine.inputs)
-            inputs.model = model
+            inputs = self.engine.inputs.around(model)
             engine = replace(self.engine, inputs=inputs, plan=replace(plan, points_per_batch=points), check=None, _shared={})
             taken = inputs.take(some.inputs, engine.device)
             columns = [plan.work.outputs[k] for k in shard.outputs]

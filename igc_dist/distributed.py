@@ -60,6 +60,7 @@ class World:
     silence: float = 1800.0
     """Seconds without a sign of life after which a rank counts as lost."""
     stopping: bool = False
+    attempt: int = 0  # a run that begins again counts from 0
     _beat: float = 0.0
     _counts: dict[str, int] = field(default_factory=dict)
     _heard: dict[int, tuple[bytes, float]] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class World:
 
     def count(self, name: str, step: int = 0) -> int:
         """Add to a counter that all ranks share; returns the new value."""
+        name = f"{name}/{self.attempt}"
         if self.store is None:
             self._counts[name] = self._counts.get(name, 0) + step
             return self._counts[name]

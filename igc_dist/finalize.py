@@ -96,7 +96,7 @@ def finalize(
             "skipped": _skipped(job, plan, store),
             "cost": _cost(plan, passed),
         }
-        about["retried"] = _retried(plan, store)
+        about |= {"retried": _retried(plan, store), "fallback": job.model.precision if store.fallen() else None}
         store.complete({**about, "budget": _spent(job, plan, passed, tables), "provenance": dict(provenance)})
     world.meet("complete")
 

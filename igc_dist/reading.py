@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from igc_dist.objects import Objects
 from igc_dist.records import StoreError
-from igc_dist.store import Objects, attributes
+from igc_dist.store import attributes
 
 
 def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:

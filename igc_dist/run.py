@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int64
 
 from igc_dist import findings, footprint, layout, modes, results, retry, seeds
-from igc_dist.audit import Auditor
+from igc_dist.audit import TERMS, Audit, Auditor
 from igc_dist.baselines import Surroundings
 from igc_dist.budget import relative_errors
 from igc_dist.distributed import World
@@ -32,7 +32,7 @@ from igc_dist.job import Job, decided, plan_of
 from igc_dist.plan import Plan
 from igc_dist.predict import Predictor
 from igc_dist.progress import Meter
-from igc_dist.records import Attribution, IgcError, Shard, Stopped
+from igc_dist.records import Attribution, IgcError, PrecisionError, Shard, Stopped
 from igc_dist.results import Recipe, Walked
 from igc_dist.spec import spec_hash
 from igc_dist.statistics import Cells, State
@@ -62,16 +62,18 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             if _prepare(job, store, world, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
-            predict_all(job, plan, store, world, meter)
-            found, around = _known(job, plan, store, world)
-            cells = job.cells(lambda: store.read("predict", "target"))
-            recipe = Recipe(
-                job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete, residuals=not job.drawn
-            )
-            passed = walk_all(job, plan, store, world, meter, found, around, recipe)
-            footprint.give_back()
-            finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
-            footprint.give_back()
+            if not world.share(store.fallen):
+                try:
+                    _passes(job, plan, store, world, meter, started)
+                except PrecisionError as error:
+                    if job.audit.on_error != "fallback":
+                        raise
+                    _fall_back(store, world, error)
+            if world.share(store.fallen):
+                with job.model.higher() as model:
+                    # numbers are twice as wide: half as many in a forward pass take the same memory
+                    less = replace(plan, points_per_batch=max(1, plan.points_per_batch // 2))
+                    _passes(replace(job, inputs=job.inputs.around(model), audit=Audit(0)), less, store, world, meter, started)
         except Stopped:
             raise
         except IgcError as error:
@@ -79,6 +81,29 @@ def run(job: Job, world: World, meter: Meter) -> Store:
                 store.fail(str(error))
             raise
     return store
+
+
+def _passes(job: Job, plan: Plan, store: Store, world: World, meter: Meter, started: float) -> None:
+    """Both passes, and the results."""
+    predict_all(job, plan, store, world, meter)
+    found, around = _known(job, plan, store, world)
+    cells = job.cells(lambda: store.read("predict", "target"))
+    recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete, residuals=not job.drawn)
+    passed = walk_all(job, plan, store, world, meter, found, around, recipe)
+    footprint.give_back()
+    finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
+    footprint.give_back()
+
+
+def _fall_back(store: Store, world: World, error: PrecisionError) -> None:
+    """Forget what was done in a precision that is too low; all ranks begin again."""
+    if world.first:
+        log.warning("%s. Once more in the higher precision", str(error).split(": take ")[0])
+    world.meet("fallback")  # no rank still reads what goes
+    world.attempt += 1
+    if store.path is None and not world.first:
+        store.restart()
+    world.share(store.restart)
 
 
 def _prepare(job: Job, store: Store, world: World, about: Mapping[str, Any]) -> bool:
@@ -237,8 +262,8 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor
     (state, lost), walked = retry.fitting(plan, walk, str(shard))
     if first:
         store.write(phase, number, "micro_batch", np.asarray([[[walked.samples_per_batch, walked.points_per_batch]]]))
-    if auditor is not None:
-        store.write(phase, number, "audit", auditor.taken()[None])
+    if plan.work.audited and first:
+        store.write(phase, number, "audit", np.zeros((1, len(TERMS), len(shard.outputs))) if auditor is None else auditor.taken()[None])
     if plan.work.certified and first:
         store.write(phase, number, "certificate", counts)
     if job.skip and first:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,83 +27,17 @@ import numpy as np
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import LocalStore, MemoryStore
 
 from igc_dist.documents import differences, sealed, unsealed
 from igc_dist.faults import fault
 from igc_dist.layout import Array, Phase
+from igc_dist.objects import Objects, explained
 from igc_dist.records import StoreError
 
 SCHEMA = 3
 
 LEVEL = 1
 CODEC = Zstd(level=LEVEL, checksum=True)
-
-
-class Objects:
-    """The bytes below zarr: a folder or a dictionary of objects, each replaced atomically."""
-
-    def __init__(self, path: str | Path | None) -> None:
-        self.path = None if path is None else Path(path)
-        self.memory: dict[str, Any] = {}
-        self._folders: set[str] = set()  # that are known to be there
-        self.zarr = MemoryStore(self.memory) if self.path is None else LocalStore(self.path)
-
-    def get(self, key: str) -> bytes | None:
-        """The bytes of an object, None if there is none."""
-        if self.path is None:
-            value = self.memory.get(key)
-            return None if value is None else value.to_bytes()
-        try:
-            return (self.path / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-
-    def set(self, key: str, value: bytes) -> None:
-        """Write an object; a reader sees the old bytes or the new ones."""
-        if self.path is None:
-            self.memory[key] = default_buffer_prototype().buffer.from_bytes(value)
-            return
-        target = os.path.join(self.path, key)
-        partial = f"{target}.{os.getpid()}.partial"
-        if (folder := os.path.dirname(target)) not in self._folders:
-            os.makedirs(folder, exist_ok=True)
-            self._folders.add(folder)
-        with open(partial, "wb") as file:
-            file.write(value)
-        os.replace(partial, target)
-
-    def names(self) -> list[str]:
-        """All objects, sorted; left-overs of interrupted writes are not objects."""
-        if self.path is None:
-            return sorted(self.memory)
-        return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
-
-    def drop(self, key: str) -> None:
-        """Remove an object."""
-        if self.path is None:
-            del self.memory[key]
-        else:
-            (self.path / key).unlink()
-
-    def sweep(self) -> None:
-        """Remove left-overs of interrupted writes."""
-        if self.path is not None:
-            for partial in self.path.rglob("*.partial"):
-                partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _explained(path: Any) -> Any:
-    """Turn the system's refusals into a `StoreError` that says what is safe."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"store {path} cannot be written: {error.strerror or error} (errno {error.errno}). Shards that were committed are safe: "
-            "free space or give another store.path, and run again"
-        ) from error
 
 
 class Store:
@@ -135,7 +67,7 @@ class Store:
 
         Raises `StoreError` for a store of another spec, with the keys that differ, and for a folder that is no store.
         """
-        with _explained(self.path):
+        with explained(self.path):
             found = self._found()
             if found is not None and found.get("spec_hash") != self.spec_hash:
                 differing = "; ".join(differences(found.get("spec", {}), self.spec))
@@ -147,9 +79,22 @@ class Store:
             if done and not self.verify():
                 return True
             self.objects.sweep()
-            self.objects.set("zarr.json", sealed({**self._identity, "status": "running", "provenance": dict(provenance)}))
+            kept = {"fallback": True} if found and found.get("fallback") else {}
+            self.objects.set("zarr.json", sealed({**self._identity, **kept, "status": "running", "provenance": dict(provenance)}))
             self._repair_documents()
         return False
+
+    def fallen(self) -> bool:
+        """Whether the run fell back to a higher precision."""
+        return bool((unsealed(self.objects.get("zarr.json")) or {}).get("fallback"))
+
+    def restart(self) -> None:
+        """Forget all shards, and remember that the run has fallen back. In this order: if it ends between, it falls back once more."""
+        with explained(self.path):
+            for key in self._owned() & {*self.objects.names()}:
+                self.objects.drop(key)
+            about = unsealed(self.objects.get("zarr.json")) or self._identity
+            self.objects.set("zarr.json", sealed({**about, "fallback": True}))
 
     def _found(self) -> dict[str, Any] | None:
         """The attributes of the store at this path, None if there is nothing. The shards' group keeps a second copy of the spec."""
@@ -210,7 +155,7 @@ class Store:
         chunk = np.asarray(values, dtype=array.dtype)
         if chunk.shape != array.chunks:  # the last one, which is stored whole
             chunk = np.pad(chunk, [(0, size - have) for size, have in zip(array.chunks, chunk.shape, strict=True)])
-        with _explained(self.path):
+        with explained(self.path):
             self.objects.set("/".join([array.path, "c", *map(str, at)]), CODEC.encode(np.ascontiguousarray(chunk)))
 
     def commit(self, phase: str, number: int) -> None:
@@ -221,7 +166,7 @@ class Store:
         if digest is None:
             raise StoreError(f"store {self.path}: an array of {phase} shard {number} has vanished since it was written")
         fault("digest")
-        with _explained(self.path):
+        with explained(self.path):
             self.objects.set(family.digest_key(number), digest)
 
     def _digest(self, family: Phase, number: int) -> bytes | None:
@@ -271,7 +216,7 @@ class Store:
 
     def create_results(self, arrays: Iterable[Array]) -> None:
         """Create result arrays, empty; those of an earlier attempt are overwritten."""
-        with _explained(self.path):
+        with explained(self.path):
             root = zarr.open_group(self.objects.zarr, mode="r+", zarr_format=3)
             for array in arrays:
                 self._arrays.pop(array.path, None)
@@ -279,13 +224,13 @@ class Store:
 
     def put(self, path: str, region: tuple[slice, ...] | Any, values: Any) -> None:
         """Write a region of a result array."""
-        with _explained(self.path):
+        with explained(self.path):
             self.array(path)[region] = values
 
     def complete(self, attributes: Mapping[str, Any]) -> None:
         """Write the root document with status complete and the digests of all other files: the last write of a run."""
         fault("finalize")
-        with _explained(self.path):
+        with explained(self.path):
             owned = self._owned()
             names = [key for key in self.objects.names() if _of_zarr(key) and key != "zarr.json" and key not in owned]
             digests = {key: hashlib.sha256(self.objects.get(key) or b"").hexdigest() for key in names}

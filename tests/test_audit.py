@@ -15,6 +15,7 @@ from igc_dist.audit import Audit, Auditor
 from igc_dist.features import Total
 from igc_dist.model import Model
 from igc_dist.records import ConfigError, ModelError, PrecisionError
+from igc_dist.store import Store
 from tests import models
 
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
@@ -159,3 +160,66 @@ def test_other_walks() -> None:
             first, second = tree[name].values
             assert np.isnan(second)  # an output without targets
             assert 1e-5 < first < 0.1 or (settings.get("method") == "bsc" and name != "precision_error"), (settings, name, first)
+
+
+def test_falls_back(tmp_path: Any) -> None:
+    """Above the tolerance everything is done again in float32: the numbers of a float32 run; a rerun finds it complete; it is told."""
+    settings: dict[str, Any] = {"precision_tol": 1e-6, "precision_on_error": "fallback", "store": tmp_path / "a", "samples": True}
+    tree, again, expected = run(**settings), run(**settings), run(precision="32-true", samples=True)
+    assert (tree.attrs["fallback"], expected.attrs["fallback"], again.attrs["provenance"]) == ("32-true", None, tree.attrs["provenance"])
+    for name in ("x/igc", "prediction_mean", "samples/x/attribution", "igc_sum"):
+        np.testing.assert_allclose(tree[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)  # micro-batches are smaller
+    assert np.abs(tree["x/igc"] - run()["x/igc"]).max() > 1e-5
+    assert run(precision_tol=0.5, precision_on_error="fallback").attrs["fallback"] is None
+    with pytest.raises(ConfigError, match=r"precision.on_error='again': choose fail, or fallback"):
+        run(precision_on_error="again")
+
+
+@pytest.mark.parametrize("when", ["between", "after"])
+def test_a_killed_fallback_goes_on(when: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when shards are gone but the mark is not there, or in the new walks: the same numbers in the end."""
+    settings: dict[str, Any] = {"precision_tol": 1e-6, "precision_on_error": "fallback", "store": tmp_path / "a"}
+    original = Store.restart if when == "between" else Store.commit
+    fallen: list[bool] = []
+
+    def broken(self: Store, *arguments: Any) -> None:
+        if when == "between":
+            for key in self._owned() & {*self.objects.names()}:
+                self.objects.drop(key)
+            raise KeyboardInterrupt
+        fallen.append(self.fallen())
+        if fallen.count(True) == 5:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "restart" if when == "between" else "commit", broken)
+        with pytest.raises(KeyboardInterrupt):
+            run(**settings)
+    tree, expected = run(**settings), run(**{**settings, "store": None})
+    np.testing.assert_array_equal(tree["x/igc"], expected["x/igc"])
+    assert tree.attrs["fallback"] == "32-true"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"design": "pairs", "n_draws": 2}, {"n_others": 1}, {"design": "importance_pairs", "reduce": Total()}], ids=str
+)
+def test_draws_are_audited(settings: dict[str, Any]) -> None:
+    """What draws contribute in both precisions, by the sums of a whole run in float32; there is no completeness of a sample."""
+    y = Y.argmax(1) if "n_others" in settings else Y
+    module = models.mlp(nn.GELU, width=32).float()
+    tree = igc_dist.attribute(module, (X, y), n_folds=2, precision="bf16-mixed", precision_tol=None, n_steps=2, **settings)
+    assert (tree["precision_error"] > 1e-5).all()
+    assert (tree["precision_error"] < 0.1).all()
+    assert np.isnan(tree["precision_completeness_error"]).all()
+    with pytest.raises(PrecisionError, match="IGC contribution"):
+        igc_dist.attribute(module, (X, y), n_folds=2, precision="bf16-mixed", precision_tol=1e-6, n_steps=2, **settings)
+
+
+def test_an_audit_is_of_the_folds_that_are_walked() -> None:
+    """A budget leaves most folds out: none of those is drawn."""
+    budget = igc_dist.Budget(rel_se=1e9, replicates=0)
+    module = models.mlp(nn.GELU, width=32).float()
+    tree = igc_dist.attribute(module, (X, Y), n_steps=1, n_folds=12, precision="bf16-mixed", precision_audit=1, budget=budget)
+    assert tree.attrs["budget"]["folds"] == 4
+    assert np.isfinite(tree["precision_error"]).all()

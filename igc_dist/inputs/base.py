@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class Inputs(ABC):
 
     def __init__(self, model: Model) -> None:
         self.model = model
+
+    def around(self, model: Model) -> Inputs:
+        """The same around another view of the model."""
+        view = copy.copy(self)
+        view.model = model
+        return view
 
     def n_categorical(self, raw: Tensors) -> int:
         """How many trailing inputs are categorical."""

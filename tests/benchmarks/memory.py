@@ -61,6 +61,16 @@ CASES = {
     "reduced": Case("linear", 256, outputs=50, side=96, arguments={"n_folds": 4, "reduce": Patches(16)}),
     "forward_mode": Case("resnet64", 32, outputs=500, arguments={"n_folds": 4, "reduce": Patches(16)}),
     "audited": Case("resnet64", 32, n_steps=8, arguments={"n_folds": 4, "precision_audit": 4, "precision_tol": None}),
+    "pairs": Case("resnet64", 128, arguments={"design": "pairs", "n_draws": 4}),
+    "pairs_of_wide_inputs": Case("linear", 256, outputs=10, side=128, arguments={"design": "importance_pairs", "n_draws": 4}),
+    "some_outputs": Case("labels", 128, outputs=500, side=32, n_steps=4, arguments={"n_others": 3, "n_folds": 4, "target": "one_hot"}),
+    "control_variate": Case(
+        "linear",
+        128,
+        outputs=10,
+        side=64,
+        arguments={"n_folds": 4, "baseline": baselines.Resampled(4), "statistics": ["correlation", "controlled_correlation"]},
+    ),
     "latents": Case("resnet64", 16, outputs=200, arguments={"n_folds": 4, "final_layer": "13"}),
     "store_in_memory": Case("linear", 128, outputs=20, side=64, in_memory=True, arguments={"n_folds": 64}),
 }
@@ -75,7 +85,7 @@ def task_of(case: Case) -> Task:
     torch.manual_seed(SEED)
     x, y = torch.rand(case.samples, 3, case.side, case.side), torch.randn(case.samples, case.outputs)
     module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * (case.side // 4) ** 2, case.outputs), nn.Tanh())
-    return Task("linear", module.eval(), x, y)
+    return Task("linear", module.eval(), x, torch.arange(case.samples) % case.outputs if case.task == "labels" else y)
 
 
 def peak() -> int:

@@ -435,7 +435,7 @@ def test_IGC_26_half_precision_walks_in_float32() -> None:
 
     data = Items(models.D4.float() * 1e5, models.Y4[:, None])
     *_, a = compat.IntegratedGradients(models.Function(spied), data, dtype=torch.float16).compute(
-        n_steps=8, fabric={"precision_audit": 0}, **QUIET
+        n_steps=8, **{**QUIET, "fabric": {**QUIET["fabric"], "precision_audit": 0}}
     )
     assert (seen, half) == ({torch.float32}, {torch.float16})
     assert a.dtype == np.float32

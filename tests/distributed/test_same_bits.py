@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
         "n": 23, "labels": True, "n_others": 1, "design": "shifted", "n_steps": 2, "baseline": Resampled(3, stratify=True), "outputs": 4,
         "baseline_block": 2, "samples": False,
     },
+    "fallback": {"n": 23, "precision": "bf16-mixed", "precision_tol": 1e-6, "precision_on_error": "fallback", "micro_batch": 8},
     "controlled": {
         "n": 23, "design": "random", "n_draws": 4, "baseline": Resampled(2), "samples": False,
         "statistics": ("correlation", "controlled_correlation"),

@@ -15,8 +15,9 @@ import zarr
 from zarr.storage import LocalStore
 
 import igc_dist
+from igc_dist.objects import Objects
 from igc_dist.records import StoreError
-from igc_dist.store import Objects, Store
+from igc_dist.store import Store
 from tests.ranks import Net, Rows, arrays, attribute, files
 
 NAMES = ("left", "right")
