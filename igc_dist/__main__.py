@@ -32,7 +32,8 @@ Often used:
   plan.n_folds=32 plan.output_block=8 plan.micro_batch=256 plan.host_memory=8 on_nonfinite=skip report.enabled=false
   quadrature=auto      by the activations; method=ig_adaptive method.attributor.tol=1e-3      to a tolerance, sample by sample
   plan.trial=true model.channels_last=auto      the fastest is found by a trial and remembered; data.prefetch=false  no reading ahead
-  design=stratified quadrature.n_steps=1 baseline=resampled      nodes drawn for each input
+  design=pairs design.n_draws=4      the cheapest IGC: gradients between pairs of samples; design=stratified for other baselines
+  budget.rel_se=0.05 | budget.gradients=1000000 | budget.seconds=600      folds are added until then      target.n_others=3      of labels
   data.slices=site data.weights=weight      attributes of the data set; reduce=patches reduce.size=8      sums of features
   model.final_layer=fc plan.mode=forward      many outputs; model.categories=50      categorical inputs
 Your own model and data (any class or function of yours that returns them):
@@ -195,7 +196,9 @@ def _plan(cfg: Any, allow: Sequence[str]) -> int:
         todo = trial.settled(todo, world)
         with todo.model.borrowed(world.device):
             plan = job.plan_of(job.decided(todo, world.device), world.device, check=False)
-    for name, value in plan.summary().items():
+    stages = todo.budget.stages(plan)
+    looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
+    for name, value in (plan.summary() | ({"budget": looks} if todo.budget.limited else {})).items():
         print(f"{name:<28} {value}")
     plan.check()
     return 0

@@ -243,6 +243,24 @@ def test_notices_name_what_spoils_the_numbers(tmp_path: Path) -> None:
     assert "1 sample was skipped" in text
 
 
+def test_notices_of_a_budget(tmp_path: Path) -> None:
+    """How far the run went and why, what to add, that it fell back, that memory ran out: in the page and in `info`."""
+    tree = store()
+    tree.attrs |= {
+        "budget": {"folds": 4, "of": 9, "reason": "rel_se", "advice": "standard errors are <b>3 %</b> of the maps at most"},
+        "fallback": "32-true",
+        "retried": [{"shard": 3, "micro_batch": [2, 1]}],
+    }
+    page = Page(write_report(tree, tmp_path, 1).read_text(encoding="utf-8")).text
+    for words in ("4 of 9 folds were used, as the standard errors asked for are reached", "Standard errors are <b>3 %</b> of the maps",
+                  "all is in 32-true", "1 shards ran out of memory"):  # fmt: skip
+        assert words in page
+    assert "were used, as" not in Page(write_report(store(), tmp_path, 1).read_text(encoding="utf-8")).text
+    told = shown(info(tree))
+    for words in ("4 of 9 (rel_se)", "fell back to 32-true", "shard 3 at 2 x 1"):
+        assert words in told
+
+
 def test_clean_store_has_no_notice(tmp_path: Path) -> None:
     """No warning without a reason."""
     tree = store(names=["a"])

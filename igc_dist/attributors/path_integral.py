@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from igc_dist.attributors.walk import Step, Walk, column
-from igc_dist.designs import Design, Grid
+from igc_dist.designs import Design, Grid, Pairs
 from igc_dist.paths import Path, Straight
 from igc_dist.quadrature import Auto, Quadrature, rule
 from igc_dist.records import Tensors
@@ -48,7 +48,8 @@ class PathIntegral(Walk):
     @property
     def rule(self) -> str:
         if self.design is not None:
-            return f"{self.design.name}-{len(self.design)}"
+            n = self.design.n_draws if isinstance(self.design, Pairs) else len(self.design)
+            return f"{self.design.name}-{n}"
         return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
 
     def suited(self, piecewise: Callable[[], bool]) -> PathIntegral:

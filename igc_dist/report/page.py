@@ -41,6 +41,10 @@ SUMMARY = {
     "n": "n",
     "correlation": "correlation",
     "correlation_se": "SE of correlation",
+    "rel_se": "SE of map / map",
+    "draw_share": "of it from draws",
+    "precision_error": "precision error",
+    "failed": "not to tolerance",
     "igc_sum": "sum of map",
     "igc_sum_se": "SE of sum",
     "baseline_term": "baseline term",
@@ -156,6 +160,21 @@ def notices(tree: xr.DataTree) -> list[tuple[str, str]]:
         if coarse:
             text = f"The quadrature error exceeds the standard error of the sum for {coarse} of {quadrature.size} outputs: use more steps."
             found.append(("warning", text))
+    budget = mapping_of(tree, "budget")
+    if int(budget.get("folds", 0)) < int(budget.get("of", 0)):
+        reasons = {"rel_se": "the standard errors asked for are reached", "gradients": "the budget of gradients is spent"}
+        why = reasons.get(str(budget.get("reason")), "the budget of seconds is spent")
+        found.append(
+            ("note", f"{leaf(budget['folds'])} of {leaf(budget['of'])} folds were used, as {why}; a larger budget goes on from here.")
+        )
+    if budget.get("advice"):
+        found.append(("note", f"{str(leaf(budget['advice']))[:1].upper()}{str(leaf(budget['advice']))[1:]}."))
+    if tree.attrs.get("fallback"):
+        text = f"The precision asked for changed the results by more than precision.tol: all is in {leaf(tree.attrs['fallback'])}."
+        found.append(("warning", text))
+    retried = len(tree.attrs.get("retried", []))
+    if retried:
+        found.append(("note", f"{retried} shards ran out of memory and were walked in smaller micro-batches: their last bits may differ."))
     skipped = len(tree.attrs.get("skipped", []))
     if skipped:
         found.append(("note", f"{skipped} {'sample was' if skipped == 1 else 'samples were'} skipped; the reasons are listed below."))

@@ -78,6 +78,13 @@ def info(tree: xr.DataTree) -> Group:
     add(head, "samples", "(absent)" if counts is None else span(counts))
     add(head, "outputs", f"{len(labels(tree)):,}")
     add(head, "skipped samples", f"{len(tree.attrs.get('skipped', [])):,}")
+    budget = mapping_of(tree, "budget")
+    if budget:
+        add(head, "folds", leaf(f"{budget.get('folds')} of {budget.get('of')} ({budget.get('reason')})"))
+        if budget.get("advice"):
+            add(head, "accuracy", leaf(budget["advice"]))
+    if tree.attrs.get("fallback"):
+        add(head, "precision", leaf(f"fell back to {tree.attrs['fallback']}"))
     again = tree.attrs.get("retried", [])
     some = ", ".join(f"shard {entry['shard']} at {' x '.join(map(str, entry['micro_batch']))}" for entry in again[:4])
     add(

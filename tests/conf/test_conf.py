@@ -23,6 +23,7 @@ from torch import nn
 import igc_dist
 from igc_dist import config
 from igc_dist.compose import from_config
+from igc_dist.designs import Pairs, Stratified
 from igc_dist.quadrature import Auto
 from igc_dist.records import ConfigError
 from tests.commands import ROOT, environment
@@ -258,3 +259,24 @@ def test_conf_is_inside_the_wheel(tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert "gradient evaluations" in found.stdout
+
+
+def test_what_is_drawn_and_how_far() -> None:
+    """Designs with their draws, outputs of labels, strata, budgets and what to do about precision: as the command says."""
+    drawn = from_config(
+        composed("design=importance_pairs", "design.n_draws=7", "budget.gradients=900", "precision.on_error=fallback"), None
+    )
+    assert drawn.attributor.design == Pairs(7, importance=True)
+    assert drawn.baseline == igc_dist.baselines.Partners()
+    assert (drawn.budget, drawn.audit.on_error) == (igc_dist.Budget(gradients=900), "fallback")
+    some = from_config(
+        composed(
+            "design=stratified", "design.n_draws=6", "baseline=resampled", "baseline.k=3", "baseline.stratify=true", "target.n_others=2"
+        ),
+        None,
+    )
+    assert some.attributor.design == Stratified(2)
+    assert some.baseline == igc_dist.baselines.Resampled(3, stratify=True)
+    assert some.targets.n_others == 2
+    with pytest.raises(ConfigError, match="takes other rows of the data as baselines, but baseline Zeros is given"):
+        from_config(composed("design=pairs", "baseline=zeros"), None)
