@@ -196,7 +196,7 @@ def _plan(cfg: Any, allow: Sequence[str]) -> int:
         todo = trial.settled(todo, world)
         with todo.model.borrowed(world.device):
             plan = job.plan_of(job.decided(todo, world.device), world.device, check=False)
-    stages = todo.budget.stages(plan)
+    stages = todo.stages(plan)
     looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
     for name, value in (plan.summary() | ({"budget": looks} if todo.budget.limited else {})).items():
         print(f"{name:<28} {value}")

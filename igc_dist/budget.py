@@ -27,10 +27,10 @@ REPLICATES = 4
 class Budget:  # not frozen: OmegaConf makes the fields of a frozen schema read-only
     """Where to stop; None: no limit. Raises `ConfigError` for values that are not positive.
 
-    `gradients`: gradient evaluations, of all ranks together. `seconds`: of the walks, looked at between stages of about an eighth
-    of the folds. `rel_se`: the standard error of the map of each output over its size, ``sqrt(sum_i se_i^2 / sum_i C_i^2)``, is to be
-    at most this. `replicates`: folds that are walked a second time with other draws, to tell the noise of baselines and nodes from that
-    of the data; by default 4 with `rel_se`, else 0.
+    `gradients`: gradient evaluations of all ranks together, replicates included. `seconds`: of the walks, looked at between stages
+    of about an eighth of the folds. `rel_se`: the standard error of the map of each output over its size,
+    ``sqrt(sum_i se_i^2 / sum_i C_i^2)``, is to be at most this. `replicates`: folds that are walked a second time with other draws, to
+    tell the noise of baselines and nodes from that of the data; by default 4 with `rel_se`, else 0.
     """
 
     gradients: int | None = None
@@ -58,11 +58,12 @@ class Budget:  # not frozen: OmegaConf makes the fields of a frozen schema read-
         wish = REPLICATES if self.replicates is None and self.rel_se is not None else self.replicates or 0
         return wish if drawn else 0
 
-    def stages(self, plan: Plan) -> list[int]:
+    def stages(self, plan: Plan, n_replicates: int) -> list[int]:
         """Numbers of folds after which to look. Raises `ConfigError` if two folds are more than the budget of gradients."""
         most = plan.n_folds
-        if self.gradients is not None and plan.gradient_evaluations > self.gradients:
-            most = int(self.gradients * plan.n_folds / plan.gradient_evaluations)
+        if self.gradients is not None and plan.gradient_evaluations:
+            affordable = int(self.gradients * plan.n_folds / plan.gradient_evaluations)
+            most = min(most, max(affordable - n_replicates, affordable // 2))  # or fewer replicates than there are to be
             if most < 2:
                 raise ConfigError(
                     f"budget.gradients={self.gradients}: two of {plan.n_folds} folds, the least that has a standard error, are "

@@ -45,12 +45,6 @@ def of_fold(store: Store, fold: int) -> Known:
     return Known(*(store.read_own("predict", fold, name) for name in ("target", "prediction", "bad", "scores")))
 
 
-def ranked(plan: Plan, store: Store) -> np.ndarray:
-    """Indices of the samples that are fit for use, in the order of their predictions."""
-    fine = np.flatnonzero(store.read("predict", "bad") == 0)
-    return plan.order[fine][by_prediction(store.read("predict", "prediction")[fine].astype(np.float64))]
-
-
 Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
 """Arrays by path, with their dimensions."""
 
@@ -137,7 +131,7 @@ def _write_known(job: Job, plan: Plan, store: Store, found: Findings) -> None:
     at_once = plan.fold_size * max(1, 2**22 // (plan.fold_size * outputs))
     waiting: list[dict[str, np.ndarray]] = []
     start = 0
-    for rows, arrays in tables_of(plan, found, job.weights, partial(of_fold, store), ranked(plan, store)):
+    for rows, arrays in tables_of(plan, found, job.weights, partial(of_fold, store), by_prediction(plan, found, partial(of_fold, store))):
         waiting.append(arrays)
         if rows.stop - start < at_once and rows.stop < n:
             continue

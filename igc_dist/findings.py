@@ -73,16 +73,21 @@ def find(plan: Plan, means: Float64[np.ndarray, "F 3 J"], weights: np.ndarray | 
     return Findings(centre, total, y_std, r_std, np.sort(np.concatenate(fine)))
 
 
-def by_prediction(prediction: Float64[np.ndarray, "n J"]) -> Int64[np.ndarray, " n"]:
-    """The order of samples by prediction: of one output by its size; of several by the output that stands out most, then by how much.
+def by_prediction(plan: Plan, found: Findings, known: Callable[[int], Known]) -> Int64[np.ndarray, " M"]:
+    """Indices of the samples that are fit for use in the order of their predictions, read fold by fold.
 
-    Outputs are compared in units of their deviation, so that for classes this is the order by predicted class and its margin.
+    Of one output by its size; of several by the output that stands out most, then by how much, outputs in units of their deviation: for
+    classes this is the order by predicted class and its margin.
     """
-    if prediction.shape[1] == 1:
-        return np.argsort(prediction[:, 0], kind="stable")
-    std = prediction.std(0)
-    z = (prediction - prediction.mean(0)) / np.where(std > 0, std, np.inf)
-    return np.lexsort((z.max(1), z.argmax(1)))
+    index, most, size = [], [], []
+    for fold in range(plan.n_folds):
+        table = known(fold)
+        fit = table.bad == 0
+        z = (table.prediction[fit] - found.centre.r) / np.where(found.r_std > 0, found.r_std, np.inf)
+        index.append(plan.order[plan.fold(fold).start : plan.fold(fold).stop][fit])
+        most.append(z.argmax(1))
+        size.append(z.max(1))
+    return np.concatenate(index)[np.lexsort((np.concatenate(size), np.concatenate(most)))]
 
 
 def tables(

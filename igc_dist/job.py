@@ -133,6 +133,10 @@ class Job:
         """Folds that are walked twice: none where nothing is drawn for each sample."""
         return self.budget.n_replicates(not self.attributor.exact or (self.attributor.baselines and not self.baseline.shared) or self.drawn)
 
+    def stages(self, plan: Plan) -> list[int]:
+        """Numbers of folds after which to look whether they are enough. Raises `ConfigError`."""
+        return self.budget.stages(plan, self.n_replicates)
+
     @property
     def exact(self) -> bool:
         """Whether the attribution of each sample is what it is called."""

@@ -198,6 +198,7 @@ class Plan:
         features, outputs, n = self.shapes.n_features, len(self.work.outputs), self.shapes.n_samples
         shards = self.n_parts * outputs * self.work.n_cells * (self.work.n_terms * features + 11) * 8 + 2 * 8 * n * outputs
         results = 2 * 3 * (1 + (self.work.n_slices if self.work.n_slices > 1 else 0)) * outputs * features * 8
+        shards += n * (outputs + 8) * 8  # what is known of each sample
         samples = n * outputs * (features * self.shapes.itemsize + 4 * 8) if self.work.samples else 0
         return shards + results + samples
 

@@ -26,7 +26,7 @@ from igc_dist.distributed import World
 from igc_dist.draws import DrawnEngine
 from igc_dist.engine import Engine
 from igc_dist.faults import fault
-from igc_dist.finalize import Passed, finalize, of_fold, provenance, ranked
+from igc_dist.finalize import Passed, finalize, of_fold, provenance
 from igc_dist.findings import Findings
 from igc_dist.job import Job, decided, plan_of
 from igc_dist.plan import Plan
@@ -58,7 +58,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
         try:
-            job.budget.stages(plan)  # which may refuse
+            job.stages(plan)  # which may refuse
             if _prepare(job, store, world, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
@@ -147,7 +147,7 @@ def _known(job: Job, plan: Plan, store: Store, world: World) -> tuple[Findings, 
     if job.attributor.baselines:
         job.baseline.count(len(found.pool), plan.shapes.raw)  # again, as some samples may not be fit for use
         if job.baseline.needs_ranks:
-            order = ranked(plan, store)
+            order = findings.by_prediction(plan, found, partial(of_fold, store))
         if job.needs_mean:
             sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
             mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
@@ -166,7 +166,7 @@ def walk_all(
     job: Job, plan: Plan, store: Store, world: World, meter: Meter, found: Findings, around: Surroundings, recipe: Recipe
 ) -> Passed:
     """Pass 2: folds are added until the budget says stop; then some of them are walked again with other draws, if asked."""
-    stages, started, reason = job.budget.stages(plan), time.monotonic(), ""
+    stages, started, reason = job.stages(plan), time.monotonic(), ""
     engine = _engine(job, plan, world, meter, found, recipe.cells, around)
     for n_folds in stages:
         walked = Walked(n_folds, _walk(job, plan, store, world, meter, engine, "attribute", n_folds))
@@ -227,7 +227,7 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     pending = world.share(lambda: store.pending(phase, n_parts))
     per_sample = plan.forwards // plan.shapes.n_samples
     meter.start(name, len(numbers), len(numbers) - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
-    auditor = Auditor(engine, job.audited, job.budget.stages(plan)[0]) if job.audited and phase == "attribute" else None
+    auditor = Auditor(engine, job.audited, job.stages(plan)[0]) if job.audited and phase == "attribute" else None
     engine.check = auditor
     done = []
     for number in world.claims(name, pending):

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import igc_dist
-from igc_dist import findings
 from igc_dist.baselines import Resampled, Surroundings
 from igc_dist.data import ensure
 from igc_dist.records import ConfigError
@@ -65,11 +64,11 @@ def test_strata_follow_the_predictions() -> None:
 
 def test_the_order_of_several_outputs() -> None:
     """By the output that stands out, then by how much, each in units of its deviation."""
-    f = np.array([[9.0, 0.0], [1.0, 0.3], [1.0, -0.3], [12.0, 0.1], [2.0, 0.0]])
-    z = (f - f.mean(0)) / f.std(0)
-    expected = sorted(range(5), key=lambda n: (z[n].argmax(), z[n].max()))
-    assert findings.by_prediction(f).tolist() == expected
-    assert findings.by_prediction(np.array([[3.0], [1.0], [2.0]])).tolist() == [1, 2, 0]
+    x, y = torch.randn(64, 3).double() * torch.tensor([1.0, 5.0, 1.0]), torch.randn(64, 3).double()
+    tree = igc_dist.attribute(nn.Identity(), (x, y), n_steps=1)
+    z = ((x - x.mean(0)) / x.std(0, correction=0)).numpy()
+    order = sorted(range(64), key=lambda n: (z[n].argmax(), z[n].max()))
+    assert tree["known/stratum"].values[order].tolist() == [n // 2 for n in range(64)]
 
 
 def surroundings(n: int) -> Surroundings:
