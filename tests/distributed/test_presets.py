@@ -167,6 +167,12 @@ def test_inputs_and_settings_of_every_kind(case: str, kind: str, cases: Worlds) 
 KILLED: dict[str, dict[str, Any]] = {
     "shapley": {"method": "bsc", "baseline": 2, "samples": True},
     "slices": {"slices": "site", "statistics": HALVES},
+    "pairs": {
+        "design": "pairs",
+        "n_draws": 2,
+        "statistics": ["correlation", "autocorrelation"],
+        "budget": igc_dist.Budget(rel_se=1e-3, replicates=2),
+    },
 }
 
 
