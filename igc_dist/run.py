@@ -58,7 +58,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
         try:
-            job.budget.stages(plan)  # which may refuse
+            job.stages(plan)  # which may refuse
             if _prepare(job, store, world, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
@@ -166,7 +166,7 @@ def walk_all(
     job: Job, plan: Plan, store: Store, world: World, meter: Meter, found: Findings, around: Surroundings, recipe: Recipe
 ) -> Passed:
     """Pass 2: folds are added until the budget says stop; then some of them are walked again with other draws, if asked."""
-    stages, started, reason = job.budget.stages(plan), time.monotonic(), ""
+    stages, started, reason = job.stages(plan), time.monotonic(), ""
     engine = _engine(job, plan, world, meter, found, recipe.cells, around)
     for n_folds in stages:
         walked = Walked(n_folds, _walk(job, plan, store, world, meter, engine, "attribute", n_folds))
@@ -191,7 +191,10 @@ def _enough(job: Job, plan: Plan, store: Store, world: World, walked: Walked, fo
         cuts = (
             results.exchange(world, store, plan, "attribute", walked, cut, found.centre, job.terms) for cut in results.output_cuts(plan)
         )
-        worst = float(np.nanmax(np.concatenate([relative_errors(slots, recipe) for slots in cuts]), initial=0.0))
+        errors = np.concatenate([relative_errors(slots, recipe) for slots in cuts])
+        # an output that is constant so far, as a rare label, has no error yet; one that is so in all of the data will have none
+        unknown = np.isnan(errors) & (found.y_std > 0) & (found.r_std > 0)
+        worst = float("inf") if unknown.any() else float(np.nanmax(errors, initial=0.0))
         if world.first:
             log.info("%d of %d folds: standard errors are at most %.2g of the maps", walked.n_folds, plan.n_folds, worst)
         if worst <= job.budget.rel_se:
@@ -227,7 +230,7 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     pending = world.share(lambda: store.pending(phase, n_parts))
     per_sample = plan.forwards // plan.shapes.n_samples
     meter.start(name, len(numbers), len(numbers) - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
-    auditor = Auditor(engine, job.audited, job.budget.stages(plan)[0]) if job.audited and phase == "attribute" else None
+    auditor = Auditor(engine, job.audited, job.stages(plan)[0]) if job.audited and phase == "attribute" else None
     engine.check = auditor
     done = []
     for number in world.claims(name, pending):
