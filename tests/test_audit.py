@@ -203,7 +203,9 @@ def test_a_killed_fallback_goes_on(when: str, tmp_path: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "settings", [{"design": "pairs", "n_draws": 2}, {"n_others": 1}, {"design": "importance_pairs", "reduce": Total()}], ids=str
+    "settings",
+    [{"design": "pairs", "n_draws": 2}, {"n_others": 1, "micro_batch": 4}, {"design": "importance_pairs", "reduce": Total()}],
+    ids=str,
 )
 def test_draws_are_audited(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """What draws contribute in both precisions, once for a fold; there is no completeness of a sample."""
