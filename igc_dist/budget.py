@@ -27,10 +27,10 @@ REPLICATES = 4
 class Budget:  # not frozen: OmegaConf makes the fields of a frozen schema read-only
     """Where to stop; None: no limit. Raises `ConfigError` for values that are not positive.
 
-    `gradients`: gradient evaluations of all ranks together, replicates included. `seconds`: of the walks, looked at between stages
-    of about an eighth of the folds. `rel_se`: the standard error of the map of each output over its size,
-    ``sqrt(sum_i se_i^2 / sum_i C_i^2)``, is to be at most this. `replicates`: folds that are walked a second time with other draws, to
-    tell the noise of baselines and nodes from that of the data; by default 4 with `rel_se`, else 0.
+    `gradients`: gradient evaluations, of all ranks and of replicates together. `seconds`: of the walks, looked at between stages of
+    about an eighth of the folds. `rel_se`: the standard error of the map of each output over its size, ``sqrt(sum_i se_i^2 / sum_i
+    C_i^2)``, is to be at most this; an output that is constant in the folds so far has none yet. `replicates`: folds that are walked a
+    second time with other draws, to tell the noise of baselines and nodes from that of the data; by default 4 with `rel_se`, else 0.
     """
 
     gradients: int | None = None
@@ -58,20 +58,27 @@ class Budget:  # not frozen: OmegaConf makes the fields of a frozen schema read-
         wish = REPLICATES if self.replicates is None and self.rel_se is not None else self.replicates or 0
         return wish if drawn else 0
 
-    def stages(self, plan: Plan, n_replicates: int) -> list[int]:
+    def stages(self, plan: Plan, n_replicates: int = 0) -> list[int]:
         """Numbers of folds after which to look. Raises `ConfigError` if two folds are more than the budget of gradients."""
         most = plan.n_folds
-        if self.gradients is not None and plan.gradient_evaluations:
-            affordable = int(self.gradients * plan.n_folds / plan.gradient_evaluations)
-            most = min(most, max(affordable - n_replicates, affordable // 2))  # or fewer replicates than there are to be
-            if most < 2:
+        if self.gradients is not None:
+            while most and _cost(plan, most, n_replicates) > self.gradients:
+                most -= 1
+            least = min(2, plan.n_folds)
+            if most < least:
                 raise ConfigError(
                     f"budget.gradients={self.gradients}: two of {plan.n_folds} folds, the least that has a standard error, are "
-                    f"{ceil(2 * plan.gradient_evaluations / plan.n_folds)} gradients. Raise it, or lower what a sample costs (design=pairs)"
+                    f"{_cost(plan, least, n_replicates)} gradients. Raise it, or lower what a sample costs (design=pairs)"
                 )
         step = max(4, ceil(plan.n_folds / 8))
         looks = range(step, most, step) if self.seconds is not None or self.rel_se is not None else []
         return [*looks, most]
+
+
+def _cost(plan: Plan, n_folds: int, n_replicates: int) -> int:
+    """Gradients of the first folds, of which the last of all may be smaller, and of those that are walked twice."""
+    rows = sum(min(n * plan.fold_size, plan.shapes.n_samples) for n in (n_folds, min(n_replicates, n_folds)))
+    return plan.gradient_evaluations // plan.shapes.n_samples * rows
 
 
 def relative_errors(slots: Slots, recipe: Recipe) -> np.ndarray:

@@ -8,8 +8,8 @@ and a few of the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -126,6 +126,8 @@ class _Lot:
     ends: Tensors
     starts: Tensors
     draws: Iterable[Draws]
+    between: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of pairs: ``1/2 sum w (y_n - y_m) (r_n - r_m)``, and likewise for r in place of y, by scalar term: (C, J)."""
 
 
 class DrawnEngine(Engine):
@@ -145,10 +147,9 @@ class DrawnEngine(Engine):
                 if isinstance(self.check, Auditor) and not number and not n:
                     self.check.contributions(shard, partial(self._tried, lot, draws, shard))
                 self._fold(self.inputs.model, lot, draws, shard, into)
-                if lots == self._paired:
-                    # the baseline term: what the ends of a pair add to the covariance by themselves, less what the pair does
-                    for term, of_pairs in self._differences(draws, lot.known).items():
-                        scalars[term] = scalars[term] - of_pairs
+            # the baseline term: what the ends of pairs add to the covariance by themselves, less what the pairs do
+            for term, of_pairs in lot.between.items():
+                scalars[term] = scalars[term] - of_pairs
             own = of(self._samples(lot, shard), host, (), n_cells).scalars
             scalars = {term: value + own[term] for term, value in scalars.items()}
             if into is not sums:
@@ -202,11 +203,11 @@ class DrawnEngine(Engine):
         own = np.ones(len(lot.batch.index)) if self.weight is None else self.weight[lot.batch.index]
         return np.where((lot.known.bad == 0)[:, None] & ~np.isnan(lot.known.target), own[:, None], 0.0)
 
-    def _products(self, lot: _Lot, shard: Shard) -> Float64[np.ndarray, "T n J"]:
+    def _products(self, lot: _Lot, shard: Shard, terms: Sequence[str]) -> Float64[np.ndarray, "T n J"]:
         """What multiplies the attribution of a sample in each sum."""
         centre, weight = self.centre.outputs(_slice(shard.outputs)), self._own_weight(lot)
         about = {"": 1.0, "y": np.nan_to_num(lot.known.target - centre.y), "r": np.nan_to_num(lot.known.prediction - centre.r)}
-        return np.stack([weight * about[term[1:]] for term in self.terms])
+        return np.stack([weight * about[term[1:]] for term in terms])
 
     # -- pairs -----------------------------------------------------------------------------------------------------
 
@@ -230,19 +231,17 @@ class DrawnEngine(Engine):
             total = self.findings.total[outputs]
             # 1/2 sum_(n, m) w_n w_m (..) / W, over all pairs of the data set, of which those of a sample are N - 1
             half = 0.5 * (len(self.findings.pool) - 1) / np.where(total > 0, total, np.inf)
-            weight, product = self._own_weight(lot), self._products(lot, shard)
+            # both baseline terms are told whatever the statistics: those of the maps come last
+            terms = ("ay", "ar", *self.terms)
+            weight, product = self._own_weight(lot), self._products(lot, shard, terms)
             mutual = half * drawn.factor[:, None] * weight[drawn.end] * weight[drawn.start]
             with np.errstate(invalid="ignore", divide="ignore"):
                 deviation = np.where(weight > 0, product / weight, 0.0)
             differences = mutual * (deviation[:, drawn.end] - deviation[:, drawn.start])
             cell = np.zeros(mutual.shape, dtype=np.int64)
-            yield replace(lot, draws=(Draws(drawn.end, drawn.start, drawn.node, differences, cell),))
-
-    def _differences(self, draws: Draws, known: Known) -> dict[str, Tensor]:
-        """``1/2 sum w (y_n - y_m) (r_n - r_m)`` over the pairs, and likewise for r in place of y: (C, J)."""
-        change = known.prediction[draws.end] - known.prediction[draws.start]
-        found = {term: torch.from_numpy((weight * change).sum(0))[None] for term, weight in zip(self.terms, draws.weight, strict=True)}
-        return {f"{term[1]}b": value for term, value in found.items() if term[1:]}
+            change = table.prediction[drawn.end] - table.prediction[drawn.start]
+            between = {term: torch.from_numpy((row * change).sum(0))[None] for term, row in zip(("yb", "rb"), differences, strict=False)}
+            yield replace(lot, draws=(Draws(drawn.end, drawn.start, drawn.node, differences[2:], cell),), between=between)
 
     # -- some of the outputs ---------------------------------------------------------------------------------------
 
@@ -267,7 +266,7 @@ class DrawnEngine(Engine):
         k, b_all = len(sampling), len(shard.baselines)
         address = self.address(lot.batch, shard)
         nodes = np.broadcast_to(sampling.nodes(address, n, b_all), (b_all, k, n)).reshape(-1, n)
-        product = self._products(lot, shard) / self.plan.work.n_baselines
+        product = self._products(lot, shard, self.terms) / self.plan.work.n_baselines
         label = np.where((lot.known.target == 1).any(1), (lot.known.target == 1).argmax(1), -1)
         cell = self.cells.of(lot.batch.index, torch.as_tensor(lot.known.target), _slice(shard.outputs)).numpy()
         purpose = f"targets.others.{shard.outputs.start}"

@@ -69,7 +69,7 @@ def finalize(
         if not writes:
             continue
         block = results.results(slots, recipe)
-        if job.budget.limited or again:
+        if (job.budget.limited or again) and any(statistic.jackknifed for statistic in job.statistics):
             block.outputs["rel_se"] = relative_errors(slots, recipe)
         if again:
             block.outputs["draw_share"] = draw_share(slots, again[0], recipe)

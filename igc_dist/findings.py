@@ -69,7 +69,8 @@ def find(plan: Plan, means: Float64[np.ndarray, "F 3 J"], weights: np.ndarray | 
         for sums, value, mean in zip(squares, (table.target, table.prediction), (centre.y, centre.r), strict=True):
             sums += (weight * np.where(weight > 0, value - mean, 0.0) ** 2).sum(0)
     total = means[:, 0].sum(0)
-    y_std, r_std = np.sqrt(squares / np.where(total > 0, total, 1.0))
+    std, mean = np.sqrt(squares / np.where(total > 0, total, 1.0)), np.abs([centre.y, centre.r])
+    y_std, r_std = np.where(std <= 1e-13 * mean, 0.0, std)  # a constant is off its mean by a few ulp
     return Findings(centre, total, y_std, r_std, np.sort(np.concatenate(fine)))
 
 

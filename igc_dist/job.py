@@ -134,7 +134,7 @@ class Job:
         return self.budget.n_replicates(not self.attributor.exact or (self.attributor.baselines and not self.baseline.shared) or self.drawn)
 
     def stages(self, plan: Plan) -> list[int]:
-        """Numbers of folds after which to look whether they are enough. Raises `ConfigError`."""
+        """Numbers of folds after which to look. Raises `ConfigError` if two folds are more than the budget of gradients."""
         return self.budget.stages(plan, self.n_replicates)
 
     @property
@@ -274,7 +274,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         raise ConfigError("reduce has a function, which need not be linear, but draws are reduced in sums: reduce by segments or patches")
     shapes = replace(first_look(job.inputs, walk, few, n_samples, job.targets, device, job.attributor.gradients), **described)
     encoded = job.targets.encode(few.target, shapes.n_outputs)
-    labels = bool(((encoded == 1).sum(1) == 1).all() and (encoded.count_nonzero(1) == 1).all())
+    whole = encoded[~encoded.isnan().any(1)]  # a missing target says nothing
+    labels = len(whole) > 0 and bool(((whole == 1).sum(1) == 1).all() and (whole.count_nonzero(1) == 1).all())
     if job.targets.n_others is not None and not labels:
         raise ConfigError(
             f"target.n_others={job.targets.n_others} needs a label for each sample: an integer y (target=one_hot), or one-hot"

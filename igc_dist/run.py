@@ -191,7 +191,10 @@ def _enough(job: Job, plan: Plan, store: Store, world: World, walked: Walked, fo
         cuts = (
             results.exchange(world, store, plan, "attribute", walked, cut, found.centre, job.terms) for cut in results.output_cuts(plan)
         )
-        worst = float(np.nanmax(np.concatenate([relative_errors(slots, recipe) for slots in cuts]), initial=0.0))
+        errors = np.concatenate([relative_errors(slots, recipe) for slots in cuts])
+        # an output that is constant so far, as a rare label, has no error yet; one that is so in all of the data will have none
+        unknown = np.isnan(errors) & (found.y_std > 0) & (found.r_std > 0)
+        worst = float("inf") if unknown.any() else float(np.nanmax(errors, initial=0.0))
         if world.first:
             log.info("%d of %d folds: standard errors are at most %.2g of the maps", walked.n_folds, plan.n_folds, worst)
         if worst <= job.budget.rel_se:

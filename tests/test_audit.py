@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist.audit import Audit, Auditor
+from igc_dist.draws import DrawnEngine
 from igc_dist.features import Total
 from igc_dist.model import Model
 from igc_dist.records import ConfigError, ModelError, PrecisionError
@@ -202,16 +203,25 @@ def test_a_killed_fallback_goes_on(when: str, tmp_path: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "settings", [{"design": "pairs", "n_draws": 2}, {"n_others": 1}, {"design": "importance_pairs", "reduce": Total()}], ids=str
+    "settings",
+    [{"design": "pairs", "n_draws": 2}, {"n_others": 1, "micro_batch": 4}, {"design": "importance_pairs", "reduce": Total()}],
+    ids=str,
 )
-def test_draws_are_audited(settings: dict[str, Any]) -> None:
-    """What draws contribute in both precisions, by the sums of a whole run in float32; there is no completeness of a sample."""
+def test_draws_are_audited(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What draws contribute in both precisions, once for a fold; there is no completeness of a sample."""
+    walks: list[bool] = []
+    original = DrawnEngine._tried
+    monkeypatch.setattr(DrawnEngine, "_tried", lambda *arguments: (walks.append(True), original(*arguments))[1])
     y = Y.argmax(1) if "n_others" in settings else Y
     module = models.mlp(nn.GELU, width=32).float()
     tree = igc_dist.attribute(module, (X, y), n_folds=2, precision="bf16-mixed", precision_tol=None, n_steps=2, **settings)
     assert (tree["precision_error"] > 1e-5).all()
     assert (tree["precision_error"] < 0.1).all()
     assert np.isnan(tree["precision_completeness_error"]).all()
+    assert len(walks) == 2 * 2
+    fine = igc_dist.attribute(module, (X, y), n_folds=2, precision_audit=4, n_steps=2, **settings)
+    assert (fine["precision_error"] > 1e-9).all()
+    assert (fine["precision_error"] < 1e-5).all()
     with pytest.raises(PrecisionError, match="IGC contribution"):
         igc_dist.attribute(module, (X, y), n_folds=2, precision="bf16-mixed", precision_tol=1e-6, n_steps=2, **settings)
 

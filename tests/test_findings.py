@@ -12,7 +12,9 @@ from torch import nn
 import igc_dist
 from igc_dist.baselines import Resampled, Surroundings
 from igc_dist.data import ensure
+from igc_dist.findings import Findings
 from igc_dist.records import ConfigError
+from igc_dist.statistics import Centre
 from tests import models
 
 
@@ -34,6 +36,20 @@ def test_weights_give_igc() -> None:
     assert known["weight"].values[3, 0] == 0
     np.testing.assert_array_equal(known["index"], np.arange(50))
     np.testing.assert_allclose(known["importance"], np.abs(known["weight"]).sum("output") / np.abs(known["weight"]).sum())
+
+
+def test_importance_is_that_of_the_terms() -> None:
+    """``(y - mean y) / (std y std r)`` and ``(r - mean r) / std r^2`` side by side; 0 for what is missing, or constant."""
+    rng = np.random.default_rng(0)
+    y, r, (mean, centre) = rng.standard_normal((5, 2)), rng.standard_normal((5, 2)), rng.standard_normal((2, 3))
+    y[3, 0] = np.nan
+    y_std, r_std = np.array([9.0, 2.0, 0.0]), np.array([9.0, 0.5, 3.0])
+    found = Findings(Centre(mean, centre, centre), np.ones(3), y_std, r_std, np.arange(5))
+    wanted = np.stack([y[:, 0] - mean[1], 0 * r[:, 0], (r[:, 0] - centre[1]) / 0.25, (r[:, 1] - centre[2]) / 9], 1)
+    wanted[3, 0] = 0
+    np.testing.assert_allclose(found.importance_weights(y, r, slice(1, 3), ("a", "ay", "ar")), wanted)
+    np.testing.assert_allclose(found.importance_weights(y, r, slice(1, 3), ("a", "ar")), wanted[:, 2:])
+    assert not found.importance_weights(y, r, slice(1, 3), ("a",)).any()
 
 
 def test_correctness_and_confidence() -> None:
@@ -60,6 +76,7 @@ def test_strata_follow_the_predictions() -> None:
     order = [n for n in np.argsort(r[:, 0].numpy()) if n != 9]
     assert stratum[order].tolist() == [n // 2 for n in range(64)]
     assert stratum[9] == -1
+    assert tree["known/weight"].values[9] == 0
 
 
 def test_the_order_of_several_outputs() -> None:
@@ -96,7 +113,7 @@ def test_stratified_baselines_balance_the_prediction() -> None:
     terms: dict[bool, list[Any]] = {False: [], True: []}
     for seed in range(3):
         for stratify, found in terms.items():
-            tree = igc_dist.attribute(model, data, n_steps=1, baseline=Resampled(8, stratify=stratify), seed=seed)
+            tree = igc_dist.attribute(model, data, n_steps=1, baseline=Resampled(8, stratify=stratify), seed=seed, n_folds=1)
             found.append(tree["baseline_term"].values)
     size: Any = {stratify: np.sqrt(np.mean(np.square(found))) for stratify, found in terms.items()}
     assert size[True] < 0.5 * size[False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ from torch import nn
 import igc_dist
 from igc_dist.attributors import GradientXInput, PathIntegral
 from igc_dist.baselines import Partners, Resampled
-from igc_dist.designs import Drawn, Pairs
+from igc_dist.designs import Drawn, Pairs, _systematic, ensure
+from igc_dist.draws import Draws, fold
 from igc_dist.features import Patches, Total
 from igc_dist.model import Model
+from igc_dist.paths import Straight
+from igc_dist.quadrature import Auto
 from igc_dist.records import ConfigError, DataError, NonFiniteError
+from igc_dist.statistics.state import SCALAR_TERMS
 from igc_dist.targets import asked
-from tests import models
+from tests import models, problems
 from tests.models import Function
 
 both = pytest.mark.parametrize("design", ["pairs", "importance_pairs"])
@@ -94,6 +99,13 @@ def test_importance_draws_what_differs() -> None:
     assert ((drawn.end == 7) ^ (drawn.start == 7)).all()
     nothing: Drawn = Pairs(3, importance=True).draw(np.random.default_rng(0), weights * 0)
     assert len(nothing.end) == len(nothing.factor) == 0
+    assert ensure("importance_pairs", Auto(), 1) == Pairs(4, importance=True)
+    assert ensure("pairs", Auto(), 1, 2) == Pairs(2)
+
+
+def test_nothing_of_probability_0_is_drawn() -> None:
+    """At the very ends, between, and where the sum of the probabilities is less than 1."""
+    assert _systematic(np.array([0.0, 0.5, 0.5, 0.9, 0.9]), np.array([0.0, 0.5, 0.95])).tolist() == [1, 3, 3]
 
 
 @both
@@ -129,10 +141,93 @@ def test_igc_is_that_of_all_pairs(design: str, case: str) -> None:
 def test_a_linear_model_has_no_error_but_of_the_baselines() -> None:
     """Then every draw is exact, and the sum of the map is the correlation less the baseline term to rounding."""
     x, y = samples(40)
-    model = models.linear().double() if hasattr(models, "linear") else nn.Linear(3, 2).double()
-    tree = igc_dist.attribute(model, (x, y), design="pairs", n_draws=3)
+    tree = igc_dist.attribute(models.linear(), (x, y), design="pairs", n_draws=3, statistics=["correlation", "autocorrelation"])
     assert np.abs(tree["quadrature_error"]).max() < 1e-12
     assert np.abs(tree["baseline_term"]).max() > 1e-4
+    alone = igc_dist.attribute(models.linear(), (x, y), design="pairs", n_draws=3, statistics=["autocorrelation"])
+    np.testing.assert_allclose(alone["baseline_term"], tree["baseline_term"], rtol=1e-12)
+    scalars, (w, d, rr, rb) = (
+        tree["shards/attribute/scalars"].values.sum((0, 2)),
+        (SCALAR_TERMS.index(term) for term in ("", "d", "rr", "rb")),
+    )
+    # of the auto-correlation: r b is what sum_i a_i leaves of r r; no sample has an attribution, and so none a residual
+    np.testing.assert_allclose(scalars[rb] / scalars[rr], 1 - tree["igac_sum"], atol=1e-12)
+    assert (scalars[w] == 40).all()
+    assert not scalars[d].any()
+
+
+@pytest.mark.parametrize(("n", "case"), [(9, "weights"), (10, "missing"), (10, "skipped"), (2, "plain"), (3, "plain")])
+def test_all_pairs_of_a_linear_model_are_exact(n: int, case: str) -> None:
+    """Each pair once: ``b_i Cov(x_i, y) / (std y std r)`` to rounding, over the samples that count, with their weights."""
+    x, y = samples(n)
+    model, used, weight = models.linear(), np.full((n, 2), True), np.ones((n, 2))
+    settings: dict[str, Any] = {"n_draws": {9: 4, 10: 5, 2: 1, 3: 1}[n]}
+    if case == "weights":
+        weight *= np.linspace(0, 3, n)[:, None]
+        settings["weights"] = weight[:, 0]
+    if case == "missing":
+        y[2, 0] = torch.nan
+        used[2, 0] = False
+    with torch.no_grad():
+        r = model(x).numpy()
+    if case == "skipped":
+        x[[4, 7]] = torch.nan
+        used[[4, 7]] = False
+        settings |= {"on_nonfinite": "skip", "n_draws": 4}
+    tree = igc_dist.attribute(model, (x, y), design="pairs", n_folds=1, **settings)
+    for j, slope in enumerate(model.weight.detach().numpy()):
+        rows = used[:, j]
+        covariance = np.cov(np.vstack([x.numpy()[rows].T, y.numpy()[rows, j], r[rows, j]]), aweights=weight[rows, j], bias=True)
+        expected = slope * covariance[3, :3] / np.sqrt(covariance[3, 3] * covariance[4, 4])
+        np.testing.assert_allclose(tree["x/igc"][j], expected, rtol=1e-10)
+    assert np.abs(tree["baseline_term"]).max() < 1e-12
+
+
+def test_every_group_has_draws_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of 64 to 127, in every fold with other draws, and in replicates with others again: so these scatter."""
+    seen: list[tuple[int, float]] = []
+    original = Pairs.draw
+
+    def spied(self: Pairs, generator: np.random.Generator, weights: np.ndarray) -> Drawn:
+        drawn = original(self, generator, weights)
+        seen.append((len(weights), float(drawn.node[0])))
+        return drawn
+
+    monkeypatch.setattr(Pairs, "draw", spied)
+    settings: dict[str, Any] = {"design": "pairs", "n_draws": 1, "n_folds": 2}
+    tree = igc_dist.attribute(quadratic(), samples(2 * 140), budget=igc_dist.Budget(replicates=2), **settings)
+    assert [size for size, _ in seen] == [70] * 8
+    assert len({node for _, node in seen}) == 8
+    assert (tree["draw_share"] > 0.001).all()
+
+
+def test_draws_are_folded_one_by_one() -> None:
+    """Against a loop: outputs asked for in any of the sums, cells, and gradients that are infinite where nobody asks."""
+    rng = np.random.default_rng(0)
+    model = Function(lambda x: torch.stack([x[:, 0] ** 2, x[:, 1] * 1e200 * 1e200, x[:, 0] * x[:, 1], x[:, 1] ** 3], 1))
+    one, two = (torch.from_numpy(rng.random((4, 2)) + 1) for _ in range(2))
+    weight = np.zeros((2, 5, 3))  # sums, draws, outputs 3, 1, 2
+    weight[0, 0, [0, 2]] = 2.0, 3.0
+    weight[1, 1, 0] = 4.0
+    weight[:, 3, 2] = 5.0, -6.0
+    weight[0, 4, 0] = 7.0
+    cell = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 0, 1]])
+    draws = Draws(np.array([1, 3, 0, 2, 0]), np.array([0, 2, 1, 3, 3]), rng.random(5), weight, cell)
+    gradient = {0: lambda x: np.array([0, 3 * x[1] ** 2]), 2: lambda x: np.array([x[1], x[0]])}
+    expected = np.zeros((2, 2, 3, 2))
+    for t, r, j in zip(*np.nonzero(weight), strict=True):
+        start, end = one[draws.start[r]].numpy(), two[draws.end[r]].numpy()
+        at = start + draws.node[r] * (end - start)
+        expected[t, cell[r, j], j] += weight[t, r, j] * gradient[int(j)](at) * (end - start)
+    for size in (5, 2):
+        into, rows, lost = (torch.zeros(2, 2, 3, 2).double(),), [], []
+        path, every = Straight(), (3, 1, 2)
+        fold(Model(model), path, (two,), (one,), draws, every, into, size=size, watch=rows.append, broken=lost.append)
+        np.testing.assert_allclose(into[0], expected, rtol=1e-12)
+        assert (sum(rows), lost) == (4, [])
+    asked_too = replace(draws, weight=weight + np.eye(5)[[3]].T * [0, 1.0, 0])
+    fold(Model(model), path, (two,), (one,), asked_too, every, into, size=5, watch=rows.append, broken=lost.append)
+    assert lost == [2]  # the end of draw 3
 
 
 @both
@@ -196,6 +291,24 @@ def test_some_outputs_cost_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tree.attrs["cost"]["gradient_evaluations"] == 3 * 96 * 4
 
 
+def test_every_point_asks_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other outputs at every sample, baseline, node and block of outputs, however baselines are cut."""
+    keys: list[float] = []
+    labels: set[int] = set()
+
+    def spied(drawn: np.ndarray, label: np.ndarray, n_others: int) -> np.ndarray:
+        keys.extend(drawn[:, 0])
+        labels.update(label.tolist())
+        return asked(drawn, label, n_others)
+
+    monkeypatch.setattr("igc_dist.draws.asked", spied)
+    model, x, y = labelled(10)
+    settings: dict[str, Any] = {"baseline": Resampled(2), "baseline_block": 1, "n_steps": 2, "n_folds": 1, "output_block": 2}
+    igc_dist.attribute(model, (x, y), n_others=1, target=[1, 2, 3, 4], **settings)
+    assert len(keys) == len(set(keys)) == 10 * 2 * 2 * 2
+    assert labels == {-1, 0, 1}
+
+
 def test_asked_is_unbiased() -> None:
     """Every output counts once on average, the label's always once, and as many of the others as were asked for."""
     rng, label = np.random.default_rng(0), np.tile([0, 3, -1], 4000)
@@ -209,10 +322,11 @@ def test_asked_is_unbiased() -> None:
 
 def test_all_the_others_are_all_outputs() -> None:
     """Asked for all, the draws fold to what the attributions of samples fold to: with slices, weights, two inputs' worth of baselines."""
-    model, x, y = labelled()
+    model, x, y = labelled(30)
+    x[7] = torch.nan
     settings: dict[str, Any] = {
-        "design": "stratified", "n_draws": 3, "baseline": Resampled(3), "slices": np.arange(96) % 2, "weights": np.linspace(0.5, 1, 96),
-        "statistics": ["correlation", "autocorrelation"],
+        "design": "stratified", "n_draws": 3, "baseline": Resampled(3), "slices": np.arange(30) % 2, "weights": np.linspace(0, 1, 30),
+        "statistics": ["correlation", "autocorrelation"], "n_folds": 3, "on_nonfinite": "skip",
     }  # fmt: skip
     expected = igc_dist.attribute(model, (x, y), **settings)
     found = igc_dist.attribute(model, (x, y), n_others=4, **settings)
@@ -222,8 +336,27 @@ def test_all_the_others_are_all_outputs() -> None:
     whole = igc_dist.attribute(model, (x, y), n_others=2, **settings)["x/igc"].values
     assert np.abs(whole - expected["x/igc"].values).max() > 1e-3
     np.testing.assert_allclose(cut, whole, rtol=1e-9, atol=1e-12)
-    given = igc_dist.attribute(model, (x, y), n_others=4, n_steps=3, baseline=0.3)["x/igc"].values  # one baseline for all
-    np.testing.assert_allclose(given, igc_dist.attribute(model, (x, y), n_steps=3, baseline=0.3)["x/igc"].values, rtol=1e-9, atol=1e-12)
+    reduced = igc_dist.attribute(model, (x, y), n_others=4, reduce=Total(), **settings)["slices/x/igc"].values
+    np.testing.assert_allclose(reduced, expected["slices/x/igc"].values.sum(2), rtol=1e-9, atol=1e-12)
+    given, alone = (  # one baseline for all
+        igc_dist.attribute(model, (x[:7], y[:7]), n_steps=3, baseline=0.3, n_folds=1, **more)["x/igc"].values
+        for more in ({"n_others": 4}, {})
+    )
+    np.testing.assert_allclose(given, alone, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"n_others": 1}, {"design": "pairs", "n_draws": 200}, {"design": "importance_pairs", "n_draws": 200}], ids=str
+)
+def test_several_inputs(settings: dict[str, Any]) -> None:
+    """Of a vector, a number and an image in three types: the others are all there are, or pairs are those of all baselines, about."""
+    data = [(x, y.argmax()) for x, y in problems.Mixed(16)]
+    tree = igc_dist.attribute(problems.Mixture(), data, n_folds=1, **settings)
+    more = {"baseline": Resampled(16)} if "design" in settings else {}
+    expected = igc_dist.attribute(problems.Mixture(), data, n_folds=1, **{"n_steps": 4, "design": "grid", **more} if more else {})
+    for name in ("x", "x1", "x2"):
+        one, two = (t[f"{name}/igc"].values for t in (tree, expected))
+        np.testing.assert_allclose(one, two, atol=0.06 if more else 1e-12)
 
 
 def test_some_outputs_are_unbiased() -> None:
@@ -267,7 +400,11 @@ def test_what_is_refused(settings: dict[str, Any], words: str) -> None:
 
 
 def test_labels_are_needed() -> None:
-    model, x, _ = labelled()
+    """A missing target is not against them, wherever it is."""
+    model, x, y = labelled(12)
+    y = nn.functional.one_hot(y).double()
+    y[0, 0] = y[5, 3] = torch.nan
+    assert igc_dist.attribute(model, (x, y), n_others=1, n_steps=1, n_folds=1)["n"].values.tolist() == [11, 12, 12, 11, 12]
     with pytest.raises(ConfigError, match="n_others=1 needs a label for each sample"):
         igc_dist.attribute(model, (x, model(x).detach()), n_others=1)
 
@@ -279,6 +416,8 @@ def test_bad_gradients_end_the_run() -> None:
     broken = Function(lambda x: torch.sqrt((x[:, :1] - 5).abs() * (x[:, :1] < 5)) + x[:, :2])  # beyond 5 the gradient is 0 / 0
     with pytest.raises(NonFiniteError, match=r"sample \d has NaN or infinity in a gradient.*cannot be left out without a bias"):
         igc_dist.attribute(broken, (x, y), attributor=PathIntegral(design=Pairs(2)), n_folds=1, on_nonfinite="skip")
+    with pytest.raises(NonFiniteError, match=r"sample 4 has NaN or infinity in a gradient"):  # its path is its own
+        igc_dist.attribute(broken, (x, torch.arange(9) % 2), n_others=1, n_folds=1, n_steps=2)
 
 
 def test_a_lonely_sample_is_an_error() -> None:
