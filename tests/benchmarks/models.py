@@ -77,13 +77,13 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A vision transformer of three blocks for images (3, 64, 64) in patches of 8 x 8, with random weights."""
+    """A vision transformer for images (3, 64, 64) in patches of 8 x 8, with random weights."""
 
-    def __init__(self, outputs: int = 10, width: int = 64) -> None:
+    def __init__(self, outputs: int = 10, width: int = 64, blocks: int = 3) -> None:
         super().__init__()
         torch.manual_seed(SEED)
         self.patches, self.place = nn.Conv2d(3, width, 8, 8), nn.Parameter(0.02 * torch.randn(64, width))
-        self.blocks = nn.Sequential(*(Attention(width) for _ in range(3)))
+        self.blocks = nn.Sequential(*(Attention(width) for _ in range(blocks)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
         self.eval()
 
@@ -95,6 +95,23 @@ def digits(samples: int) -> Task:
     """The demo: images (1, 8, 8), ten outputs, trained weights."""
     data = Digits()
     return Task("digits", digits_cnn(), data.x[:samples], data.y[:samples])
+
+
+def smooth(samples: int, epochs: int = 8) -> Task:
+    """The digits through a convolutional net without kinks, trained here in some seconds (96 % right)."""
+    data = Digits()
+    torch.manual_seed(SEED)
+    module = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 32, 3, 2, 1), nn.GELU(), nn.Flatten(), nn.Linear(512, 64), nn.Tanh(),
+        nn.Linear(64, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(module.parameters(), 2e-3)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(data)).split(32):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(data.x[batch]), data.y[batch]).backward()
+            optimizer.step()
+    return Task("smooth", module.eval(), data.x[:samples], data.y[:samples])
 
 
 def images(samples: int, outputs: int = 10) -> Task:
