@@ -35,7 +35,8 @@ def folded(task: Task) -> np.ndarray:
     """IGC by hand: Captum's attributions, and a covariance by numpy."""
     a, y, r = theirs(task), task.y.double().numpy(), task.module(task.x).detach().double().numpy()
     c = np.einsum("nj...,nj->j...", a.astype(float), y - y.mean(0)) / len(y)
-    return c / (y.std(0) * r.std(0)).reshape(-1, *(1,) * (c.ndim - 1))
+    with np.errstate(invalid="ignore"):
+        return c / (y.std(0) * r.std(0)).reshape(-1, *(1,) * (c.ndim - 1))
 
 
 TASKS: dict[str, tuple[Callable[[int], Task], int, str]] = {
