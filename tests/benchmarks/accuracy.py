@@ -19,8 +19,8 @@ from torch import nn
 import igc_dist
 from igc_dist.baselines import Resampled
 from tests.benchmarks.family import POINTS, package_layout
-from tests.benchmarks.measure import Report, compared, ratio, report, seconds
-from tests.benchmarks.models import SEED, Task, Transformer, digits, images, smooth
+from tests.benchmarks.measure import Report, ratio, report, seconds
+from tests.benchmarks.models import SEED, Task, digits, smooth
 
 SEEDS = (1, 2, 3)
 BASELINES = 8
@@ -211,36 +211,9 @@ def scaled(times: tuple[float, float], scale: float) -> tuple[float, float]:
     return times[0] * scale, times[1] * scale
 
 
-def amx() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 in tiles."""
-    try:
-        with open("/proc/cpuinfo") as found:
-            return "amx_bf16" in found.read()
-    except OSError:
-        return False
-
-
-def bf16() -> Iterator[Report]:
-    """bf16-mixed against float32 on a transformer of width 384: time of float32 over it, and the error of its IGC."""
-    has, (samples, nodes) = amx(), (16, 4) if amx() else (8, 1)
-    noise = images(samples, 2)
-    task = Task("vit", Transformer(2, 384, 4), noise.x, noise.y)
-
-    def igc(precision: str) -> np.ndarray:
-        settings = {"precision": precision, "precision_audit": 0, "n_folds": 2}
-        return igc_dist.attribute(task.module, (task.x, task.y), n_steps=nodes, **settings)["x/igc"].values
-
-    names = ("32-true", "bf16-mixed")
-    full, half = (igc(name) for name in names)
-    size = {"samples": samples, "nodes": nodes, "amx": has, "note": "" if has else "no bound: this CPU has no AMX"}
-    yield report("bf16_amx/vit", **compared(*(partial(igc, name) for name in names), 1 + has), at_least=1.8 if has else None, **size)
-    yield report("bf16_amx/vit_error", Reference(full, 0.0).off(half), at_most=0.02 if has else None, **size)
-
-
 def run() -> Iterator[Report]:
     """At the error of the original's defaults 60 times fewer gradients and 100 times less time; 0.4 of its error at equal gradients."""
     for name in TASKS:
         yield from against_the_original(name)
     yield zero_baseline()
     yield from one_hot()
-    yield from bf16()

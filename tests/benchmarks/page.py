@@ -39,8 +39,9 @@ def saved() -> dict[str, Any]:
 
 def save(group: str, lines: Iterable[Report]) -> None:
     """Put the lines of one benchmark in the place of those it gave before. Lines of another machine are dropped."""
-    old, here = saved(), machine()
-    kept = [line for line in old["lines"] if line["group"] != group] if old["machine"] == here else []
+    old, here, lines = saved(), machine(), list(lines)
+    new = {line["bench"] for line in lines}
+    kept = [line for line in old["lines"] if line["group"] != group and line["bench"] not in new] if old["machine"] == here else []
     date = time.strftime("%Y-%m-%d")
     kept += [{"group": group, **line, "date": date} for line in lines]
     text = ",\n".join(json.dumps(line, default=float) for line in kept)  # a line of the file for each
