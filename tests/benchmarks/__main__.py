@@ -33,7 +33,7 @@ def main(names: list[str]) -> int:
                 missed.append(line["bench"])
         page.save(name, lines)
     if not names or "page" in names:
-        page.write()
+        page.write(NAMES)
     if missed:
         print(f"missed: {', '.join(missed)}", file=sys.stderr)
     return 1 if missed else 0

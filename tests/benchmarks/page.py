@@ -90,14 +90,15 @@ def name_of(line: Report) -> str:
     return "grid, 8 x 64 (the original's defaults)" if name == "original" else name
 
 
-def write() -> None:
-    """Write the page and its figures from the saved results."""
+def write(names: tuple[str, ...]) -> None:
+    """Write the page and its figures from the saved results; `names`: all benchmarks there are."""
     results = saved()
     at, lines = results["machine"], results["lines"]
     drawn: dict[str, list[Report]] = {}
     for line in lines:
         if "curve" in line:
             drawn.setdefault(line["bench"].split("/")[1], []).append(line)
+    absent = [name for name in names if name not in {line["group"] for line in lines}]
     missed = [line["bench"] for line in lines if not line["ok"]]
     dates = sorted({line["date"] for line in lines})
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
@@ -107,7 +108,8 @@ def write() -> None:
         f"{at['cpu']}, {at['cores']} cores, torch {at['torch']}, Python {at['python']}; measured {when}.",
         "One thread each, unless a line says otherwise. Ratios of times are of the minima of turns A B A B, on the clock that the",
         "line names: `wall`, or `cpu` if the machine was busy. `value` is to keep the bound; lines without one are printed only.", "",
-        f"{len(lines)} lines, {sum(line['bound'] is not None for line in lines)} with a bound, missed: {', '.join(missed) or 'none'}.", "",
+        f"{len(lines)} lines, {sum(line['bound'] is not None for line in lines)} with a bound, missed: {', '.join(missed) or 'none'}.",
+        f"Not run there: {', '.join(absent) or 'none'}.", "",
     ]  # fmt: skip
     if drawn:
         text += ["## Error against gradients", "", "Of the draws, for the data as they are: root mean square over three seeds."]
