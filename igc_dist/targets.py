@@ -98,8 +98,11 @@ def asked(keys: Float64[np.ndarray, "R J"], label: Int64[np.ndarray, " R"], n_ot
     own = np.arange(keys.shape[1]) == label[:, None]
     others = keys.shape[1] - own.sum(1, keepdims=True)
     drawn = np.minimum(n_others, others)
-    rank = np.argsort(np.argsort(np.where(own, np.inf, keys), axis=1), axis=1)
-    return np.where(own, 1.0, np.where(rank < drawn, others / np.maximum(drawn, 1), 0.0))
+    often = np.zeros(keys.shape)
+    if (k := min(n_others, keys.shape[1])) > 0:  # all of them, the label among them, if k is their number
+        chosen = np.argpartition(np.where(own, np.inf, keys), k - 1, axis=1)[:, :k]
+        np.put_along_axis(often, chosen, others / np.maximum(drawn, 1), axis=1)
+    return np.where(own, 1.0, often)
 
 
 def ensure(target: Any) -> Targets:

@@ -29,17 +29,19 @@ def package_layout(task: Task, starts: Tensor) -> np.ndarray:
 
     One forward and one backward for the whole, which forms parameter gradients and keeps the graph; the gradients of all
     points go to numpy, are summed there by the trapezoid rule, and folded into running means and co-moments in float32.
+    `starts` are the baselines of all inputs, (B, *P), or those of each, (N, B, *P).
     """
-    module, outputs, b, shape = task.module.requires_grad_(True), task.y.shape[1], len(starts), task.x.shape[1:]
+    module, outputs, b, shape = task.module.requires_grad_(True), task.y.shape[1], starts.shape[-task.x.ndim], task.x.shape[1:]
     alpha = torch.linspace(0, 1, POINTS).reshape(-1, 1, 1, 1, *(1,) * len(shape))
     k = torch.arange(outputs)
-    start = starts.reshape(1, 1, b, 1, *shape)  # points outputs baselines inputs
     wide = lambda v: v.reshape(-1, *(1,) * len(shape))  # noqa: E731
     mean_a, c_ay = (np.zeros((outputs, *shape), np.float32) for _ in range(2))
     mean_y, mean_r, c_yy, c_rr = (np.zeros(outputs, np.float32) for _ in range(4))
     with torch.no_grad():
-        module(starts)
-    for n, (x, y) in enumerate(zip(task.x, task.y.numpy(), strict=True), 1):
+        module(starts.reshape(-1, *shape))
+    each = starts if starts.ndim > task.x.ndim else starts.expand(len(task.x), *starts.shape)
+    for n, (x, y, own) in enumerate(zip(task.x, task.y.numpy(), each, strict=True), 1):
+        start = own.reshape(1, 1, b, 1, *shape)  # points outputs baselines inputs
         with torch.no_grad():
             r = module(x[None])[0].numpy()
         points = (start + alpha * (x - start)).expand(POINTS, outputs, b, 1, *shape).flatten(0, 3).contiguous().requires_grad_()
@@ -47,7 +49,7 @@ def package_layout(task: Task, starts: Tensor) -> np.ndarray:
         out[:, k, :, k].sum().backward(retain_graph=True)
         assert points.grad is not None
         grad = points.grad.numpy().reshape(POINTS, outputs, b, *shape)
-        ig = ((grad[1:] + grad[:-1]).mean(0) / 2 * (x - starts).numpy()).mean(1)
+        ig = ((grad[1:] + grad[:-1]).mean(0) / 2 * (x - own).numpy()).mean(1)
         before_a, before_y, before_r = ig - mean_a, y - mean_y, r - mean_r
         mean_a, mean_y, mean_r = mean_a + before_a / n, mean_y + before_y / n, mean_r + before_r / n
         c_ay += before_a * wide(y - mean_y)

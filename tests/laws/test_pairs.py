@@ -356,7 +356,9 @@ def test_several_inputs(settings: dict[str, Any]) -> None:
     expected = igc_dist.attribute(problems.Mixture(), data, n_folds=1, **{"n_steps": 4, "design": "grid", **more} if more else {})
     for name in ("x", "x1", "x2"):
         one, two = (t[f"{name}/igc"].values for t in (tree, expected))
-        np.testing.assert_allclose(one, two, atol=0.06 if more else 1e-12)
+        np.testing.assert_allclose(
+            one, two, rtol=0, atol=(0.5 if "imp" in settings["design"] else 0.15) * np.abs(two).max() if more else 1e-12
+        )
 
 
 def test_some_outputs_are_unbiased() -> None:
