@@ -28,7 +28,7 @@ SAMPLES, N_STEPS, N_FOLDS, ROUNDS, BOUND = 1797, 16, 64, 4, 1.8
 def rank(folder: Path) -> None:
     """One rank of a run: writes the seconds that all ranks together spent in pass 2."""
     torch.set_num_threads(1)
-    task, original = digits(SAMPLES), composition.attribute_all
+    task, original = digits(SAMPLES), composition.walk_all
 
     def timed(*arguments: Any) -> list[int]:
         world = arguments[3]
@@ -39,7 +39,7 @@ def rank(folder: Path) -> None:
             (folder / "seconds").write_text(json.dumps(time.perf_counter() - started))
         return done
 
-    composition.attribute_all = timed
+    composition.walk_all = timed
     igc_dist.attribute(task.module, (task.x, task.y), n_steps=N_STEPS, n_folds=N_FOLDS, store=folder / "store", threads=1)
 
 

@@ -21,14 +21,14 @@ SIZES = (16, 32, 64, 128, 256)
 def walk(task: Task, n_steps: int, n_folds: int, rows: int) -> tuple[float, float]:
     """Wall and CPU time of pass 2 of a run in memory: shards are claimed, read, walked, folded and committed."""
     times: list[tuple[float, float]] = []
-    whole = composition.attribute_all
+    whole = composition.walk_all
 
     def timed(*arguments: Any) -> Any:
         found: list[Any] = []
         times.append(seconds(lambda: found.append(whole(*arguments))))
         return found[0]
 
-    with patch.object(composition, "attribute_all", timed):
+    with patch.object(composition, "walk_all", timed):
         igc_dist.attribute(task.module, (task.x, task.y), n_steps=n_steps, n_folds=n_folds, micro_batch=rows)
     return times[0]
 
