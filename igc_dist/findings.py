@@ -104,20 +104,19 @@ def tables(
     place = np.full(plan.shapes.n_samples, -1)
     place[ranked] = np.arange(len(ranked)) * N_STRATA // len(ranked)
 
-    def weight(fold: int) -> np.ndarray:
-        table, every = known(fold), slice(None)
-        found = findings.importance_weights(table.target, table.prediction, every, ("ay",)) / np.where(
-            findings.total > 0, findings.total, 1.0
-        )
-        if weights is not None:
-            found *= weights[plan.order[plan.fold(fold).start : plan.fold(fold).stop], None]
-        return np.where((table.bad == 0)[:, None], found, 0.0)
+    size = np.where(findings.total > 0, findings.total, 1.0)
 
-    total = sum(float(np.abs(weight(fold)).sum()) for fold in range(plan.n_folds)) or 1.0
-    for fold in range(plan.n_folds):
-        rows = slice(plan.fold(fold).start, plan.fold(fold).stop)
-        index, scores, w = plan.order[rows], known(fold).scores, weight(fold)
-        found = {"index": index, "weight": w, "importance": np.abs(w).sum(1) / total, "stratum": place[index]}
+    def weighed(fold: int) -> tuple[slice, Known, np.ndarray]:
+        rows, table = slice(plan.fold(fold).start, plan.fold(fold).stop), known(fold)
+        found = findings.importance_weights(table.target, table.prediction, slice(None), ("ay",)) / size
+        if weights is not None:
+            found *= weights[plan.order[rows], None]
+        return rows, table, np.where((table.bad == 0)[:, None], found, 0.0)
+
+    total = sum(float(np.abs(weighed(fold)[2]).sum()) for fold in range(plan.n_folds)) or 1.0
+    for rows, table, weight in map(weighed, range(plan.n_folds)):
+        index, scores = plan.order[rows], table.scores
+        found = {"index": index, "weight": weight, "importance": np.abs(weight).sum(1) / total, "stratum": place[index]}
         if not np.isnan(scores).all():
             found |= {"correct": scores[:, 0], "confidence": scores[:, 1]}
         yield rows, found
