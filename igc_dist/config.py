@@ -256,11 +256,21 @@ def _located(target: str) -> Any:
 
 
 def build_attributor(node: Any, quadrature: Quadrature | Auto | None, design: Design | None = None, allow: Sequence[str] = ()) -> Any:
-    """An attributor; one that integrates gets the quadrature, and the design if it is not the grid."""
+    """An attributor; one that integrates gets the quadrature, and the design if it is not the grid.
+
+    Raises `ConfigError` for a design that draws and an attributor that has none.
+    """
     attributor = build(node, allow)
-    if quadrature is not None and "quadrature" in {f.name for f in dataclasses.fields(attributor)}:
-        return dataclasses.replace(attributor, quadrature=quadrature, design=None if isinstance(design, Grid) else design)
-    return attributor
+    fields = {f.name for f in dataclasses.fields(attributor)}
+    mine: dict[str, Any] = {} if quadrature is None or "quadrature" not in fields else {"quadrature": quadrature}
+    if design is not None and not isinstance(design, Grid):
+        if "design" not in fields:
+            raise ConfigError(
+                f"design={design.name} with attributor {attributor.name!r}, which does not draw its nodes: it is for Integrated Gradients, "
+                "take design=grid"
+            )
+        mine["design"] = design
+    return dataclasses.replace(attributor, **mine) if mine else attributor
 
 
 def load_weights(module: nn.Module, path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from igc_dist.attributors import Price
 from igc_dist.designs import GROUP
 from igc_dist.records import Shapes
 
@@ -17,7 +18,7 @@ class Work:
     n_baselines: int
     """B; 1 for attributors without baselines."""
     points: int
-    """Rows of forward passes per (input, baseline); 0 for attributors that do not ask the model."""
+    """Points of the walk per (input, baseline); 0 for attributors that do not ask the model."""
     n_terms: int
     """Feature sums of a state."""
     n_cells: int = 1
@@ -25,7 +26,11 @@ class Work:
     n_slices: int = 1
     """Slices of the data set that have results of their own."""
     gradients: bool = True
-    """Whether each row of a forward pass is followed by a gradient for each output."""
+    """Whether gradients are taken."""
+    price: Price | None = None
+    """What the walk per (input, baseline) costs; None: a row of a forward pass for each point, and a gradient there for each output."""
+    held: int = 0
+    """Points that are held in float64 for each row of a forward pass."""
     groups: int = 0
     """Groups of features that each row of a forward pass is moved along in forward mode; 0 in reverse mode."""
     nonlinear: tuple[str, ...] = ()
@@ -95,7 +100,8 @@ class Cost:
 
     def per_row(self) -> int:
         # beside the model's own: start, point, factor and factor * gradient; of draws end, and the product in float64, twice
-        return int(self.margin * self.shapes.row_bytes) + 4 * self.point + (self.point + 3 * 8 * self.shapes.n_walk) * self.work.drawn
+        own = (self.point + 3 * 8 * self.shapes.n_walk) * self.work.drawn + 8 * self.work.held * self.shapes.n_walk
+        return int(self.margin * self.shapes.row_bytes) + 4 * self.point + own
 
     def per_sample(self, n_outputs: int) -> int:
         # inputs as read and as stacked, and so its own baselines, and the next ones

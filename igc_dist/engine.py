@@ -119,6 +119,7 @@ class Engine:
             address=self.address(batch, shard),
         )
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
+        at_baseline = notes.pop("baseline_prediction", at_baseline)
         whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell, **notes)
         if "z" in self.terms:
             mean = tuple(x0.mean(0)[:, None].expand(len(target), 1, *x0.shape[2:]) for x0 in baselines)
@@ -139,13 +140,19 @@ class Engine:
         return replace(attribution, values=values, unreduced=attribution.total())
 
     def _baselines(self, batch: Batch, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
-        """Baselines of this block, and the mean prediction over them; computed once if all samples share them."""
+        """Baselines of this block, and the mean prediction over them; computed once if all samples share them.
+
+        The prediction is 0 where the attributor makes its own of these, and will note what the model predicts there.
+        """
         columns = [self.plan.work.outputs[k] for k in shard.outputs]
         if self.baseline.shared and shard.baselines in self._shared:
             baselines, predictions = self._shared[shard.baselines]
         else:
             baselines = self.inputs.take(self.baseline.draw(batch, shard.baselines, self.around), self.device, "baseline of input")
-            predictions = self._predict(tuple(x0.flatten(0, 1) for x0 in baselines)).unflatten(0, baselines[0].shape[:2]).mean(0)
+            if self.attributor.own_baseline:
+                predictions = torch.zeros(1, self.plan.shapes.n_outputs, dtype=torch.float64, device=self.device)
+            else:
+                predictions = self._predict(tuple(x0.flatten(0, 1) for x0 in baselines)).unflatten(0, baselines[0].shape[:2]).mean(0)
             if self.baseline.shared:
                 self._shared[shard.baselines] = baselines, predictions
         return baselines, predictions[:, columns]
@@ -180,10 +187,12 @@ class Engine:
         return replace(attribution, weight=weight), indices
 
 
-def _noted(notes: dict[str, Any], failed: np.ndarray, evaluations: np.ndarray) -> None:
+def _noted(notes: dict[str, Any], *, failed: np.ndarray | None = None, **sums: Any) -> None:
     """Join what the attributor says of the samples of a batch, baselines by baselines."""
-    notes["failed"] = np.maximum(notes.get("failed", 0), failed.astype(np.uint8))
-    notes["evaluations"] = notes.get("evaluations", 0) + evaluations
+    if failed is not None:
+        notes["failed"] = np.maximum(notes.get("failed", 0), failed.astype(np.uint8))
+    for name, more in sums.items():
+        notes[name] = notes.get(name, 0) + more
 
 
 def on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:

@@ -65,7 +65,7 @@ class Job:
     def __post_init__(self) -> None:
         if not self.exact:
             noisy = [f"the statistic {s.name!r} is not linear in the attribution" for s in self.statistics if not s.linear]
-            noisy += ["attributions of single samples are stored"] * self.samples
+            noisy += ["attributions of single samples are stored"] * (self.samples and not self.attributor.estimate)
             for reason in noisy:
                 raise ConfigError(
                     f"a design that draws its nodes, or its outputs, is right on average only, but {reason}, so its noise would pass for a "
@@ -122,10 +122,15 @@ class Job:
 
     def _check_control(self) -> None:
         """Raise `ConfigError` where no control variate is known: the mean baseline must be drawn for each input, and as it is walked."""
-        if not isinstance(self.baseline, Resampled | Noise) or not isinstance(self.inputs, Plain) or self.drawn:
+        if (
+            not isinstance(self.baseline, Resampled | Noise)
+            or not isinstance(self.inputs, Plain)
+            or self.drawn
+            or self.attributor.own_baseline
+        ):
             raise ConfigError(
                 "controlled_correlation needs floating point inputs, and baselines that are drawn for each of them: baseline=resampled or "
-                "noise, without pairs or target.n_others"
+                "noise, without pairs or target.n_others, and an attributor that walks from them"
             )
 
     @property
@@ -292,6 +297,8 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         n_baselines=n_baselines,
         points=job.attributor.points(shapes.walk),
         gradients=job.attributor.gradients,
+        price=job.attributor.price(shapes.walk),
+        held=job.attributor.held,
         groups=mode.n_groups,
         audited=job.audited > 0,
         n_terms=len(job.terms),

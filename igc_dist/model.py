@@ -17,11 +17,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from igc_dist import derivatives
 from igc_dist.final import Call, FinalLayer
-from igc_dist.footprint import out_of_memory
 from igc_dist.records import ConfigError, ModelError, Tensors
 from igc_dist.selection import Select, selected
 
@@ -31,9 +29,6 @@ PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "1
 
 HIGHER = {"bf16-mixed": "32-true", "16-mixed": "32-true", "32-true": "64-true"}
 """The precision that an audit holds another against."""
-
-SCALE, BACK_OFF = 2.0**12, 2.0**4
-"""Of the cotangent under 16-mixed: gradients of softmax probabilities underflow without it (18 to 72 % zeros in a ResNet-18)."""
 
 
 class Model:
@@ -251,10 +246,13 @@ class Model:
                 return self._forward(inputs)
             return torch.cat([self._forward(piece) for piece in zip(*(x.split(rows) for x in inputs), strict=True)])
 
-    def gradients(self, points: Tensors, outputs: Sequence[int] | Int64[Tensor, "n L"]) -> Iterator[tuple[int, Tensors]]:
+    def gradients(
+        self, points: Tensors, outputs: Sequence[int] | Int64[Tensor, "n L"], see: Callable[[Tensor], None] = lambda values: None
+    ) -> Iterator[tuple[int, Tensors]]:
         """``d f_k(x) / d x`` at each point for each k of `outputs`: yields (position in `outputs`, one (n, *P) tensor per input).
 
-        `outputs` are the same for all points, or a table: column l has the l-th output that each point asks for.
+        `outputs` are the same for all points, or a table: column l has the l-th output that each point asks for. `see` is given
+        what the model predicts for them, (n, L), before the first gradient.
 
         One forward for all outputs; one backward per output on the same graph, which is freed with the last. The samples
         of a batch are independent, so the gradient of the sum over rows is each row's own. Gradients to the inputs only.
@@ -263,43 +261,13 @@ class Model:
         points = tuple(x.detach().requires_grad_() for x in points)
         with torch.enable_grad():
             y = self._forward(points)
-            columns = list(y.gather(1, outputs).sum(0)) if isinstance(outputs, Tensor) else [y[:, k].sum() for k in outputs]
-        if not y.requires_grad:  # outputs that are constant by construction; `predict.py` has refused those that merely lost their graph
-            yield from ((j, tuple(torch.zeros_like(x) for x in points)) for j in range(len(columns)))
-            return
-        for j, column in enumerate(columns):
-            try:
-                grads = self._gradient(column, points, j < len(columns) - 1)
-            except RuntimeError as error:
-                if out_of_memory(error):  # no fault of the model: the walk may go on in smaller pieces
-                    raise
-                raise ModelError(_explain(error)) from error
-            yield j, grads
+            sums = list(y.gather(1, outputs).sum(0)) if isinstance(outputs, Tensor) else [y[:, k].sum() for k in outputs]
+        see(y.detach().gather(1, outputs) if isinstance(outputs, Tensor) else y.detach()[:, list(outputs)])
+        yield from derivatives.gradients(sums, points, self._scaled)
 
-    def _gradient(self, column: Tensor, points: Tensors, retain: bool) -> Tensors:
-        """The gradient of a column; under 16-mixed of the column times a power of two, which is divided out again, exactly.
-
-        Rows whose gradient is not finite are taken again at a smaller scale, down to 1. Each row goes by itself, so its gradient does
-        not depend on the others of its batch, nor on a batch before.
-        """
-        if PRECISIONS[self.precision] is not torch.float16:
-            return torch.autograd.grad(column, points, retain_graph=retain, materialize_grads=True)
-
-        def scaled(scale: float) -> Tensors:
-            seed = torch.full_like(column, scale)
-            grads = torch.autograd.grad(column, points, seed, retain_graph=retain or scale > 1, materialize_grads=True)
-            return tuple(g / scale for g in grads)
-
-        scale, grads = SCALE, scaled(SCALE)
-        while scale > 1:
-            # a sum tells in one read whether a row is finite
-            fine = torch.stack([g.reshape(len(g), -1).sum(1).isfinite() for g in grads]).all(0)
-            if bool(fine.all()):
-                break
-            scale /= BACK_OFF
-            again = scaled(scale)
-            grads = tuple(torch.where(fine.reshape(-1, *(1,) * (g.ndim - 1)), g, a) for g, a in zip(grads, again, strict=True))
-        return grads
+    @property
+    def _scaled(self) -> bool:
+        return PRECISIONS[self.precision] is torch.float16
 
     def directional(self, points: Tensors, i: int, tangent: Tensor, outputs: Sequence[int]) -> Float[Tensor, "n J"]:
         """``sum_p d f_k(x) / d x_ip * tangent_p`` at each point for all k of `outputs` at once: input `i` moves, the others rest.
@@ -307,10 +275,7 @@ class Model:
         Forward mode with dual numbers: no graph, and no backward pass. Attention takes its plain form, as its fused kernels
         have no forward rule. Raises `RuntimeError` or `NotImplementedError` where another operator has none.
         """
-        with torch.no_grad(), _plain_attention(), forward_ad.dual_level():
-            duals = (forward_ad.make_dual(x.detach(), tangent) if k == i else x.detach() for k, x in enumerate(points))
-            y, moved = forward_ad.unpack_dual(self._forward(tuple(duals)))
-            return torch.zeros_like(y)[:, outputs] if moved is None else moved[:, outputs]
+        return derivatives.directional(self._forward, points, i, tangent)[:, outputs]
 
     def differentiable(self, inputs: Tensors) -> bool:
         """Whether the outputs depend on the inputs through the autograd graph."""
@@ -342,28 +307,6 @@ def _renormalise(embeddings: Sequence[nn.Embedding | nn.EmbeddingBag]) -> None:
         table = m.weight.detach().clone()
         m.weight.data = torch.embedding_renorm_(table, torch.arange(len(table), device=table.device), m.max_norm, m.norm_type)
         m.max_norm = None
-
-
-def _explain(error: RuntimeError) -> str:
-    text = str(error)
-    if "reentrant" in text or "torch.utils.checkpoint" in text:
-        return f"reentrant activation checkpointing cannot give input gradients: use checkpoint(..., use_reentrant=False) ({text})"
-    if "donated buffer" in text:
-        return f"a compiled part of the model donates its buffers: set torch._functorch.config.donated_buffer = False first ({text})"
-    if "does not require grad" in text:
-        return f"an output has no gradient with respect to the inputs: the forward detaches them or uses torch.no_grad() ({text})"
-    return f"the backward pass failed: {text}"
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from igc_dist.attributors import Attributor, Forward
-from igc_dist.attributors import Walk as Walks
+from igc_dist.attributors import Attributor, Fixed, Forward
 from igc_dist.features import Reduction
 from igc_dist.inputs import Inputs, OneHot, Walk
 from igc_dist.model import PRECISIONS, Model
@@ -70,14 +69,14 @@ def walker(attributor: Attributor, reduction: Reduction, plan: Plan) -> tuple[At
     if not plan.work.groups:
         return attributor, reduction
     groups = reduction.groups(plan.shapes.attributed)
-    assert isinstance(attributor, Walks)
+    assert isinstance(attributor, Fixed)
     assert groups is not None
     return Forward(attributor, groups, plan.shapes.features), Reduction()
 
 
 def _unfit(attributor: Attributor, kind: Inputs) -> str | None:
     """Why a method has no forward mode, or None."""
-    if not isinstance(attributor, Walks) or type(attributor).attribute is not Walks.attribute:
+    if not isinstance(attributor, Fixed) or type(attributor).attribute is not Fixed.attribute:
         return f"the attributor {attributor.name!r} is no plain sum of gradients"
     if PRECISIONS[kind.model.precision] is torch.float16:
         return "float16 has too small a range for directions, and only gradients are scaled into it"

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from igc_dist import seeds
+from igc_dist.attributors import Price
 from igc_dist.cost import LAZY, PASS_BYTES, Cost, Work
 from igc_dist.designs import GROUP
 from igc_dist.records import ConfigError, Shapes, Shard
@@ -140,26 +141,26 @@ class Plan:
     @property
     def forwards(self) -> int:
         """Rows of forward passes of the walks; outputs in other blocks need their own."""
-        return self.shapes.n_samples * self.work.n_baselines * self.work.points * self.n_output_blocks
+        price = self.work.price or Price(self.work.points)
+        rows = price.rows * self.n_output_blocks + price.rows_per_output * len(self.work.outputs)
+        return self.shapes.n_samples * self.work.n_baselines * rows
 
-    def gradients_per_row(self, n_outputs: int) -> int:
-        """Gradients that follow a row of a forward pass for a block of outputs: of these, or of the latents if they are fewer.
+    def _gradients(self, n_outputs: int) -> int:
+        """Gradients from one baseline to one input for a block of outputs: of these, or of the latents if they are fewer.
 
         In forward mode directional derivatives, of all outputs at once: one for each group of features.
         """
         if self.work.groups:
-            return self.work.groups
-        if self.work.n_asked is not None:
-            return min(n_outputs, self.work.n_asked)
-        latents = self.shapes.n_latents or n_outputs
-        return min(n_outputs, latents) if self.work.gradients else 0
+            return self.work.points * self.work.groups
+        price = self.work.price or Price(gradients_per_output=self.work.points if self.work.gradients else 0)
+        least = self.work.n_asked if self.work.n_asked is not None else self.shapes.n_latents or n_outputs
+        return price.gradients + price.gradients_per_output * min(n_outputs, least)
 
     @property
     def gradient_evaluations(self) -> int:
         """Inputs x baselines x nodes x outputs (or latents, or groups of features in forward mode); 0 for attributors that take none."""
         blocks = [len(self.shard(block * self.n_parts).outputs) for block in range(self.n_output_blocks)]
-        rows = self.shapes.n_samples * self.work.n_baselines * self.work.points
-        return rows * sum(map(self.gradients_per_row, blocks))
+        return self.shapes.n_samples * self.work.n_baselines * sum(map(self._gradients, blocks))
 
     @property
     def finalize_outputs(self) -> int:

@@ -24,14 +24,14 @@ class Meter:
 
     def __init__(self, world: World, bar: Progress | None = None) -> None:
         self.world, self.bar = world, bar
-        self.name, self.total, self.done, self.outputs, self.per_sample = "", 0, 0, 0, 1
+        self.name, self.total, self.done, self.outputs, self.per_sample = "", 0, 0, 0.0, 1
         self._line = self._started = time.monotonic()
         self._task: Any = None
 
-    def start(self, name: str, total: int, done: int, outputs: int = 0, per_sample: int = 1) -> None:
+    def start(self, name: str, total: int, done: int, outputs: float = 0, per_sample: int = 1) -> None:
         """Begin a pass of `total` shards of which `done` are done.
 
-        Each row of a forward pass is `outputs` gradients (0: forward only), and `per_sample` rows make a sample (0: no
+        Each row of a forward pass is `outputs` gradients on average (0: forward only), and `per_sample` rows make a sample (0: no
         rows are to come, and so there is no rate to show).
         """
         self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, per_sample

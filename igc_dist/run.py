@@ -229,7 +229,8 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     numbers = store.phases[phase].numbers(n_parts)
     pending = world.share(lambda: store.pending(phase, n_parts))
     per_sample = plan.forwards // plan.shapes.n_samples
-    meter.start(name, len(numbers), len(numbers) - len(pending), plan.gradients_per_row(plan.output_block), per_sample)
+    per_row = plan.gradient_evaluations / max(plan.forwards, 1)
+    meter.start(name, len(numbers), len(numbers) - len(pending), per_row, per_sample)
     auditor = Auditor(engine, job.audited, job.stages(plan)[0]) if job.audited and phase == "attribute" else None
     engine.check = auditor
     done = []

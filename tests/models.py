@@ -25,6 +25,25 @@ class Function(nn.Module):
         return self.function(*inputs)
 
 
+class Counted(nn.Module):
+    """A module that counts the rows of its forward passes, and of its backward passes, whatever these differentiate."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.forwards, self.backwards, self.calls = module, 0, 0, 0
+
+    def forward(self, *inputs: Tensor) -> Any:
+        self.calls += 1
+        self.forwards += len(inputs[0])
+        first = inputs[0].clone()
+        if first.requires_grad:
+            first.register_hook(self._count)
+        return self.module(first, *inputs[1:])
+
+    def _count(self, grad: Tensor) -> None:
+        self.backwards += len(grad)
+
+
 def M1() -> nn.Module:
     return Function(lambda x: 1 - relu(1 - x))
 

@@ -17,12 +17,13 @@ from igc_dist import baselines, config, seeds
 from igc_dist.quadrature import rule
 from igc_dist.statistics import STATISTICS
 from tests import models
+from tests.methods import members
 from tests.oracles import attributions as oracle
 from tests.oracles import statistics
 
 N, SEED, ITERATIONS = 11, 5, 8
 OUTPUTS = [0, 1]
-PRESETS = tuple(sorted(path.stem for path in (config.folder() / "method").glob("*.yaml")))
+PRESETS = tuple(sorted({path.stem for path in (config.folder() / "method").glob("*.yaml")} - members.named("PRESETS")))
 MODELS = ("linear", "quadratic")
 STARTS: dict[str, Any] = {
     "two shared": torch.tensor([[0.3, -0.2, 0.5], [-0.1, 0.4, 0.2]], dtype=torch.float64),

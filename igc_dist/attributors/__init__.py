@@ -1,23 +1,27 @@
 """Attributors: one method, one file. Any attributor goes with any statistic."""
 
 from igc_dist.attributors.adaptive import AdaptiveIG
-from igc_dist.attributors.base import Attributor
+from igc_dist.attributors.base import Attributor, Note, Price
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
-from igc_dist.attributors.walk import Step, Walk
+from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 
 __all__ = [
     "AdaptiveIG",
     "Attributor",
     "BaselineShapley",
+    "Fixed",
     "Forward",
     "GradientXInput",
     "Gradients",
     "Identity",
+    "Note",
     "PathIntegral",
+    "Points",
+    "Price",
     "Step",
     "Walk",
 ]

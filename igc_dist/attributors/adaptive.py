@@ -146,7 +146,7 @@ class AdaptiveIG(Attributor):
         if (note := self.__dict__.get("note")) is not None:
             failed = ~(error <= bound * (1 + 1e-9))  # of NaN, True
             by_sample = (len(baselines[0]), n, len(outputs))
-            note(failed.reshape(by_sample).any(0), evaluations.reshape(by_sample).sum(0))
+            note(failed=failed.reshape(by_sample).any(0), evaluations=evaluations.reshape(by_sample).sum(0))
         return tuple(total.transpose(0, 1) for total in totals)
 
 

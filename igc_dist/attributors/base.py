@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
 
 from igc_dist.model import Model
 from igc_dist.records import Tensors
 from igc_dist.seeds import Address
 
-Note = Callable[[Bool[np.ndarray, "n J"], Int64[np.ndarray, "n J"]], None]
-"""Takes which samples failed for which output, and the gradients that each took."""
+
+@runtime_checkable
+class Note(Protocol):
+    """Takes what an attributor says of the samples of a batch, beside their attributions, by keyword; baselines add to each other.
+
+    `failed`: which samples failed for which output, and `evaluations`, the gradients that each took. `baseline_prediction`:
+    what the model predicts at the baselines that the attributor makes itself, times the weight of each.
+    """
+
+    def __call__(
+        self,
+        *,
+        failed: Bool[np.ndarray, "n J"] | None = None,
+        evaluations: Int64[np.ndarray, "n J"] | None = None,
+        baseline_prediction: Float64[Tensor, "n J"] | None = None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the walks from one baseline to one sample cost: rows of forward passes and gradients, for all outputs together and for each."""
+
+    rows: int = 0
+    rows_per_output: int = 0
+    gradients: int = 0
+    gradients_per_output: int = 0
 
 
 class Attributor(ABC):
@@ -24,8 +50,11 @@ class Attributor(ABC):
     `baselines`: it compares with baselines; otherwise it is called with none. `gradients`: it takes gradients; otherwise
     its forward passes are all that it costs. `linear`: attributions of ``W f`` are W times those of f, so that those of latents
     may stand for those of the outputs. `exact`: each attribution is what it is called, and not only right on average.
-    `raw`: attributions are in the units of the input, so their mean may be far from 0. `certified`: it aims at a tolerance and
-    says which samples failed to reach it (`noting`).
+    `raw`: attributions are in the units of the input, so their mean may be far from 0. `certified`: it aims at a goal and
+    says which samples failed to reach it (`noting`). `own_baseline`: the baseline is none of those that it is called with, if with
+    any: it makes one of each sample, and says what the model predicts there (`noting`). `estimate`: it is called an estimate
+    of what `exact` would say, so it may be kept for single samples nevertheless. `held`: points that it holds in float64 for each
+    row of a forward pass.
     """
 
     name: ClassVar[str]
@@ -35,6 +64,9 @@ class Attributor(ABC):
     linear: ClassVar[bool] = True
     raw: ClassVar[bool] = False
     certified: ClassVar[bool] = False
+    own_baseline: ClassVar[bool] = False
+    estimate: ClassVar[bool] = False
+    held: ClassVar[int] = 0
     labels: ClassVar[dict[str, str]] = {}
     """Names of the results that have one in the literature, by the name that the statistic gives."""
 
@@ -53,12 +85,17 @@ class Attributor(ABC):
         return self
 
     def noting(self, note: Note) -> Attributor:
-        """The attributor, if it is `certified` with `note` called once for each call of `attribute`."""
+        """The attributor, if it is `certified` or makes its `own_baseline`, with `note` called for each call of `attribute`."""
         return self
 
     @abstractmethod
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
-        """Rows of forward passes per (input, baseline), for inputs of these shapes; 0 if the model is not needed."""
+        """Points of the walk from one baseline to one input, for inputs of these shapes; 0 if the model is not needed."""
+
+    def price(self, features: Sequence[tuple[int, ...]]) -> Price:
+        """What that costs; by default a row of a forward pass for each point, and a gradient there for each output."""
+        points = self.points(features)
+        return Price(points, gradients_per_output=points if self.gradients else 0)
 
     @abstractmethod
     def attribute(

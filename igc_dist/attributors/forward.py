@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from igc_dist.attributors.walk import Step, Walk
+from igc_dist.attributors.walk import Fixed, Points
 from igc_dist.model import Model
 from igc_dist.records import Tensors
 from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True, eq=False)
-class Forward(Walk):
+class Forward(Fixed):
     """The reduced attributions of another walk, ``a[n, j, q] = sum_c J_f(point[c, n])_j . (M_q * factor[c, n])``.
 
     M_q is 1 at the features of group q of one input and 0 elsewhere. One directional derivative gives all outputs, so it costs as many
@@ -25,7 +25,7 @@ class Forward(Walk):
     `groups[i]` numbers the groups of input i, (*P_i); `shapes[i]` is the shape *Q_i that these numbers run through.
     """
 
-    walk: Walk
+    walk: Fixed
     groups: tuple[Int64[np.ndarray, "..."], ...]
     shapes: tuple[tuple[int, ...], ...]
 
@@ -48,8 +48,8 @@ class Forward(Walk):
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.walk.points(features)
 
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
-        return self.walk.steps(inputs, baselines, share, size, address)
+    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
+        return self.walk.course(inputs, baselines, share, size, address)
 
     def attribute(
         self,
@@ -67,7 +67,7 @@ class Forward(Walk):
         n = len(inputs[0])
         groups = [torch.from_numpy(own).to(inputs[0].device) for own in self.groups]
         totals = [x.new_zeros(int(np.prod(shape, dtype=np.int64)), n, len(outputs)) for x, shape in zip(inputs, self.shapes, strict=True)]
-        for step in self.steps(inputs, baselines, share, size, address):
+        for step in self.course(inputs, baselines, share, size, address):
             c, points = len(step.points[0]), tuple(p.flatten(0, 1) for p in step.points)
             for i, (total, own, factor) in enumerate(zip(totals, groups, step.factors, strict=True)):
                 for q in range(len(total)):

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from igc_dist.attributors.walk import Step, Walk
+from igc_dist.attributors.walk import Fixed, Points
 from igc_dist.records import Tensors
 from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
-class Gradients(Walk):
+class Gradients(Fixed):
     """``a_i = d f(x) / d x_i`` (Simonyan, Vedaldi, Zisserman 2013)."""
 
     name = "gradient"
     complete = False
     baselines = False
 
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
-        yield Step(tuple(x[None] for x in inputs), tuple(x.new_ones(()).expand_as(x)[None] for x in inputs))
+    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
+        yield Points(tuple(x[None] for x in inputs), tuple(x.new_ones(()).expand_as(x)[None] for x in inputs))
 
 
 @dataclass(frozen=True)
-class GradientXInput(Walk):
+class GradientXInput(Fixed):
     """``a_i = x_i * d f(x) / d x_i`` (Shrikumar et al. 2016)."""
 
     name = "gradient_x_input"
     complete = False
     baselines = False
 
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
-        yield Step(tuple(x[None] for x in inputs), tuple(x[None] for x in inputs))
+    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
+        yield Points(tuple(x[None] for x in inputs), tuple(x[None] for x in inputs))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from igc_dist.attributors.walk import Step, Walk, column
+from igc_dist.attributors.walk import Fixed, Points, column
 from igc_dist.designs import Design, Grid, Pairs
 from igc_dist.paths import Path, Straight
 from igc_dist.quadrature import Auto, Quadrature, rule
@@ -16,7 +16,7 @@ from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
-class PathIntegral(Walk):
+class PathIntegral(Fixed):
     """``IG_i = mean_b integral_0^1 d f(gamma_b(t)) / d x_i * gamma_b'(t)_i dt`` (Sundararajan, Taly, Yan 2017, eq. 1).
 
     The integral is replaced by `quadrature`, or by the nodes of a `design`; the mean is over the baselines of the sample.
@@ -64,7 +64,7 @@ class PathIntegral(Walk):
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return len(self.sampling)
 
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
+    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
         b_all, k = len(baselines[0]), len(self.sampling)
         nodes = torch.from_numpy(self.sampling.nodes(address, len(inputs[0]), b_all))  # b K n, or 1 K 1
         nodes, weights = nodes.expand(b_all, k, nodes.shape[2]).flatten(0, 1), torch.from_numpy(self.sampling.weights)
@@ -77,4 +77,4 @@ class PathIntegral(Walk):
                 at = column(t, ends)
                 points.append(self.path.point(start_points, ends, at))
                 factors.append(column(share * weights[flat % k], ends) * self.path.velocity(start_points, ends, at))
-            yield Step(tuple(points), tuple(factors))
+            yield Points(tuple(points), tuple(factors))

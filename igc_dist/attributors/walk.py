@@ -1,4 +1,4 @@
-"""Attributors that sum gradients, and the one loop that walks."""
+"""The seam of all path methods: walks yield their steps, and whoever takes them weighs them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from igc_dist.attributors.base import Attributor
 from igc_dist.model import Model
@@ -16,25 +18,52 @@ from igc_dist.seeds import Address
 
 @dataclass(frozen=True)
 class Step:
-    """Some points of the walks of n samples, done in one forward pass.
+    """c steps of the walks of n samples that follow each other, for one output, or where a walk ends.
 
-    `points[i]` is (c, n, *P_i); each gradient there is multiplied by `factors[i]`, which broadcasts against it, and
-    summed over c into the attribution.
+    `output`: its place among those that were asked for. `value` (c, n): what the model predicts for it where the gradients are
+    taken. `gradients[i]` (c, n, *P_i) are those to input i, and `moves[i]`, which broadcasts against them, how far the walk
+    goes there, times the weight of its baseline. Both are empty where a walk ends, and `value` is the prediction there.
     """
 
-    points: Tensors
-    factors: Tensors
+    output: int
+    value: Float[Tensor, "c n"]
+    gradients: Tensors = ()
+    moves: Tensors = ()
+
+    def part(self, some: slice) -> Step:
+        """Some of the steps; copies, so that the others can go."""
+        gradients = tuple(g[some].clone() for g in self.gradients)
+        moves = tuple(m[some] if len(m) > 1 else m for m in self.moves)
+        return Step(self.output, self.value[some].clone(), gradients, moves)
 
 
 class Walk(Attributor):
-    """Sums of gradients: ``a[n, j, i] = sum_c factor[c, n, i] * d f_j(point[c, n]) / d x_i``."""
+    """A path of each sample, as its steps; by itself their sum ``a[n, j, i] = sum_c move[c, n, i] * d f_j(point[c, n]) / d x_i``.
 
-    def points(self, features: Sequence[tuple[int, ...]]) -> int:
-        return 1
+    `outwards`: the walk leads from the input to the baseline, though its moves are those of the way back, so that they sum to
+    ``x - x0`` like those of other walks.
+    """
+
+    outwards: bool = False
 
     @abstractmethod
-    def steps(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Step]:
-        """The walks of n samples, at most `size` points at a time; arguments as in `attribute`."""
+    def steps(
+        self,
+        model: Model,
+        inputs: Tensors,
+        baselines: Tensors,
+        outputs: Sequence[int],
+        *,
+        share: float,
+        size: int,
+        watch: Callable[[int], None] = lambda rows: None,
+        address: Address | None = None,
+        ends: bool = False,
+    ) -> Iterator[Step]:
+        """The steps, for each output in the order of its walk, baselines one after the other; arguments as in `attribute`.
+
+        With `ends`, and one baseline at most, the last step of each output is where its walk ends, which may cost a forward pass.
+        """
 
     def attribute(
         self,
@@ -48,16 +77,80 @@ class Walk(Attributor):
         watch: Callable[[int], None] = lambda rows: None,
         address: Address | None = None,
     ) -> Tensors:
-        n = len(inputs[0])
         totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
-        for step in self.steps(inputs, baselines, share, size, address):
-            c = len(step.points[0])
-            for j, grads in model.gradients(tuple(p.flatten(0, 1) for p in step.points), outputs):
-                for total, factor, grad in zip(totals, step.factors, grads, strict=True):
-                    grad = grad.unflatten(0, (c, n))
-                    total[j].addcmul_(factor[0], grad[0]) if c == 1 else total[j].add_((factor * grad).sum(0))
-            watch(c * n)
+        for step in self.steps(model, inputs, baselines, outputs, share=share, size=size, watch=watch, address=address):
+            for total, move, grad in zip(totals, step.moves, step.gradients, strict=True) if step.gradients else ():
+                own = total[step.output]
+                own.addcmul_(move[0], grad[0]) if len(grad) == 1 else own.add_((move * grad).sum(0))
         return tuple(total.transpose(0, 1) for total in totals)
+
+    def rises(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Float[Tensor, "c n"]]]:
+        """Each of these steps, which have ends, with what the output rises over each of its moves, from its end that is nearer to x0.
+
+        What a step rises to is known with the next one. The last of a stretch waits for that. The rises of a walk sum to
+        ``f(x) - f(x0)``, to rounding.
+        """
+        waiting: dict[int, Step] = {}
+        sign = -1 if self.outwards else 1
+        for step in steps:
+            if (last := waiting.pop(step.output, None)) is not None:
+                yield last, sign * (step.value[:1] - last.value)
+            if step.gradients:
+                if len(step.value) > 1:
+                    yield step.part(slice(None, -1)), sign * step.value.diff(dim=0)
+                waiting[step.output] = step.part(slice(-1, None))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Some points of walks that are known before the model is asked, for one forward pass.
+
+    `points[i]` is (c, n, *P_i); each gradient there is multiplied by `factors[i]`, which broadcasts against it, and
+    summed over c into the attribution.
+    """
+
+    points: Tensors
+    factors: Tensors
+
+
+class Fixed(Walk):
+    """Walks that do not depend on the model: the same for all outputs."""
+
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
+        return 1
+
+    @abstractmethod
+    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
+        """The walks of n samples, at most `size` points at a time; arguments as in `attribute`."""
+
+    def steps(
+        self,
+        model: Model,
+        inputs: Tensors,
+        baselines: Tensors,
+        outputs: Sequence[int],
+        *,
+        share: float,
+        size: int,
+        watch: Callable[[int], None] = lambda rows: None,
+        address: Address | None = None,
+        ends: bool = False,
+    ) -> Iterator[Step]:
+        n, values = len(inputs[0]), torch.empty(0)
+
+        def see(y: Tensor) -> None:
+            nonlocal values
+            values = y.detach()
+
+        for part in self.course(inputs, baselines, share, size, address):
+            c = len(part.points[0])
+            for j, grads in model.gradients(tuple(p.flatten(0, 1) for p in part.points), outputs, see):
+                yield Step(j, values[:, j].unflatten(0, (c, n)), tuple(g.unflatten(0, (c, n)) for g in grads), part.factors)
+            watch(c * n)
+        if ends:
+            values = model.predict(inputs)[:, list(outputs)]
+            watch(n)
+            yield from (Step(j, values[None, :, j]) for j in range(len(outputs)))
 
 
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
