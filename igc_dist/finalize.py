@@ -87,7 +87,7 @@ def finalize(
         about = {
             "method": job.method,
             "sums_to_prediction": recipe.complete,
-            "skipped": _skipped(job, plan, store),
+            "skipped": _skipped(plan, store),
             "cost": _cost(plan, passed),
         }
         about |= {"retried": _retried(plan, store), "fallback": job.model.precision if store.fallen() else None}
@@ -155,9 +155,9 @@ def _spent(job: Job, plan: Plan, passed: Passed, tables: Mapping[str, Sequence[n
     return found
 
 
-def _skipped(job: Job, plan: Plan, store: Store) -> list[dict[str, Any]]:
+def _skipped(plan: Plan, store: Store) -> list[dict[str, Any]]:
     bad = store.read("predict", "bad").copy()
-    if job.skip:
+    if "skipped" in store.phases["attribute"].arrays:
         bad = np.where((bad == 0) & store.read("attribute", "skipped").any(1), 4, bad)
     rows = np.flatnonzero(bad)
     return sorted(

@@ -154,7 +154,7 @@ def phases(plan: Plan, terms: tuple[str, ...], float_type: str, *, sums: bool, s
         second["certificate"] = array(f"{there}/certificate", "int64", part, Dim("count", 2), block)
     if plan.work.audited:
         second["audit"] = array(f"{there}/audit", "float64", part, Dim("audit_term", len(AUDIT_TERMS)), block)
-    if skip:
+    if skip and plan.n_baseline_blocks == 1:  # no sample is left out for a part of its baselines
         second["skipped"] = array(f"{there}/skipped", "uint8", row, Dim("output_block", plan.n_output_blocks, 1, 1))
     found = [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
     if replicates:

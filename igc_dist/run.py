@@ -270,7 +270,7 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor
         store.write(phase, number, "audit", np.zeros((1, len(TERMS), len(shard.outputs))) if auditor is None else auditor.taken()[None])
     if plan.work.certified and first:
         store.write(phase, number, "certificate", counts)
-    if job.skip and first:
+    if "skipped" in store.phases[phase].arrays:
         store.write(phase, number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
         store.write(phase, number, name, values)
