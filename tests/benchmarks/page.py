@@ -90,15 +90,20 @@ def name_of(line: Report) -> str:
     return "grid, 8 x 64 (the original's defaults)" if name == "original" else name
 
 
-SHARED = "of 10 outputs only the forward is shared: at most 10 (F + V) / (F + 10 V), 1.8 where a backward costs as much as a forward"
+SHARED = (
+    "of 10 outputs only the forward is shared: at most 10 (F + V) / (F + 10 V), 1.8 where a backward costs as much as a forward; "
+    "tried: channels_last"
+)
 WHY = {
     "captum/ig/resnet64": SHARED,
     "captum/ig/vit64": SHARED,
-    "zero_baseline_shifted/digits": "kinks near the baseline, all in the first of four strata",
-    "zero_baseline_shifted/pooled": "the noise of drawn nodes",
-    "one_hot_1000/n_others/time": "1,001 passes over 5 are at most 200, less what is not the net",
+    "zero_baseline_shifted/digits": "kinks near the baseline, all in the first of four strata; tried: offsets by the golden ratio "
+    "in the order of the predictions, tent-folded offsets, more nodes",
+    "zero_baseline_shifted/pooled": "the noise of drawn nodes; tried: the same",
+    "one_hot_1000/n_others/time": "1,001 passes over 5 are at most 200, less what is not the net; tried: a partition in place of two sorts",
+    "package_layout/digits": "near the bound, and higher on a busy machine: alone it has kept it",
 }
-"""Causes of bounds that may be missed."""
+"""Causes of bounds that may be missed, and what was tried."""
 
 
 def write(names: tuple[str, ...]) -> None:
