@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset
 import igc_dist
 from igc_dist import baselines
 from igc_dist.records import ConfigError, DataError, ModelError, NonFiniteError, StoreError
+from igc_dist.store import Store
 from tests import models
 from tests.oracles import attributions as oracle
 from tests.oracles import statistics
@@ -187,6 +188,15 @@ def test_not_finite_under_skip(where: str) -> None:
     np.testing.assert_allclose(tree["samples/x/attribution"][rest], a, rtol=1e-11, atol=1e-14)
     again = run(clean, (x, y), quadrature="right", baseline=None)
     np.testing.assert_allclose(tree["x/igc"], again["x/igc"], rtol=1e-11)
+
+
+def test_blocks_of_baselines_leave_no_marks(tmp_path: Path) -> None:
+    """Rows that pass 1 left out stay out; pass 2 leaves none out for a part of its baselines, and writes nothing about it."""
+    model, data = poisoned("input", np.nan)
+    tree = run(model, data, on_nonfinite="skip", baseline=4, baseline_block=2, store=tmp_path / "s.zarr")
+    assert [entry["index"] for entry in tree.attrs["skipped"]] == [BAD]
+    assert not (tmp_path / "s.zarr/shards/attribute/skipped").exists()
+    assert Store.existing(tmp_path / "s.zarr").verify() == []
 
 
 def test_nothing_left_to_fold() -> None:

@@ -141,3 +141,10 @@ def test_what_is_refused(settings: dict[str, Any], words: str) -> None:
     model, data = problem()
     with pytest.raises(ConfigError, match=words):
         igc_dist.attribute(model, data, **{"design": "stratified", "n_steps": 1, **settings})
+
+
+@pytest.mark.parametrize("method", ["bsc", "gradients", "ig_adaptive", "naive_correlation"])
+def test_a_method_without_nodes_to_draw_is_refused(method: str) -> None:
+    model, data = models.linear(), models.data(models.linear())
+    with pytest.raises(ConfigError, match=r"design=stratified with attributor .* does not draw its nodes.*design=grid"):
+        igc_dist.attribute(model, data, method=method, design="stratified")
