@@ -28,11 +28,11 @@ TICKS = 2.0**60
 class GuidedIG(Walk):
     """``GIG_i = mean_b sum_s (x^(s+1)_i - x^(s)_i) * d f(x^(s)) / d x_i`` (Kapishnikov et al. 2021, arXiv:2106.09788, algorithm 1).
 
-    The path starts at the baseline. Step s = 0 .. S - 1 takes one gradient and brings ``||x - x^(s)||_1`` down to ``1 - a``
-    of ``||x - x0||_1``, a = (s + 1) / S. First each feature that has gone less than ``a - max_dist`` of its own way goes there. Then
-    those whose gradient is smallest in magnitude go: a `fraction` of all features goes to ``a + max_dist`` of their ways, or to x,
-    then the next, until one of these parts goes only as far as is needed. The quantile counts all features, also those that have
-    gone as far as they may, and takes in equal magnitudes. Features of all inputs count together.
+    The path starts at the baseline. Step s = 0 .. S - 1 of S = `n_steps` takes one gradient, and leaves ``1 - a`` of
+    ``||x - x0||_1`` to go, a = (s + 1) / S. First each feature that has gone less than ``a - max_dist`` of its own way goes there.
+    Then those whose gradients are smallest in magnitude go: a `fraction` of all features to ``a + max_dist`` of their ways, or to x,
+    then the next part of that size, until one goes only as far as is needed. A part ends at a quantile of all features, those that
+    may go no further being last, and takes in equal magnitudes. Features of all inputs count together.
 
     Complete to first order, ``sum_i GIG_i = f(x) - mean_b f(x0_b) + O(1 / S)``, as a gradient stands for a whole step.
     With max_dist 0 it is Integrated Gradients by the left rule; with 1 the order is free. The path depends on the output, so each

@@ -1,4 +1,4 @@
-"""Guided IG as it is published, one sample, one output, one step and one repetition at a time, in float64. Nothing of the package is used."""
+"""Guided IG as published: one sample, output, step and repetition at a time, in float64. Nothing of the package is used."""
 
 from __future__ import annotations
 
