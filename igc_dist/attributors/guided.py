@@ -34,7 +34,8 @@ class GuidedIG(Walk):
     then the next part of that size, until one goes only as far as is needed. A part ends at a quantile of all features, those that
     may go no further being last, and takes in equal magnitudes. Features of all inputs count together.
 
-    Complete to first order, ``sum_i GIG_i = f(x) - mean_b f(x0_b) + O(1 / S)``, as a gradient stands for a whole step.
+    Complete to first order, ``sum_i GIG_i = f(x) - mean_b f(x0_b) + O(1 / S)``, as a gradient stands for a whole step. But a path may
+    slide along a kink, as of ReLU, and cross it at each step; what is missing then does not go away with more steps.
     With max_dist 0 it is Integrated Gradients by the left rule; with 1 the order is free. The path depends on the output, so each
     costs S forward passes of its own; walks of several outputs and baselines go side by side. Where the magnitudes of two features
     are equal but for rounding, rounding decides which goes first. A step looks at 1 / fraction parts at most.

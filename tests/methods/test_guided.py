@@ -22,7 +22,7 @@ from tests.oracles.guided import guided_ig
 
 KINDS = {GuidedIG}
 PRESETS = {"guided_ig", "guided_igc"}
-SETTINGS = [(5, 0.25, 0.02), (7, 0.5, 0.3), (6, 0.1, 1.0), (12, 0.3, 0.05), (6, 1e-9, 1.0), (4, 1.0, 0.1), (5, 0.3, 0.0), (1, 0.25, 0.02)]
+SETTINGS = [(5, 0.25, 0.02), (6, 0.5, 0.3), (5, 1e-9, 1.0), (3, 1.0, 0.1), (4, 0.3, 0.0), (1, 0.25, 0.02)]
 settings = pytest.mark.parametrize("given", SETTINGS, ids=str)
 
 
@@ -115,7 +115,7 @@ def test_product_in_free_order() -> None:
     """f = x1 x2 from (1, 2) to (3, 3): x2 goes first, at the gradient x1 = 1, then x1 at x2 = 3. Of three steps each ends on a corner."""
     model = models.Function(lambda x: (x[:, 0] * x[:, 1])[:, None].expand(-1, 2))
     x, x0 = np.array([[3.0, 3.0]]), np.array([[[1.0, 2.0]]])
-    for n_steps in (3, 6, 300):
+    for n_steps in (3, 30):
         np.testing.assert_allclose(attribute(GuidedIG(n_steps, 0.25, 1.0), model, (x,), (x0,))[0][0], [[6.0, 1.0]] * 2, rtol=1e-12)
     # of four, the second takes a quarter for x2, and half for x1 while x2 is 2.75
     np.testing.assert_allclose(attribute(GuidedIG(4, 0.25, 1.0), model, (x,), (x0,))[0][0], [[0.5 * 2.75 + 1.5 * 3, 1.0]] * 2, rtol=1e-12)
@@ -135,20 +135,22 @@ def test_nothing_on_the_baseline(name: str) -> None:
 # -- completeness ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("max_dist", [0.02, 0.3, 1.0])
 @pytest.mark.parametrize("name", models.MODELS)
-def test_complete_to_first_order(name: str, max_dist: float) -> None:
-    """The error of S steps is C / S, and rounding for a linear model."""
+def test_complete_to_first_order(name: str) -> None:
+    """The error of S steps is C / S: with 16 times the steps a sixteenth, or so. Rounding for a linear model."""
     model, x, x0 = models.MODELS[name](), random(6, 3), random(1, 1, 3, seed=1)
-    errors = []
-    for n_steps in (20, 320):
-        total = attribute(GuidedIG(n_steps, 0.25, max_dist), model, (x,), (x0,), size=2)[0].sum(-1)
-        errors.append(np.sqrt(((total - rise(model, x, x0[0])) ** 2).mean()))
-    if name == "linear":
-        assert max(errors) < 1e-14
-    else:
-        assert errors[1] < errors[0] / 8
-        assert errors[1] < 0.02
+    for max_dist in (0.02, 1.0):
+        totals = [attribute(GuidedIG(n_steps, 0.25, max_dist), model, (x,), (x0,), size=2)[0].sum(-1) for n_steps in (10, 160)]
+        few, many = (np.sqrt(((total - rise(model, x, x0[0])) ** 2).mean()) for total in totals)
+        assert few < 1e-14 if name == "linear" else few / (32 if name == "relu" else 20) < many < few / (4 if name == "relu" else 12)
+
+
+def test_along_a_kink() -> None:
+    """f = x1 + 2 x2 + relu(x1 - x2) from 0 to (1, 1): each step crosses the kink, from a gradient that is too small. 1 of 3 is missing."""
+    model = models.Function(lambda x: (x[:, 0] + 2 * x[:, 1] + torch.relu(x[:, 0] - x[:, 1]))[:, None].expand(-1, 2))
+    for n_steps in (2, 10, 200):
+        found = attribute(GuidedIG(n_steps, 0.25, 1.0), model, (np.ones((1, 2)),), (np.zeros((1, 1, 2)),))[0]
+        np.testing.assert_allclose(found[0], np.ones((2, 2)), rtol=1e-12)
 
 
 def test_of_a_model_that_normalises_its_input() -> None:
@@ -158,8 +160,8 @@ def test_of_a_model_that_normalises_its_input() -> None:
     for name in ("linear", "gelu"):
         inner = models.MODELS[name]()
         model = models.Function(lambda x, inner=inner: inner((x - mean) / std))
-        found = attribute(GuidedIG(2000, 0.25, 0.02), model, (x,), (x0,))[0]
-        np.testing.assert_allclose(found.sum(-1), rise(model, x, x0[0]), rtol=0, atol=1e-11 if name == "linear" else 2e-2)
+        found = attribute(GuidedIG(200, 0.25, 0.02), model, (x,), (x0,))[0]
+        np.testing.assert_allclose(found.sum(-1), rise(model, x, x0[0]), rtol=0, atol=1e-11 if name == "linear" else 0.1)
         if name == "linear":
             np.testing.assert_allclose(found, (inner.weight.detach() / std).numpy() * (x - x0[0])[:, None], rtol=1e-11)
 
@@ -259,8 +261,8 @@ def test_a_sample_that_is_not_finite_is_alone(fraction: float) -> None:
     ("given", "message"),
     [
         ({"n_steps": 0}, r"method\.attributor\.n_steps=0: give an integer of at least 1"),
-        ({"n_steps": 2.5}, r"method\.attributor\.n_steps=2\.5: give an integer"),
-        ({"fraction": 0}, r"method\.attributor\.fraction=0: give a number above 0, and at most 1"),
+        ({"n_steps": True}, r"method\.attributor\.n_steps=True: give an integer"),
+        ({"fraction": 0.0}, r"method\.attributor\.fraction=0\.0: give a number above 0, and at most 1"),
         ({"fraction": 1.01}, r"fraction=1\.01: give a number above 0"),
         ({"fraction": float("nan")}, r"fraction=nan: give a number above 0"),
         ({"max_dist": -0.1}, r"method\.attributor\.max_dist=-0\.1: give a number from 0 to 1"),
