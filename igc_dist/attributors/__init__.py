@@ -4,6 +4,7 @@ from igc_dist.attributors.adaptive import AdaptiveIG
 from igc_dist.attributors.base import Attributor, Note, Price
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
+from igc_dist.attributors.guided import GuidedIG
 from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
@@ -17,6 +18,7 @@ __all__ = [
     "Forward",
     "GradientXInput",
     "Gradients",
+    "GuidedIG",
     "Identity",
     "Note",
     "PathIntegral",

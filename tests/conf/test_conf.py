@@ -215,6 +215,8 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "gradient_x_input": {"samples/x/attribution": ig},
         "baseline_shapley": {"samples/x/attribution": ig},
         "bsc": {"x/bsc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
+        "guided_ig": {"samples/x/attribution": ig},
+        "guided_igc": {"x/guided_igc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
         "naive_ttest": {"x/naive_ttest": t_test(x, y)},
         "naive_correlation": {"x/naive_correlation": cov(x, y) / (y.std(0)[:, None] * x.std(0))},
     }
