@@ -278,6 +278,7 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     if job.drawn and not reduction.linear:
         raise ConfigError("reduce has a function, which need not be linear, but draws are reduced in sums: reduce by segments or patches")
     shapes = replace(first_look(job.inputs, walk, few, n_samples, job.targets, device, job.attributor.gradients), **described)
+    job.attributor.prove(walk.function, walk.inputs)
     encoded = job.targets.encode(few.target, shapes.n_outputs)
     whole = encoded[~encoded.isnan().any(1)]  # a missing target says nothing
     labels = len(whole) > 0 and bool(((whole == 1).sum(1) == 1).all() and (whole.count_nonzero(1) == 1).all())
