@@ -39,7 +39,7 @@ def distance(phi: Phi, point: Arrays, reference: np.ndarray) -> tuple[float, lis
     with torch.enable_grad():
         d = ((phi(*rows).reshape(-1) - torch.from_numpy(reference)) ** 2).sum()
         grads = torch.autograd.grad(d, rows, materialize_grads=True)
-    return float(d), [g[0].numpy() for g in grads]
+    return float(d.detach()), [g[0].numpy() for g in grads]
 
 
 def grad_path(
@@ -70,8 +70,7 @@ def grad_path(
         if all((p == q).all() for p, q in zip(path[-1], after, strict=True)):
             return path, True
         path.append(after)
-    d, _ = distance(phi, path[-1], reference)
-    return path, stop > 0 and d > stop * first
+    return path, False
 
 
 def ig2(
