@@ -6,11 +6,13 @@ from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.guided import GuidedIG
 from igc_dist.attributors.identity import Identity
+from igc_dist.attributors.ig2 import IG2
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
 from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 
 __all__ = [
+    "IG2",
     "AdaptiveIG",
     "Attributor",
     "BaselineShapley",
