@@ -2,17 +2,22 @@
 
 from igc_dist.attributors.adaptive import AdaptiveIG
 from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.blur import BlurIG
+from igc_dist.attributors.expected import ExpectedGradients
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
+from igc_dist.attributors.smoothgrad import SmoothGrad
 from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 
 __all__ = [
     "AdaptiveIG",
     "Attributor",
     "BaselineShapley",
+    "BlurIG",
+    "ExpectedGradients",
     "Fixed",
     "Forward",
     "GradientXInput",
@@ -22,6 +27,7 @@ __all__ = [
     "PathIntegral",
     "Points",
     "Price",
+    "SmoothGrad",
     "Step",
     "Walk",
 ]
