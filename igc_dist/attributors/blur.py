@@ -20,16 +20,16 @@ from igc_dist.seeds import Address
 
 @dataclass(frozen=True)
 class BlurIG(Fixed):
-    """``a_i = integral_0^1 d f(L(tau(t))) / d x_i * d L(tau(t))_i / d t dt`` (Xu, Venugopalan, Sundararajan 2020,
-    arXiv:2004.03383).
+    """``a_i = integral_0^1 d f(L(tau(t))) / d x_i * d L(tau(t))_i / d t dt`` (Xu, Venugopalan, Sundararajan 2020, arXiv:2004.03383).
 
     L is the input blurred over its last two dimensions, height and width, by `sigma_max` pixels at t = 0, and the input itself at
     t = 1; `schedule` and `boundary` as in `paths.Blurred`, whose derivative is exact. The integral is replaced by `quadrature`.
     Complete: ``sum_i a_i = f(x) - f(L(sigma_max**2))`` up to the quadrature error; f at the blurred input, which takes the place of
-    a baseline, is noted, and costs a row. A constant image has attributions of 0 where edges reflect, as it has nothing to blur.
+    a baseline, is noted, and costs a row. Blurs wider than the image change little and take nodes from those that do: lower `sigma_max`
+    for small images. A constant image has attributions of 0 where edges reflect, as it has nothing to blur.
 
-    The original (PAIR) differs: ``boundary="zero"`` and the left rule; its `sqrt` is ``schedule="tau"`` with the root of its max_sigma.
-    Raises `ConfigError` for settings out of range, and for inputs of fewer than two dimensions.
+    The original (PAIR) differs: ``boundary="zero"`` and the right rule; its `sqrt` is ``schedule="tau"`` with the root of its
+    max_sigma. Raises `ConfigError` for settings out of range, and for inputs of fewer than two dimensions.
     """
 
     sigma_max: float = 50.0
