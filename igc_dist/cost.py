@@ -114,6 +114,7 @@ class Cost:
         sums = (self.work.groups + 2) * self.shapes.itemsize * sums if self.work.groups else sums * self.point
         sums += n_outputs * self.whole if self.whole != self.point and not self.work.groups else 0
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
+        sums += self.work.price.sums * n_outputs * self.point if self.work.price else 0
         sums += 2 * n_outputs * self.point if self.work.certified else 0  # integrals of a segment whose nodes take several passes
         folding = 3 * 8 * self.shapes.n_features
         # an audit holds half of the samples again, in twice the precision

@@ -2,6 +2,8 @@
 
 from igc_dist.attributors.adaptive import AdaptiveIG
 from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.blur import BlurIG
+from igc_dist.attributors.expected import ExpectedGradients
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.guided import GuidedIG
@@ -9,6 +11,7 @@ from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.ig2 import IG2
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
+from igc_dist.attributors.smoothgrad import SmoothGrad
 from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 
 __all__ = [
@@ -16,6 +19,8 @@ __all__ = [
     "AdaptiveIG",
     "Attributor",
     "BaselineShapley",
+    "BlurIG",
+    "ExpectedGradients",
     "Fixed",
     "Forward",
     "GradientXInput",
@@ -26,6 +31,7 @@ __all__ = [
     "PathIntegral",
     "Points",
     "Price",
+    "SmoothGrad",
     "Step",
     "Walk",
 ]

@@ -35,12 +35,16 @@ class Note(Protocol):
 
 @dataclass(frozen=True)
 class Price:
-    """What the walks from one baseline to one sample cost: rows of forward passes and gradients, for all outputs together and for each."""
+    """What the walks from one baseline to one sample cost: rows of forward passes and gradients, for all outputs together and for each.
+
+    `sums`: so many times the attributions of a batch are held beside those that are returned.
+    """
 
     rows: int = 0
     rows_per_output: int = 0
     gradients: int = 0
     gradients_per_output: int = 0
+    sums: int = 0
 
 
 class Attributor(ABC):

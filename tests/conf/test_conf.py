@@ -226,7 +226,7 @@ def expected(name: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in (CONF / "method").glob("*.yaml")} - members.named("PRESETS")))
 def test_every_method_meets_its_closed_form(name: str) -> None:
-    """A linear model, where one node is exact; a new preset needs its form here."""
+    """A linear model, where one node is exact; a new preset needs its form here, or a file in tests/methods."""
     model = nn.Linear(3, 2).double()
     with torch.no_grad():
         model.weight.copy_(W)
