@@ -299,6 +299,7 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         gradients=job.attributor.gradients,
         price=job.attributor.price(shapes.walk),
         held=job.attributor.held,
+        waiting=job.attributor.waiting,
         groups=mode.n_groups,
         audited=job.audited > 0,
         n_terms=len(job.terms),

@@ -2,14 +2,18 @@
 
 from igc_dist.attributors.adaptive import AdaptiveIG
 from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.decision import IDG, LeftIG
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.identity import Identity
+from igc_dist.attributors.idgi import IDGI
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
 from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 
 __all__ = [
+    "IDG",
+    "IDGI",
     "AdaptiveIG",
     "Attributor",
     "BaselineShapley",
@@ -18,6 +22,7 @@ __all__ = [
     "GradientXInput",
     "Gradients",
     "Identity",
+    "LeftIG",
     "Note",
     "PathIntegral",
     "Points",

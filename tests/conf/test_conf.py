@@ -205,6 +205,7 @@ def expected(name: str) -> dict[str, np.ndarray]:
     r = x @ w.T + 1
     cov = lambda u, v: ((u - u.mean(0)).T @ (v - v.mean(0)) / len(u)).T  # noqa: E731 - (of v, of u)
     ig = w[None] * x[:, None]
+    idgi = ig.sum(-1, keepdims=True) * w**2 / (w**2).sum(1, keepdims=True)
     forms = {
         "igc": {"x/igc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
         "igac": {"x/igac": w * cov(x, r) / r.var(0)[:, None]},
@@ -214,6 +215,10 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "gradients": {"samples/x/attribution": np.broadcast_to(w, ig.shape)},
         "gradient_x_input": {"samples/x/attribution": ig},
         "baseline_shapley": {"samples/x/attribution": ig},
+        "idgi": {"samples/x/attribution": idgi},
+        "idgic": {"x/idgic": np.stack([cov(idgi[:, j], y[:, [j]])[0] / (y[:, j].std() * r[:, j].std()) for j in (0, 1)])},
+        "left_ig": {"samples/x/attribution": 0.9 * ig},
+        "idg": {"samples/x/attribution": ig * ig.sum(-1, keepdims=True)},
         "bsc": {"x/bsc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
         "naive_ttest": {"x/naive_ttest": t_test(x, y)},
         "naive_correlation": {"x/naive_correlation": cov(x, y) / (y.std(0)[:, None] * x.std(0))},
