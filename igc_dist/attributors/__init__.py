@@ -5,6 +5,7 @@ from igc_dist.attributors.base import Attributor, Note, Price
 from igc_dist.attributors.decision import IDG, LeftIG
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
+from igc_dist.attributors.guided import GuidedIG
 from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.idgi import IDGI
 from igc_dist.attributors.path_integral import PathIntegral
@@ -21,6 +22,7 @@ __all__ = [
     "Forward",
     "GradientXInput",
     "Gradients",
+    "GuidedIG",
     "Identity",
     "LeftIG",
     "Note",

@@ -13,7 +13,9 @@ import torch
 from tests.benchmarks import page
 from tests.benchmarks.measure import show
 
-NAMES = ("overhead", "throughput", "precision", "scaling", "memory", "cost", "store", "family", "forward_mode", "accuracy", "captum")
+NAMES = (
+    "overhead", "throughput", "precision", "scaling", "memory", "cost", "store", "family", "forward_mode", "accuracy", "guided", "captum",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> int:

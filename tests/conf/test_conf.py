@@ -220,6 +220,8 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "left_ig": {"samples/x/attribution": 0.9 * ig},
         "idg": {"samples/x/attribution": ig * ig.sum(-1, keepdims=True)},
         "bsc": {"x/bsc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
+        "guided_ig": {"samples/x/attribution": ig},
+        "guided_igc": {"x/guided_igc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
         "naive_ttest": {"x/naive_ttest": t_test(x, y)},
         "naive_correlation": {"x/naive_correlation": cov(x, y) / (y.std(0)[:, None] * x.std(0))},
     }

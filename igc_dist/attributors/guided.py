@@ -1,0 +1,171 @@
+"""Guided Integrated Gradients: a path of each output's own, along the features that it hardly depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from igc_dist.attributors.base import Price
+from igc_dist.attributors.walk import Step, Walk
+from igc_dist.baselines import check_positive
+from igc_dist.model import Model
+from igc_dist.records import ConfigError, Tensors
+from igc_dist.seeds import Address
+
+NEAR = 1e-12
+"""Of the way of a feature: what is left of it by rounding, which must not count as a feature that can still be moved."""
+
+TICKS = 2.0**60
+"""Of the way of a sample: whole numbers, whose sums are the same in any order, on any device."""
+
+
+@dataclass(frozen=True)
+class GuidedIG(Walk):
+    """``GIG_i = mean_b sum_s (x^(s+1)_i - x^(s)_i) * d f(x^(s)) / d x_i`` (Kapishnikov et al. 2021, arXiv:2106.09788, algorithm 1).
+
+    The path starts at the baseline. Step s = 0 .. S - 1 of S = `n_steps` takes one gradient, and leaves ``1 - a`` of
+    ``||x - x0||_1`` to go, a = (s + 1) / S. First each feature that has gone less than ``a - max_dist`` of its own way goes there.
+    Then those whose gradients are smallest in magnitude go: a `fraction` of all features to ``a + max_dist`` of their ways, or to x,
+    then the next part of that size, until one goes only as far as is needed. A part ends at a quantile of all features, those that
+    may go no further being last, and takes in equal magnitudes. Features of all inputs count together.
+
+    Complete to first order, ``sum_i GIG_i = f(x) - mean_b f(x0_b) + O(1 / S)``, as a gradient stands for a whole step. But a path may
+    slide along a kink, as of ReLU, and cross it at each step; what is missing then does not go away with more steps.
+    With max_dist 0 it is Integrated Gradients by the left rule; with 1 the order is free. The path depends on the output, so each
+    costs S forward passes of its own; walks of several outputs and baselines go side by side. Where the magnitudes of two features
+    are equal but for rounding, rounding decides which goes first. A step looks at 1 / fraction parts at most.
+
+    Raises `ConfigError` if `n_steps` is less than 1, `fraction` not in (0, 1], or `max_dist` not in [0, 1].
+    """
+
+    n_steps: int = 200
+    fraction: float = 0.25
+    max_dist: float = 0.02
+
+    name = "guided_ig"
+    complete = True
+    baselines = True
+    linear = False
+    held = 9  # ways, weights, how far; of a step: how far, what is left, its ticks, their order, ticks in order, and their sums
+    labels = {"correlation": "guided_igc"}  # noqa: RUF012 - a class constant of the base
+
+    def __post_init__(self) -> None:
+        check_positive("method.attributor.n_steps", self.n_steps)
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"method.attributor.fraction={self.fraction!r}: give a number above 0, and at most 1")
+        if not 0 <= self.max_dist <= 1:
+            raise ConfigError(f"method.attributor.max_dist={self.max_dist!r}: give a number from 0 to 1")
+
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
+        return self.n_steps
+
+    def price(self, features: Sequence[tuple[int, ...]]) -> Price:
+        return Price(rows_per_output=self.n_steps, gradients_per_output=self.n_steps)
+
+    def steps(
+        self,
+        model: Model,
+        inputs: Tensors,
+        baselines: Tensors,
+        outputs: Sequence[int],
+        *,
+        share: float,
+        size: int,
+        watch: Callable[[int], None] = lambda rows: None,
+        address: Address | None = None,
+        ends: bool = False,
+    ) -> Iterator[Step]:
+        n = len(inputs[0])
+        end, starts = _joined(tuple(x[None] for x in inputs)).double(), _joined(baselines).double()
+        walks = [(b, j) for b in range(len(starts)) for j in range(len(outputs))]
+        for first in range(0, len(walks), size):
+            some = walks[first : first + size]
+            start = starts[[b for b, _ in some]]
+            column = torch.tensor([outputs[j] for _, j in some], device=end.device).repeat_interleave(n)[:, None]
+            for values, gradients, move in self._walk(model, inputs, start, end - start, column, watch):
+                moves = tuple(m.to(x.dtype) for m, x in zip(_parted(move.mul_(share), inputs), inputs, strict=True))
+                for w, (_, j) in enumerate(some):
+                    at = slice(w, w + 1)
+                    yield Step(j, values[at], tuple(g[at] for g in gradients), tuple(m[at] for m in moves))
+        if ends:
+            values = model.predict(inputs)[:, list(outputs)]
+            watch(n)
+            yield from (Step(j, values[None, :, j]) for j in range(len(outputs)))
+
+    def _walk(
+        self,
+        model: Model,
+        inputs: Tensors,
+        start: Float64[Tensor, "w _ P"],
+        delta: Float64[Tensor, "w n P"],
+        column: Int64[Tensor, "rows 1"],
+        watch: Callable[[int], None],
+    ) -> Iterator[tuple[Float[Tensor, "w n"], Tensors, Float64[Tensor, "w n P"]]]:
+        """What w walks of n samples meet at each step: predictions, gradients (w, n, *P) per input, and how far they go from there."""
+        values, (n_walks, n, _) = delta, delta.shape
+        weight = delta.abs()
+        weight /= weight.sum(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+        gone = torch.zeros_like(delta)
+
+        def see(y: Tensor) -> None:
+            nonlocal values
+            values = y.reshape(n_walks, n)
+
+        for s in range(self.n_steps):
+            points = _parted(torch.addcmul(start, gone, delta), inputs)
+            rows = tuple(p.flatten(0, 1).to(x.dtype) for p, x in zip(points, inputs, strict=True))
+            ((_, flat),) = model.gradients(rows, column, see)
+            watch(len(column))
+            gradients = tuple(g.unflatten(0, (n_walks, n)) for g in flat)
+            further = self._further(gone, weight, _joined(gradients), s)
+            yield values, gradients, (further - gone).mul_(delta)
+            gone = further
+
+    def _further(
+        self, gone: Float64[Tensor, "w n P"], weight: Float64[Tensor, "w n P"], gradient: Float[Tensor, "w n P"], s: int
+    ) -> Float64[Tensor, "w n P"]:
+        """How far each feature has gone after step s, from 0 at x0 to 1 at x; `weight` is its part of ``||x - x0||_1``."""
+        if s == self.n_steps - 1:
+            return torch.ones_like(gone)
+        a, n_features = (s + 1) / self.n_steps, gone.shape[-1]
+        gone = gone.clamp(min=a - self.max_dist)
+        left = min(a + self.max_dist, 1.0) - gone
+        need = (a - (weight * gone).sum(-1, keepdim=True)).mul_(TICKS)
+        rank = gradient.abs().masked_fill_((left <= NEAR) | (weight == 0), torch.inf)
+        ranked, order = rank.sort(-1)
+        covered = (left * weight).mul_(TICKS).long().gather(-1, order).cumsum(-1)
+        place = int(self.fraction * (n_features - 1))
+        first = torch.zeros_like(order[..., :1])
+        for _ in range(ceil(n_features / (place + 1))):
+            last = _part(ranked, first, place)[1]
+            first = torch.where(covered.gather(-1, last - 1) < need, last, first)
+        upper, last = _part(ranked, first, place)  # the part that goes only as far as is needed; those before go all the way
+        lower = ranked.gather(-1, first.clamp(max=n_features - 1))
+        before = torch.where(first > 0, covered.gather(-1, (first - 1).clamp(min=0)), 0)
+        pace = (need - before).div_(covered.gather(-1, last - 1) - before).clamp_(0, 1).nan_to_num_(0)
+        return gone.addcmul_(left, torch.where(rank < lower, 1.0, torch.where(rank > upper, 0.0, pace)))
+
+
+def _part(
+    ranked: Float[Tensor, "w n P"], first: Int64[Tensor, "w n 1"], place: int
+) -> tuple[Float[Tensor, "w n 1"], Int64[Tensor, "w n 1"]]:
+    """Of the part that starts with the feature of rank `first`: its largest magnitude, and the rank after all that have this."""
+    upper = ranked.gather(-1, (first + place).clamp(max=ranked.shape[-1] - 1))
+    return upper, torch.searchsorted(ranked, upper, right=True)
+
+
+def _joined(parts: Tensors) -> Float[Tensor, "a b P"]:
+    """The features of all inputs, (a, b, *P_i), in one row."""
+    flat = [part.reshape(*part.shape[:2], part.shape[2:].numel()) for part in parts]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+
+
+def _parted(joined: Float64[Tensor, "a b P"], inputs: Tensors) -> Tensors:
+    """And back: (a, b, *P_i) per input."""
+    parts = joined.split([x.shape[1:].numel() for x in inputs], -1)
+    return tuple(part.reshape(*joined.shape[:2], *x.shape[1:]) for part, x in zip(parts, inputs, strict=True))
