@@ -256,12 +256,17 @@ def _located(target: str) -> Any:
 
 
 def build_attributor(node: Any, quadrature: Quadrature | Auto | None, design: Design | None = None, allow: Sequence[str] = ()) -> Any:
-    """An attributor; one that integrates gets the quadrature, and the design if it is not the grid.
+    """An attributor; one that integrates gets the quadrature, and the design if it is not the grid; or the innermost, if one holds another.
 
     Raises `ConfigError` for a design that draws and an attributor that has none.
     """
-    attributor = build(node, allow)
+    return _with_rule(build(node, allow), quadrature, design)
+
+
+def _with_rule(attributor: Any, quadrature: Quadrature | Auto | None, design: Design | None) -> Any:
     fields = {f.name for f in dataclasses.fields(attributor)}
+    if "attributor" in fields:
+        return dataclasses.replace(attributor, attributor=_with_rule(attributor.attributor, quadrature, design))
     mine: dict[str, Any] = {} if quadrature is None or "quadrature" not in fields else {"quadrature": quadrature}
     if design is not None and not isinstance(design, Grid):
         if "design" not in fields:

@@ -31,8 +31,6 @@ class Work:
     """What the walk per (input, baseline) costs; None: a row of a forward pass for each point, and a gradient there for each output."""
     held: int = 0
     """Points that are held in float64 for each row of a forward pass."""
-    waiting: int = 0
-    """Points that are kept for each sample and output from one forward pass to the next."""
     groups: int = 0
     """Groups of features that each row of a forward pass is moved along in forward mode; 0 in reverse mode."""
     nonlinear: tuple[str, ...] = ()
@@ -115,8 +113,9 @@ class Cost:
         # in forward mode they are those of groups, and what a group adds to them
         sums = (self.work.groups + 2) * self.shapes.itemsize * sums if self.work.groups else sums * self.point
         sums += n_outputs * self.whole if self.whole != self.point and not self.work.groups else 0
-        sums += self.work.waiting * n_outputs * self.point
         # the sums of the walk; and those of one output in float64: copy, masked copy, square
+        sums += self.work.price.sums * n_outputs * self.point if self.work.price else 0
+        sums += 2 * n_outputs * self.point if self.work.certified else 0  # integrals of a segment whose nodes take several passes
         folding = 3 * 8 * self.shapes.n_features
         # an audit holds half of the samples again, in twice the precision
         return (2 if self.work.audited else 1) * (inputs + sums) + max(folding, self.reducing(n_outputs))

@@ -65,7 +65,7 @@ class Job:
     def __post_init__(self) -> None:
         if not self.exact:
             noisy = [f"the statistic {s.name!r} is not linear in the attribution" for s in self.statistics if not s.linear]
-            noisy += ["attributions of single samples are stored"] * (self.samples and not self.attributor.estimate)
+            noisy += ["attributions of single samples are stored"] * (self.samples and not (self.attributor.estimate and self.targets.n_others is None))
             for reason in noisy:
                 raise ConfigError(
                     f"a design that draws its nodes, or its outputs, is right on average only, but {reason}, so its noise would pass for a "
@@ -299,7 +299,6 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
         gradients=job.attributor.gradients,
         price=job.attributor.price(shapes.walk),
         held=job.attributor.held,
-        waiting=job.attributor.waiting,
         groups=mode.n_groups,
         audited=job.audited > 0,
         n_terms=len(job.terms),

@@ -2,7 +2,9 @@
 
 from igc_dist.attributors.adaptive import AdaptiveIG
 from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.blur import BlurIG
 from igc_dist.attributors.decision import IDG, LeftIG
+from igc_dist.attributors.expected import ExpectedGradients
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.guided import GuidedIG
@@ -10,6 +12,7 @@ from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.idgi import IDGI
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
+from igc_dist.attributors.smoothgrad import SmoothGrad
 from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 
 __all__ = [
@@ -18,6 +21,8 @@ __all__ = [
     "AdaptiveIG",
     "Attributor",
     "BaselineShapley",
+    "BlurIG",
+    "ExpectedGradients",
     "Fixed",
     "Forward",
     "GradientXInput",
@@ -29,6 +34,7 @@ __all__ = [
     "PathIntegral",
     "Points",
     "Price",
+    "SmoothGrad",
     "Step",
     "Walk",
 ]

@@ -66,7 +66,6 @@ class AdaptiveIG(Attributor):
     baselines = True
     linear = False
     certified = True
-    waiting = 2  # integrals of a segment whose nodes take several passes
     labels = PathIntegral.labels
 
     def __post_init__(self) -> None:

@@ -35,12 +35,16 @@ class Note(Protocol):
 
 @dataclass(frozen=True)
 class Price:
-    """What the walks from one baseline to one sample cost: rows of forward passes and gradients, for all outputs together and for each."""
+    """What the walks from one baseline to one sample cost: rows of forward passes and gradients, for all outputs together and for each.
+
+    `sums`: so many times the attributions of a batch are held beside those that are returned.
+    """
 
     rows: int = 0
     rows_per_output: int = 0
     gradients: int = 0
     gradients_per_output: int = 0
+    sums: int = 0
 
 
 class Attributor(ABC):
@@ -54,7 +58,7 @@ class Attributor(ABC):
     says which samples failed to reach it (`noting`). `own_baseline`: the baseline is none of those that it is called with, if with
     any: it makes one of each sample, and says what the model predicts there (`noting`). `estimate`: it is called an estimate
     of what `exact` would say, so it may be kept for single samples nevertheless. `held`: points that it holds in float64 for each
-    row of a forward pass. `waiting`: points that it keeps for each sample and output from one forward pass to the next, beside the sums.
+    row of a forward pass.
     """
 
     name: ClassVar[str]
@@ -67,7 +71,6 @@ class Attributor(ABC):
     own_baseline: ClassVar[bool] = False
     estimate: ClassVar[bool] = False
     held: ClassVar[int] = 0
-    waiting: ClassVar[int] = 0
     labels: ClassVar[dict[str, str]] = {}
     """Names of the results that have one in the literature, by the name that the statistic gives."""
 

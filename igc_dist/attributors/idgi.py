@@ -94,10 +94,6 @@ class IDGI(Attributor):
         return self.attributor.held + 2  # the steps at hand once more, and their shares
 
     @property
-    def waiting(self) -> int:  # type: ignore[override]
-        return self.attributor.waiting + 1
-
-    @property
     def exact(self) -> bool:
         return self.attributor.exact
 
@@ -121,9 +117,9 @@ class IDGI(Attributor):
         return self.attributor.points(features)
 
     def price(self, features: Sequence[tuple[int, ...]]) -> Price:
-        """That of the walk, and the prediction where it ends."""
-        walk, end = self.attributor.price(features), self.attributor.ending
-        return replace(walk, rows=walk.rows + end.rows, rows_per_output=walk.rows_per_output + end.rows_per_output)
+        """That of the walk, the prediction where it ends, and the last step of each output, which waits for what comes after it."""
+        walk = self.attributor.price(features)
+        return replace(walk, rows=walk.rows + self.attributor.n_ending, sums=walk.sums + 1)
 
     def attribute(
         self,

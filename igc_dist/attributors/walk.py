@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from igc_dist.attributors.base import Attributor, Price
+from igc_dist.attributors.base import Attributor
 from igc_dist.model import Model
 from igc_dist.records import Tensors
 from igc_dist.seeds import Address
@@ -42,11 +42,11 @@ class Walk(Attributor):
     """A path of each sample, as its steps; by itself their sum ``a[n, j, i] = sum_c move[c, n, i] * d f_j(point[c, n]) / d x_i``.
 
     `outwards`: the walk leads from the input to the baseline, though its moves are those of the way back, so that they sum to
-    ``x - x0`` like those of other walks. `ending`: what the prediction where it ends costs.
+    ``x - x0`` like those of other walks. `n_ending`: rows that the prediction where it ends costs.
     """
 
     outwards: bool = False
-    ending: ClassVar[Price] = Price(rows=1)
+    n_ending: ClassVar[int] = 1
 
     @abstractmethod
     def steps(

@@ -229,5 +229,5 @@ def test_refuses() -> None:
     for n in (0, True):
         with pytest.raises(ConfigError, match=r"method.attributor.n_steps=.*give an integer of at least 1"):
             IDGI(n_steps=n)
-    with pytest.raises(ConfigError, match="design=stratified"):
+    with pytest.raises(ConfigError, match="take design=grid"):
         igc_dist.attribute(models.linear(), models.data(models.linear()), method="idgic", design="stratified", threads=1)
