@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from igc_dist.plan import Plan
 from igc_dist.predict import centre_of
+from igc_dist.records import ConfigError
 from igc_dist.statistics import Centre
 
 N_STRATA = 32
@@ -89,6 +90,29 @@ def by_prediction(plan: Plan, found: Findings, known: Callable[[int], Known]) ->
         most.append(z.argmax(1))
         size.append(z.max(1))
     return np.concatenate(index)[np.lexsort((np.concatenate(size), np.concatenate(most)))]
+
+
+def top_classes(plan: Plan, known: Callable[[int], Known], k: int) -> Int64[np.ndarray, "N k"]:
+    """The k classes with the largest predictions of each sample, in this order, read fold by fold; any for one that is not fit for use.
+
+    Only classes that are the first of some sample. Raises `ConfigError` if there are fewer than k, or if not all outputs are selected.
+    """
+    if len(plan.work.outputs) < plan.shapes.n_outputs:
+        raise ConfigError(
+            f"baseline.choice=top_k ranks all {plan.shapes.n_outputs} outputs of the model, {len(plan.work.outputs)} are selected: leave "
+            "target.outputs null, or take choice=other_label"
+        )
+    fit = [(plan.order[plan.fold(fold).start : plan.fold(fold).stop], known(fold).bad == 0) for fold in range(plan.n_folds)]
+    met = np.unique(np.concatenate([known(fold).prediction[fine].argmax(1) for fold, (_, fine) in enumerate(fit)]))
+    if len(met) < k:
+        raise ConfigError(
+            f"baseline.choice=top_k with baseline.k={k - 1} needs rows of {k} predicted classes, but the model predicts {len(met)} for "
+            f"these data: give baseline.k of at most {len(met) - 1}" + ("" if len(met) > 1 else ", which is none: take choice=other_label")
+        )
+    found = np.tile(met[:k], (plan.shapes.n_samples, 1))
+    for fold, (rows, fine) in enumerate(fit):
+        found[rows[fine]] = met[np.argsort(-known(fold).prediction[fine][:, met], axis=1, kind="stable")[:, :k]]
+    return found
 
 
 def tables(

@@ -65,7 +65,9 @@ class Job:
     def __post_init__(self) -> None:
         if not self.exact:
             noisy = [f"the statistic {s.name!r} is not linear in the attribution" for s in self.statistics if not s.linear]
-            noisy += ["attributions of single samples are stored"] * (self.samples and not (self.attributor.estimate and self.targets.n_others is None))
+            noisy += ["attributions of single samples are stored"] * (
+                self.samples and not (self.attributor.estimate and self.targets.n_others is None)
+            )
             for reason in noisy:
                 raise ConfigError(
                     f"a design that draws its nodes, or its outputs, is right on average only, but {reason}, so its noise would pass for a "
@@ -278,6 +280,7 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     if job.drawn and not reduction.linear:
         raise ConfigError("reduce has a function, which need not be linear, but draws are reduced in sums: reduce by segments or patches")
     shapes = replace(first_look(job.inputs, walk, few, n_samples, job.targets, device, job.attributor.gradients), **described)
+    job.attributor.prove(walk.function, walk.inputs)
     encoded = job.targets.encode(few.target, shapes.n_outputs)
     whole = encoded[~encoded.isnan().any(1)]  # a missing target says nothing
     labels = len(whole) > 0 and bool(((whole == 1).sum(1) == 1).all() and (whole.count_nonzero(1) == 1).all())

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from igc_dist import derivatives
 from igc_dist.final import Call, FinalLayer
 from igc_dist.records import ConfigError, ModelError, Tensors
+from igc_dist.representation import Reading
 from igc_dist.selection import Select, selected
 
 AUTO = "auto"
@@ -265,6 +266,34 @@ class Model:
         see(y.detach().gather(1, outputs) if isinstance(outputs, Tensor) else y.detach()[:, list(outputs)])
         yield from derivatives.gradients(sums, points, self._scaled)
 
+    def represent(self, inputs: Tensors, layer: str) -> tuple[Float[Tensor, "n J"], Float[Tensor, "n Z"]]:
+        """f(x) for all outputs, and what the `layer` gives (`representation.Reading`), from one forward without a graph."""
+        with torch.no_grad():
+            return self._represented(inputs, layer)
+
+    def towards(self, points: Tensors, reference: Float[Tensor, "n Z"], layer: str, outputs: Sequence[int]) -> Towards:
+        """How far the representation of each point is from its `reference`, where to go, and f there: from one forward.
+
+        Raises `ConfigError` or `ModelError` if the layer cannot be read (`representation.Reading`), or has lost its graph.
+        """
+        points = tuple(x.detach().requires_grad_() for x in points)
+        with torch.enable_grad():
+            y, z = self._represented(points, layer)
+            distance = (z - reference).square().sum(1)
+            totals = [distance.sum(), *(y[:, k].sum() for k in outputs)]
+        if not distance.requires_grad:
+            raise ModelError(f"the layer {layer!r} has no gradient with respect to the inputs: name one that the inputs act on")
+        found = derivatives.gradients(totals, points, self._scaled)
+        _, descent = next(found)
+        return Towards(distance.detach(), descent, y.detach()[:, list(outputs)], ((k - 1, gradients) for k, gradients in found))
+
+    def _represented(self, inputs: Tensors, layer: str) -> tuple[Tensor, Tensor]:
+        if self.compiled:
+            raise ConfigError(f"the layer {layer!r} cannot be read inside a compiled forward: switch compiled off")
+        reading = Reading(self.module, layer, self._call)
+        y = self.calling(reading)._forward(inputs)
+        return y, reading.of(len(y))
+
     @property
     def _scaled(self) -> bool:
         return PRECISIONS[self.precision] is torch.float16
@@ -294,6 +323,20 @@ class Latent:
     model: Model
     outputs: list[int]
     expand: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Towards:
+    """What one forward says of points that are to move in the space of a representation phi.
+
+    `distance`: ``||phi(x) - phi_ref||**2``; `descent`: its gradient, (n, *P) per input; `value`: f of the outputs that were asked for;
+    `gradients`: theirs, as of `Model.gradients`, taken as they are asked for.
+    """
+
+    distance: Float[Tensor, " n"]
+    descent: Tensors
+    value: Float[Tensor, "n J"]
+    gradients: Iterator[tuple[int, Tensors]]
 
 
 def _identity(h: Tensor) -> Tensor:

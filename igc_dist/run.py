@@ -143,15 +143,17 @@ def _known(job: Job, plan: Plan, store: Store, world: World) -> tuple[Findings, 
     found = findings.find(plan, store.read("predict", "means"), job.weights, partial(of_fold, store))
     if job.attributor.raw:
         found = replace(found, centre=replace(found.centre, a=_origin(job, plan, world, int(found.pool[0]))))
-    mean, order = None, None
+    mean, order, classes = None, None, None
     if job.attributor.baselines:
         job.baseline.count(len(found.pool), plan.shapes.raw)  # again, as some samples may not be fit for use
         if job.baseline.needs_ranks:
             order = findings.by_prediction(plan, found, partial(of_fold, store))
+        if job.baseline.needs_classes:
+            classes = findings.top_classes(plan, partial(of_fold, store), job.baseline.needs_classes)
         if job.needs_mean:
             sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
             mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
-    return found, Surroundings(job.source, found.pool, job.seed, mean, order)
+    return found, Surroundings(job.source, found.pool, job.seed, mean, order, classes)
 
 
 def _origin(job: Job, plan: Plan, world: World, index: int) -> tuple[np.ndarray, ...]:

@@ -10,6 +10,7 @@ from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.guided import GuidedIG
 from igc_dist.attributors.identity import Identity
 from igc_dist.attributors.idgi import IDGI
+from igc_dist.attributors.ig2 import IG2
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
 from igc_dist.attributors.smoothgrad import SmoothGrad
@@ -18,6 +19,7 @@ from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 __all__ = [
     "IDG",
     "IDGI",
+    "IG2",
     "AdaptiveIG",
     "Attributor",
     "BaselineShapley",

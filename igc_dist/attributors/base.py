@@ -92,6 +92,9 @@ class Attributor(ABC):
         """The attributor, if it is `certified` or makes its `own_baseline`, with `note` called for each call of `attribute`."""
         return self
 
+    def prove(self, model: Model, inputs: Tensors) -> None:  # noqa: B027 - most walks go through any model
+        """Refuse on a probe, before anything is computed, a model that cannot be walked. Raises `ConfigError` or `ModelError`."""
+
     @abstractmethod
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         """Points of the walk from one baseline to one input, for inputs of these shapes; 0 if the model is not needed."""

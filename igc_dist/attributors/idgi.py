@@ -113,6 +113,9 @@ class IDGI(Attributor):
         object.__setattr__(mine, "attributor", walk)
         return mine
 
+    def prove(self, model: Model, inputs: Tensors) -> None:
+        self.attributor.prove(model, inputs)
+
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.attributor.points(features)
 

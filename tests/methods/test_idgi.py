@@ -96,6 +96,7 @@ def test_presets(preset: str) -> None:
         built = config.build_attributor(config.preset(preset).attributor, quadrature)
         assert built == IDGI(n_steps=128)
         assert (built.rule, len(built.attributor.sampling), built.name) == ("left-128", 128, "idgi")
+    assert IDGI().rule == "left-128"
 
 
 def test_closed_forms() -> None:
