@@ -58,9 +58,7 @@ class SmoothGrad(Attributor):
             what = "antithetic=true takes copies in pairs" if self.antithetic else "there is no variance of one copy"
             raise ConfigError(f"method.attributor.n_samples={self.n_samples}: {what}, give an even number")
         if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 <= self.noise < float("inf"):
-            raise ConfigError(
-                f"method.attributor.noise={self.noise!r}: give a standard deviation of at least 0, relative to the range of x"
-            )
+            raise ConfigError(f"method.attributor.noise={self.noise!r}: give a standard deviation of at least 0, relative to the range of x")
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -188,9 +188,7 @@ def test_nothing_where_there_is_nothing() -> None:
     model, x = models.mlp(torch.nn.GELU), random(3, 3)
     none = SmoothGrad(PathIntegral(RULE), 3, 0.0)
     assert not attribute(none, model, (x,), (x[None],))[0].any()
-    np.testing.assert_allclose(
-        attribute(none, model, (x,), (x[None] + 1,))[0], attribute(PathIntegral(RULE), model, (x,), (x[None] + 1,))[0]
-    )
+    np.testing.assert_allclose(attribute(none, model, (x,), (x[None] + 1,))[0], attribute(PathIntegral(RULE), model, (x,), (x[None] + 1,))[0])
     flat = np.full((2, 3), 0.7)
     np.testing.assert_allclose(attribute(SmoothGrad(), model, (flat,), ())[0], attribute(Gradients(), model, (flat,), ())[0], rtol=1e-13)
 
