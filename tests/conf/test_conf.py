@@ -216,6 +216,7 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "gradient_x_input": {"samples/x/attribution": ig},
         "baseline_shapley": {"samples/x/attribution": ig},
         "idgi": {"samples/x/attribution": idgi},
+        "idgi_guided_ig": {"samples/x/attribution": idgi},
         "idgic": {"x/idgic": np.stack([cov(idgi[:, j], y[:, [j]])[0] / (y[:, j].std() * r[:, j].std()) for j in (0, 1)])},
         "left_ig": {"samples/x/attribution": 0.9 * ig},
         "idg": {"samples/x/attribution": ig * ig.sum(-1, keepdims=True)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist import baselines, config, seeds
-from igc_dist.attributors import IDGI, Gradients, LeftIG, PathIntegral
+from igc_dist.attributors import IDGI, IG2, Attributor, BlurIG, Gradients, GuidedIG, LeftIG, PathIntegral
 from igc_dist.designs import Grid, Stratified
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
@@ -20,11 +21,11 @@ from igc_dist.records import ConfigError, NonFiniteError
 from tests import models
 from tests.laws.test_attributors import attribute, per_sample, random
 from tests.oracles import attributions as plain
+from tests.oracles import blur, guided, ig2, statistics
 from tests.oracles import idgi as oracle
-from tests.oracles import statistics
 
 KINDS = {IDGI}
-PRESETS = {"idgi", "idgic"}
+PRESETS = {"idgi", "idgic", "idgi_guided_ig", "idgi_blur_ig", "idgi_ig2"}
 FIVE = IDGI(n_steps=5)
 
 
@@ -53,6 +54,128 @@ def test_equals_the_literal_twin_of_images_and_of_two_inputs() -> None:
         x, x0 = tuple(random(2, *s, seed=i) for i, s in enumerate(shapes)), tuple(random(1, 2, *s, seed=9) for s in shapes)
         for found, expected in zip(attribute(FIVE, model, x, x0), twin(model, x, x0), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)
+
+
+# -- over other walks ------------------------------------------------------------------------------------------------------
+
+GUIDED, BLURRED, DESCENT = GuidedIG(6, 0.4, 0.3), BlurIG(sigma_max=2.5), IG2("1", n_steps=7, step_size=0.1)
+
+
+def along_guided(model: nn.Module, start: oracle.Arrays, point: oracle.Arrays, k: int) -> oracle.Path:
+    """Where the published loop takes its gradients, and the sample, where it ends."""
+    seen: list[np.ndarray] = []
+    cuts = np.cumsum([x.size for x in point])[:-1]
+
+    def shaped(row: np.ndarray) -> oracle.Arrays:
+        return tuple(part.reshape(x.shape) for part, x in zip(np.split(row, cuts), point, strict=True))
+
+    def grad(here: np.ndarray) -> np.ndarray:
+        seen.append(here.copy())
+        return np.concatenate([g.ravel() for g in plain.gradient(model, shaped(here), k)])
+
+    ends = (np.concatenate([np.ravel(part) for part in end]) for end in (point, start))
+    guided.path(grad, *ends, GUIDED.n_steps, GUIDED.fraction, GUIDED.max_dist)
+    return [*map(shaped, seen), point]
+
+
+def along_blur(point: oracle.Arrays, n_steps: int) -> oracle.Path:
+    taus = [(BLURRED.sigma_max * (1 - m / n_steps)) ** 2 for m in range(n_steps + 1)]
+    return [tuple(blur.heat(x, tau, BLURRED.boundary)[0] for x in point) for tau in taus]
+
+
+def over_ig2(model: nn.Module, x: np.ndarray, x0: np.ndarray) -> np.ndarray:
+    """Each step gives what the output falls over it, by the gradient where it begins, which is the end nearer to x."""
+    phi = lambda row: model[1](model[0](row))  # noqa: E731
+    paths = [[ig2.grad_path(phi, (x[n],), (x0[b, n],), 7, 0.1, None, 1e-12, 0.0)[0] for b in range(len(x0))] for n in range(len(x))]
+    return np.array([[np.mean([-oracle.along(model, path, j)[0] for path in of_n], axis=0) for j in (0, 1)] for of_n in paths])
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_over_guided_ig(name: str) -> None:
+    """The points of the published loop, and the last difference, which leads to x (defect T3 of the study)."""
+    model, x, x0, idgi = models.MODELS[name](), random(4, 3), random(2, 4, 3, seed=1), IDGI(GUIDED)
+    (found,) = attribute(idgi, model, (x,), (x0,))
+    (expected,) = oracle.idgi(model, (x,), per_sample((x0,), 4), [0, 1], lambda start, point, k: along_guided(model, start, point, k))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.sum(-1), rise(model, x, x0), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(attribute(idgi, model, (x,), (x0,), size=3)[0], found, rtol=1e-9, atol=1e-12)
+
+
+def test_over_guided_ig_of_two_inputs() -> None:
+    model, idgi = models.TwoInputs(), IDGI(GUIDED)
+    x, x0 = (random(2, 3), random(2, 2, 2)), (random(1, 2, 3, seed=1), random(1, 2, 2, 2, seed=2))
+    expected = oracle.idgi(model, x, per_sample(x0, 2), [0, 1], lambda start, point, k: along_guided(model, start, point, k))
+    for found, one in zip(attribute(idgi, model, x, x0), expected, strict=True):
+        np.testing.assert_allclose(found, one, rtol=1e-9, atol=1e-12)
+
+
+def test_over_blur_ig() -> None:
+    """From the blurred image to the image; there is no other baseline."""
+    model, x, idgi = models.conv(), random(3, 1, 6, 6), IDGI(BLURRED, n_steps=5)
+    nowhere = [[(np.zeros((1, 6, 6)),)]] * 3
+    (expected,) = oracle.idgi(model, (x,), nowhere, [0, 1], lambda _, point, __: along_blur(point, 5))
+    for size in (2, 64):
+        np.testing.assert_allclose(attribute(idgi, model, (x,), (), size=size)[0], expected, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["gelu", "relu"])
+def test_over_ig2(name: str) -> None:
+    """Outwards, from x to GradCF of each reference."""
+    model, x, x0, idgi = models.MODELS[name](), random(4, 3), random(2, 4, 3, seed=1), IDGI(DESCENT)
+    for size in (1, 64):
+        np.testing.assert_allclose(attribute(idgi, model, (x,), (x0,), size=size)[0], over_ig2(model, x, x0), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("preset", ["idgi_guided_ig", "idgi_blur_ig", "idgi_ig2"])
+def test_runs_over_other_walks(preset: str) -> None:
+    """Complete to rounding, by what the model predicts where the walk begins; and so is the correlation."""
+    walk: Attributor = {"idgi_guided_ig": IDGI(GUIDED), "idgi_blur_ig": IDGI(BLURRED, n_steps=5), "idgi_ig2": IDGI(DESCENT)}[preset]
+    model, shape = (models.conv(), (1, 6, 6)) if preset == "idgi_blur_ig" else (models.mlp(nn.GELU), (3,))
+    x, y = models.data(model, 8, (shape,))
+    drawn = torch.from_numpy(random(2, *shape))
+    tree = igc_dist.attribute(
+        model, (x, y), method=preset, attributor=walk, baseline=drawn if walk.baselines else None, statistics=["correlation"],
+        samples=True, n_folds=3, micro_batch=3, threads=1,
+    )  # fmt: skip
+    xs, x0 = x.numpy(), drawn[:, None].expand(2, 8, *shape).numpy()
+    expected = {
+        "idgi_guided_ig": lambda: oracle.idgi(model, (xs,), per_sample((x0,), 8), [0, 1], lambda a, b, k: along_guided(model, a, b, k))[0],
+        "idgi_blur_ig": lambda: oracle.idgi(model, (xs,), [[(0 * xs[0],)]] * 8, [0, 1], lambda _, b, __: along_blur(b, 5))[0],
+        "idgi_ig2": lambda: over_ig2(model, xs, x0),
+    }[preset]()
+    np.testing.assert_allclose(tree["samples/x/attribution"], expected, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(tree["samples/delta"], 0, rtol=0, atol=1e-13)
+    label = f"{preset}c"
+    np.testing.assert_allclose(
+        tree[f"x/{label}"], statistics.igc(expected, y.numpy(), tree["samples/prediction"].values), rtol=1e-7, atol=1e-10
+    )
+    rho0 = statistics.rho0(y.numpy(), tree["samples/prediction"].values, tree["samples/prediction_baseline"].values)
+    np.testing.assert_allclose(tree[f"{label}_sum"], tree["correlation"] - rho0, rtol=0, atol=1e-12)
+    assert ("failed" in tree["samples"]) == (preset == "idgi_ig2")
+    built = config.build_attributor(config.preset(preset).attributor, rule("midpoint", 4))
+    assert (built.name, type(built.attributor)) == (preset, type(walk.attributor))
+    assert getattr(built.attributor, "quadrature", rule("left", 128)) == rule("left", 128)
+
+
+@pytest.mark.parametrize("walk", [GUIDED, BLURRED, DESCENT], ids=["guided_ig", "blur_ig", "ig2"])
+def test_costs_what_it_says_over_other_walks(walk: Any) -> None:
+    """Rows and gradients of the walk, and the prediction where it ends, which IG² has anyway."""
+    idgi = IDGI(walk, n_steps=5) if walk is BLURRED else IDGI(walk)
+    shape = (1, 6, 6) if walk is BLURRED else (3,)
+    counted = models.Counted(models.conv() if walk is BLURRED else models.mlp(nn.GELU))
+    x, x0 = torch.from_numpy(random(4, *shape)), torch.from_numpy(random(2, 4, *shape, seed=1))
+    if walk is DESCENT:
+        idgi = IDGI(replace(walk, layer="module.1"))
+    seen: list[int] = []
+    baselines_ = (x0,) if walk.baselines else ()
+    idgi.attribute(Model(counted), (x,), baselines_, [0, 1], share=0.5, size=8, watch=seen.append)
+    mine, of_walk, pairs = idgi.price([shape]), idgi.attributor.price([shape]), 4 * (2 if walk.baselines else 1)
+    assert mine.rows == of_walk.rows + (walk is not DESCENT)
+    assert counted.forwards == sum(seen) == pairs * (mine.rows + 2 * mine.rows_per_output)
+    assert counted.backwards == pairs * (mine.gradients + 2 * mine.gradients_per_output)
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -224,6 +347,8 @@ def test_refuses() -> None:
     for walk in (Gradients(), LeftIG()):
         with pytest.raises(ConfigError, match=r"IDGI needs a complete walk, such as PathIntegral.*give one"):
             IDGI(walk)
+    with pytest.raises(ConfigError, match=r"the walk of 'guided_ig' makes its own steps, set method.attributor.attributor.n_steps"):
+        IDGI(GUIDED, n_steps=5)
     for design in (Stratified(4), Grid(rule("left", 4))):
         with pytest.raises(ConfigError, match=r"nodes that are drawn.*take design=grid"):
             IDGI(PathIntegral(design=design))

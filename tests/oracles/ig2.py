@@ -39,7 +39,7 @@ def distance(phi: Phi, point: Arrays, reference: np.ndarray) -> tuple[float, lis
     with torch.enable_grad():
         d = ((phi(*rows).reshape(-1) - torch.from_numpy(reference)) ** 2).sum()
         grads = torch.autograd.grad(d, rows, materialize_grads=True)
-    return float(d), [g[0].numpy() for g in grads]
+    return float(d.detach()), [g[0].numpy() for g in grads]
 
 
 def grad_path(
