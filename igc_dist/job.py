@@ -65,7 +65,8 @@ class Job:
     def __post_init__(self) -> None:
         if not self.exact:
             noisy = [f"the statistic {s.name!r} is not linear in the attribution" for s in self.statistics if not s.linear]
-            noisy += ["attributions of single samples are stored"] * (self.samples and not (self.attributor.estimate and self.targets.n_others is None))
+            estimates = self.attributor.estimate and self.targets.n_others is None
+            noisy += ["attributions of single samples are stored"] * (self.samples and not estimates)
             for reason in noisy:
                 raise ConfigError(
                     f"a design that draws its nodes, or its outputs, is right on average only, but {reason}, so its noise would pass for a "

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from igc_dist.attributors.base import Note, Price
 from igc_dist.attributors.walk import Fixed, Points, Step, column

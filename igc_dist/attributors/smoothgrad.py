@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from igc_dist.attributors.base import Attributor, Note, Price
 from igc_dist.attributors.gradients import Gradients
@@ -48,8 +47,8 @@ class SmoothGrad(Attributor):
     def __post_init__(self) -> None:
         if self.attributor.raw or isinstance(self.attributor, SmoothGrad) or isinstance(getattr(self.attributor, "design", None), Pairs):
             raise ConfigError(
-                f"method.attributor.attributor={type(self.attributor).__name__} under SmoothGrad: it must ask the model, be smoothed once, and "
-                "walk from baselines of its own, not in pairs: give gradients, or Integrated Gradients with another design"
+                f"method.attributor.attributor={type(self.attributor).__name__} under SmoothGrad, which is for what asks the model, once, "
+                "and for no pairs of samples: give gradients, or Integrated Gradients with another design"
             )
         check_positive("method.attributor.n_samples", self.n_samples)
         if self.form not in FORMS:
@@ -58,7 +57,9 @@ class SmoothGrad(Attributor):
             what = "antithetic=true takes copies in pairs" if self.antithetic else "there is no variance of one copy"
             raise ConfigError(f"method.attributor.n_samples={self.n_samples}: {what}, give an even number")
         if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 <= self.noise < float("inf"):
-            raise ConfigError(f"method.attributor.noise={self.noise!r}: give a standard deviation of at least 0, relative to the range of x")
+            raise ConfigError(
+                f"method.attributor.noise={self.noise!r}: give a standard deviation of at least 0, relative to the range of x"
+            )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -114,8 +115,13 @@ class SmoothGrad(Attributor):
 
     def price(self, features: Sequence[tuple[int, ...]]) -> Price:
         one = self.attributor.price(features)
-        each = (one.rows, one.rows_per_output, one.gradients, one.gradients_per_output)
-        return Price(*(self.n_samples * number for number in each), sums=one.sums + FORMS[self.form])
+        return Price(
+            self.n_samples * one.rows,
+            self.n_samples * one.rows_per_output,
+            self.n_samples * one.gradients,
+            self.n_samples * one.gradients_per_output,
+            sums=one.sums + FORMS[self.form],
+        )
 
     def attribute(
         self,

@@ -27,6 +27,14 @@ from tests.ranks import Net, Rows, arrays, files, run_ranks, values
 pytestmark = pytest.mark.dist
 
 PRESETS = tuple(sorted(path.stem for path in (config.folder() / "method").glob("*.yaml")))
+IMAGES: dict[str, Any] = {
+    "problem": (models.conv, problems.Images),
+    "command": (
+        "--allow-target", "tests.*", "model.build._target_=tests.models.conv", "data.build._target_=tests.problems.Images"
+    ),
+}  # fmt: skip
+PRESET_SETTINGS: dict[str, dict[str, Any]] = {"blur_ig": IMAGES, "blur_igc": IMAGES}
+"""What a preset needs beside, or in place of, the tiny problem: `problem` (model, data), more arguments of the `command`."""
 EVERY = ["correlation", "autocorrelation", "moments", "pearson"]
 HALVES = [*EVERY, TTest(low=0.0, high=0.0)]
 Case = tuple[Callable[[], nn.Module], Callable[[], Any], dict[str, Any]]
@@ -60,7 +68,8 @@ def digests(tree: Any) -> dict[str, str]:
 
 def by_preset(preset: str, path: Path | None) -> dict[str, str]:
     """The problem that TINY describes, from Python."""
-    return digests(igc_dist.attribute(Net(), Rows(24), method=preset, n_folds=4, micro_batch=3, n_steps=4, threads=1, store=path))
+    model, data = PRESET_SETTINGS.get(preset, {}).get("problem", (Net, Rows))
+    return digests(igc_dist.attribute(model(), data(24), method=preset, n_folds=4, micro_batch=3, n_steps=4, threads=1, store=path))
 
 
 def by_case(case: str, path: Path | None) -> dict[str, str]:
@@ -81,7 +90,7 @@ def from_command(names: tuple[str, ...], folder: Path) -> dict[str, int]:
     codes = {}
     for name in names:
         try:
-            main([*TINY, "plan.n_folds=4", f"method={name}", f"store.path={name}.zarr"])
+            main([*TINY, *PRESET_SETTINGS.get(name, {}).get("command", ()), "plan.n_folds=4", f"method={name}", f"store.path={name}.zarr"])
         except SystemExit as end:
             codes[name] = int(end.code or 0)
     return codes

@@ -137,7 +137,7 @@ def run(name: str) -> tuple[Any, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_runs_of_the_preset(name: str) -> None:
-    """Attributions of samples are those of the twin, with sigma 50; statistics are those of these attributions; rho0 is that of f(blur x)."""
+    """Attributions of samples are those of the twin, with sigma 50; statistics are those of these; rho0 is that of f(blur x)."""
     tree, x, y = run(name)
     a = tree["samples/x/attribution"].values
     np.testing.assert_allclose(a, oracle.blur_ig(flat(name), (x,), [0, 1], nodes(BlurIG(quadrature=rule("midpoint", 6))), 50.0)[0],
@@ -301,7 +301,7 @@ def test_as_a_host(size: int) -> None:
 
 
 def test_modes_and_rules() -> None:
-    """Forward mode, which would not note the prediction, is not taken; auto is decided by the activations; a final layer changes nothing."""
+    """Forward mode, which would not note the prediction, is not taken; auto asks the activations; a final layer changes nothing."""
     x = torch.from_numpy(random(6, 1, 6, 6))
     whole = {"method": "blur_igc", "n_steps": 4, "n_folds": 2, "threads": 1}
     with pytest.raises(ConfigError, match=r"plan.mode=forward is not possible"):

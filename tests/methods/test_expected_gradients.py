@@ -141,7 +141,9 @@ def test_designs() -> None:
     assert config.build_attributor(node, rule("midpoint", 32)).sampling == Stratified(1)
     assert config.build_attributor(node, rule("midpoint", 32), Random(1)).sampling == Random(1)
     for wrong in ("grid", None, Shifted(1), Stratified(2)):
-        with pytest.raises(ConfigError, match=r"design=.*Expected Gradients take one node for each baseline, choose one of stratified, random"):
+        with pytest.raises(
+            ConfigError, match=r"design=.*Expected Gradients take one node for each baseline, choose one of stratified, random"
+        ):
             ExpectedGradients(design=wrong)
 
 

@@ -188,7 +188,9 @@ def test_nothing_where_there_is_nothing() -> None:
     model, x = models.mlp(torch.nn.GELU), random(3, 3)
     none = SmoothGrad(PathIntegral(RULE), 3, 0.0)
     assert not attribute(none, model, (x,), (x[None],))[0].any()
-    np.testing.assert_allclose(attribute(none, model, (x,), (x[None] + 1,))[0], attribute(PathIntegral(RULE), model, (x,), (x[None] + 1,))[0])
+    np.testing.assert_allclose(
+        attribute(none, model, (x,), (x[None] + 1,))[0], attribute(PathIntegral(RULE), model, (x,), (x[None] + 1,))[0]
+    )
     flat = np.full((2, 3), 0.7)
     np.testing.assert_allclose(attribute(SmoothGrad(), model, (flat,), ())[0], attribute(Gradients(), model, (flat,), ())[0], rtol=1e-13)
 
@@ -209,7 +211,7 @@ def test_any_attributor(host: Attributor, form: str) -> None:
     width = 0.15 * np.ptp(x, axis=1)[:, None]
     maps = np.stack([attribute(host, model, (x + width * np.stack([of_n[m][0] for of_n in eps]),), x0)[0] for m in range(4)])
     expected = {"linear": maps.mean(0), "squared": (maps**2).mean(0), "variance": maps.var(0)}[form]
-    for size in (1, 3, 10, 200):
+    for size in (3, 200):
         attributor = SmoothGrad(host, 4, antithetic=True, form=form)
         np.testing.assert_allclose(attribute(attributor, model, (x,), x0, size=size)[0], expected, rtol=1e-9, atol=1e-13)
         alone = attribute(attributor, model, (x[1:2],), tuple(v[:, 1:2] for v in x0), size=size, index=indices(3)[1:2])[0]
@@ -269,8 +271,10 @@ def test_notes_of_the_attributor_within() -> None:
         attributor.noting(note).attribute(Model(model), (torch.from_numpy(inputs),), x0, [0, 1], share=1.0, size=size, address=address)
         return notes
 
-    tight = AdaptiveIG(kind="smooth", tol=1e-9, atol=0.0, max_evaluations=17)
-    assert said(tight, noisy[0], 64)["failed"].any()
+    tight = AdaptiveIG(kind="piecewise", tol=3e-2, max_evaluations=20)
+    failed = np.stack([said(tight, copy, 64)["failed"] for copy in noisy])
+    assert (failed.any(0) & ~failed.all(0)).any()  # some copies only
+    assert not failed.any(0).all()
     for host in (BlurIG(2.0, quadrature=RULE), AdaptiveIG(kind="smooth", tol=1e-3), tight):
         each = [said(host, copy, 64) for copy in noisy]
         for size in (1, 9, 100):
@@ -306,20 +310,16 @@ def test_a_run_does_not_depend_on_its_cuts() -> None:
         return igc_dist.attribute(model, data, **chosen)["samples/x/attribution"].values
 
     whole = found()
-    for cut in ({"micro_batch": 5, "n_folds": 3}, {"micro_batch": 2, "output_block": 1}):
-        np.testing.assert_allclose(found(**cut), whole, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(found(micro_batch=2, n_folds=3, output_block=1), whole, rtol=1e-11, atol=1e-13)
     assert abs(found(seed=1) - whole).max() > 1e-4
     torch.manual_seed(1)
     wide = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 5)).double()
-    for form in ("linear", "squared"):
-        attributor = SmoothGrad(form=form, n_samples=4)
-        settings = {"attributor": attributor, "samples": True, "statistics": [], "n_folds": 1, "threads": 1}
-        one, two = (igc_dist.attribute(wide, (data[0], random_y()), final_layer=layer, **settings) for layer in (None, "2"))
-        np.testing.assert_allclose(one["samples/x/attribution"], two["samples/x/attribution"], rtol=1e-10, atol=1e-13)
-
-
-def random_y() -> torch.Tensor:
-    return torch.from_numpy(random(12, 5, seed=4))
+    y = torch.from_numpy(random(12, 5, seed=4))
+    settings: dict[str, Any] = {"method": "smoothgrad", "attributor": SmoothGrad(n_samples=4), "n_folds": 1, "threads": 1, "samples": True}
+    one, two = (igc_dist.attribute(wide, (data[0], y), final_layer=layer, **settings) for layer in (None, "2"))
+    np.testing.assert_allclose(one["samples/x/attribution"], two["samples/x/attribution"], rtol=1e-10, atol=1e-13)
+    costs = [tree.attrs["cost"]["gradient_evaluations"] for tree in (one, two)]
+    assert costs == [12 * 4 * 5, 12 * 4 * 2]
 
 
 @pytest.mark.parametrize(
@@ -331,9 +331,9 @@ def random_y() -> torch.Tensor:
         ({"noise": -0.1}, r"method.attributor.noise=-0.1: give a standard deviation of at least 0"),
         ({"noise": float("nan")}, r"noise=nan: give a standard deviation"),
         ({"form": "cubic"}, r"method.attributor.form='cubic': choose one of linear, squared, variance"),
-        ({"attributor": Identity()}, r"attributor=Identity under SmoothGrad: it must ask the model"),
-        ({"attributor": SmoothGrad()}, r"attributor=SmoothGrad under SmoothGrad: .*be smoothed once"),
-        ({"attributor": PathIntegral(design=Pairs())}, r"PathIntegral under SmoothGrad: .*not in pairs"),
+        ({"attributor": Identity()}, r"attributor=Identity under SmoothGrad, which is for what asks the model"),
+        ({"attributor": SmoothGrad()}, r"attributor=SmoothGrad under SmoothGrad, .*, once"),
+        ({"attributor": PathIntegral(design=Pairs())}, r"PathIntegral under SmoothGrad, .*no pairs of samples"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], says: str) -> None:
