@@ -33,7 +33,7 @@ IMAGES: dict[str, Any] = {
         "--allow-target", "tests.*", "model.build._target_=tests.models.conv", "data.build._target_=tests.problems.Images"
     ),
 }  # fmt: skip
-PRESET_SETTINGS: dict[str, dict[str, Any]] = {"blur_ig": IMAGES, "blur_igc": IMAGES}
+PRESET_SETTINGS: dict[str, dict[str, Any]] = {"blur_ig": IMAGES, "blur_igc": IMAGES, "idgi_blur_ig": IMAGES}
 """What a preset needs beside, or in place of, the tiny problem: `problem` (model, data), more arguments of the `command`."""
 EVERY = ["correlation", "autocorrelation", "moments", "pearson"]
 HALVES = [*EVERY, TTest(low=0.0, high=0.0)]
