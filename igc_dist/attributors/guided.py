@@ -51,7 +51,7 @@ class GuidedIG(Walk):
     complete = True
     baselines = True
     linear = False
-    held = 9  # ways, weights, how far; of a step: how far, what is left, its ticks, their order, ticks in order, and their sums
+    held = 10  # starts, ways, weights, how far before and after, what is left; magnitudes and in order, half each; ranks; lengths, twice
     labels = {"correlation": "guided_igc"}  # noqa: RUF012 - a class constant of the base
 
     def __post_init__(self) -> None:

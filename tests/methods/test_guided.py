@@ -105,7 +105,7 @@ def test_bound_to_the_straight_path_it_is_integrated_gradients_by_the_left_rule(
     """With max_dist 0, and with all features as one part."""
     model, x, x0, n = models.MODELS[name](), (random(3, 3),), (random(1, 3, 3, seed=1),), 6
     left = attributions.integrated_gradients(model, x, per_sample(x0, 3), [0, 1], [k / n for k in range(n)], [1 / n] * n)[0]
-    for given in ((n, 0.25, 0.0), (n, 1.0, 0.0), (n, 1.0, 1.0), (n, 1.0, 0.02)):
+    for given in ((n, 0.25, 0.0), (n, 1.0, 1.0), (n, 1.0, 0.02)):
         np.testing.assert_allclose(attribute(GuidedIG(*given), model, x, x0)[0], left, rtol=1e-12, atol=1e-13)
     if name not in ("linear",):
         assert abs(attribute(GuidedIG(n, 0.25, 1.0), model, x, x0)[0] - left).max() > 1e-3
@@ -137,18 +137,18 @@ def test_nothing_on_the_baseline(name: str) -> None:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_complete_to_first_order(name: str) -> None:
-    """The error of S steps is C / S: with 16 times the steps a sixteenth, or so. Rounding for a linear model."""
+    """The error of S steps is C / S: with 8 times the steps an eighth, or so. Rounding for a linear model."""
     model, x, x0 = models.MODELS[name](), random(6, 3), random(1, 1, 3, seed=1)
     for max_dist in (0.02, 1.0):
-        totals = [attribute(GuidedIG(n_steps, 0.25, max_dist), model, (x,), (x0,), size=2)[0].sum(-1) for n_steps in (10, 160)]
+        totals = [attribute(GuidedIG(n_steps, 0.25, max_dist), model, (x,), (x0,))[0].sum(-1) for n_steps in (8, 64)]
         few, many = (np.sqrt(((total - rise(model, x, x0[0])) ** 2).mean()) for total in totals)
-        assert few < 1e-14 if name == "linear" else few / (32 if name == "relu" else 20) < many < few / (4 if name == "relu" else 12)
+        assert few < 1e-14 if name == "linear" else few / (16 if name == "relu" else 10) < many < few / (3 if name == "relu" else 6)
 
 
 def test_along_a_kink() -> None:
     """f = x1 + 2 x2 + relu(x1 - x2) from 0 to (1, 1): each step crosses the kink, from a gradient that is too small. 1 of 3 is missing."""
     model = models.Function(lambda x: (x[:, 0] + 2 * x[:, 1] + torch.relu(x[:, 0] - x[:, 1]))[:, None].expand(-1, 2))
-    for n_steps in (2, 10, 200):
+    for n_steps in (2, 40):
         found = attribute(GuidedIG(n_steps, 0.25, 1.0), model, (np.ones((1, 2)),), (np.zeros((1, 1, 2)),))[0]
         np.testing.assert_allclose(found[0], np.ones((2, 2)), rtol=1e-12)
 
@@ -160,8 +160,8 @@ def test_of_a_model_that_normalises_its_input() -> None:
     for name in ("linear", "gelu"):
         inner = models.MODELS[name]()
         model = models.Function(lambda x, inner=inner: inner((x - mean) / std))
-        found = attribute(GuidedIG(200, 0.25, 0.02), model, (x,), (x0,))[0]
-        np.testing.assert_allclose(found.sum(-1), rise(model, x, x0[0]), rtol=0, atol=1e-11 if name == "linear" else 0.1)
+        found = attribute(GuidedIG(80, 0.25, 0.02), model, (x,), (x0,))[0]
+        np.testing.assert_allclose(found.sum(-1), rise(model, x, x0[0]), rtol=0, atol=1e-11 if name == "linear" else 0.2)
         if name == "linear":
             np.testing.assert_allclose(found, (inner.weight.detach() / std).numpy() * (x - x0[0])[:, None], rtol=1e-11)
 
@@ -193,7 +193,7 @@ def test_steps_lead_from_the_baseline_to_the_input(size: int) -> None:
 # -- batches, cost, types --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("size", [1, 2, 64])
 def test_batching_changes_nothing_but_rounding(size: int) -> None:
     """Walks that go side by side, samples per batch and blocks of baselines; outputs in any order."""
     model, x, x0, attributor = models.mlp(nn.GELU), random(6, 3), random(3, 6, 3, seed=1), GuidedIG(6, 0.3, 0.2)
@@ -207,7 +207,7 @@ def test_batching_changes_nothing_but_rounding(size: int) -> None:
     np.testing.assert_allclose(turned.numpy()[:, ::-1], whole, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 64])
+@pytest.mark.parametrize("size", [1, 4, 64])
 def test_costs_what_it_says(size: int) -> None:
     """S forwards and S gradients for each sample, baseline and output, in passes of at most `size` points of each sample."""
     n, b, n_steps = 4, 3, 5
@@ -300,8 +300,7 @@ def run(name: str, kind: str, method: str) -> tuple[Any, nn.Module, np.ndarray, 
     return tree, model, x.numpy(), y.numpy()
 
 
-@pytest.mark.parametrize("kind", STARTS)
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(("name", "kind"), [("linear", "own"), ("quadratic", "two shared"), ("relu", "two shared"), ("gelu", "own")])
 def test_runs_equal_the_oracles(name: str, kind: str) -> None:
     """Every sample, the statistics over samples, and the identity of the sum over features."""
     tree, model, x, y = run(name, kind, "guided_ig")
@@ -323,8 +322,8 @@ def test_runs_equal_the_oracles(name: str, kind: str) -> None:
 
 def test_presets() -> None:
     """One keeps samples, the other their correlation with the target; both have the defaults of the class."""
-    tree, *_ = run("gelu", "two shared", "guided_igc")
-    np.testing.assert_allclose(tree["x/guided_igc"], run("gelu", "two shared", "guided_ig")[0]["x/guided_igc"], rtol=0, atol=1e-15)
+    tree, *_ = run("gelu", "own", "guided_igc")
+    np.testing.assert_allclose(tree["x/guided_igc"], run("gelu", "own", "guided_ig")[0]["x/guided_igc"], rtol=0, atol=1e-15)
     assert "samples" not in tree.children
     for name, correlated in (("guided_ig", False), ("guided_igc", True)):
         preset = config.preset(name)
