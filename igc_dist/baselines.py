@@ -38,7 +38,7 @@ class Surroundings:
     seed: int
     mean: Tensors | None = None
     ranked: Int64[np.ndarray, " N"] | None = None
-    classes: Int64[np.ndarray, "N C"] | None = None
+    classes: Int64[np.ndarray, "M C"] | None = None
 
 
 class Baseline(ABC):

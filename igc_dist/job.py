@@ -265,11 +265,10 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     n_samples = len(job.source)
     job.source.check_deterministic()
     few = job.source.fetch(range(min(4, n_samples)))
-    raw = tuple(tuple(x.shape[1:]) for x in few.inputs)
     # what the data alone can refuse comes before the first forward pass
     job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_slices = 1 if job.slices is None else len(job.slices.labels)
-    n_baselines = job.baseline.count(n_samples, raw) if job.attributor.baselines else 1
+    n_baselines = job.baseline.count(n_samples, tuple(tuple(x.shape[1:]) for x in few.inputs)) if job.attributor.baselines else 1
     if isinstance(job.attributor, PathIntegral) and isinstance(job.attributor.design, Pairs):
         n_baselines = job.attributor.design.n_draws
     walk = probe(job.inputs, few, device, job.attributor.baselines)

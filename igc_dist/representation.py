@@ -33,8 +33,8 @@ class Reading:
         )
         if not named:
             raise ConfigError(
-                f"{type(module).__name__} has no layer or method {layer!r}{self._near()}: give the dotted name of a submodule (its output is "
-                "taken), of one and .input (what it is given), or of a method that the forward calls"
+                f"{type(module).__name__} has no layer or method {layer!r}{self._near()}: give the dotted name of a submodule (its output "
+                "is taken), of one and .input (what it is given), or of a method that the forward calls"
             )
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:

@@ -41,11 +41,13 @@ class IG2(Walk):
     last point, which is float64.
 
     `step_size`: in units of the input, so there is none for all. Of the authors: 256 in images of 268,203 numbers from 0 to 255 with
-    201 steps, 0.01 in word embeddings with 501, 0.05 in wafer maps from 0 to 1 with 1001. Steps have this length to the end: near the
-    reference they go to and fro. `clip`: lowest and highest value of a feature, which the data keep to as well.
-    `stop`: a path ends where ``D <= stop * D_0``; 0: all steps are taken. A path also ends where it is at the reference, to rounding (x
-    itself, if it is one: attribution 0), and where it cannot move: ``||g|| <= epsilon``, or held by `clip`. It has failed if it
-    cannot move, or with `stop`, after all steps, and has not come as near as `stop` says, or to the reference. `evaluations` are its steps.
+    201 steps, 0.01 in word embeddings with 501, 0.05 in wafer maps from 0 to 1 with 1001. `clip`: lowest and highest value of a
+    feature, which the data keep to as well. `stop`: a path ends where ``D <= stop * D_0``; 0: not before `n_steps`, but as steps keep
+    their length, they go to and fro about a reference that they have come to, which makes much of rounding.
+
+    A path also ends where it is at the reference, to rounding (x itself, if it is one: attribution 0), and where it cannot move:
+    ``||g|| <= epsilon``, or held by `clip`. If it cannot move before it is as near as `stop` says, or at the reference, it has failed.
+    `evaluations` are the steps of a sample. Rows that have ended cost nothing more, and change nothing for others.
 
     Raises `ConfigError` for settings out of range; `ConfigError` or `ModelError` for a layer that cannot be read.
     """
@@ -154,7 +156,6 @@ class IG2(Walk):
             failed[going] = ~moved & ~reached
             taken[going] += goes
             if not bool(goes.any()):
-                going = going[goes]
                 break
             moves = _like(tuple(share * (p - q) for p, q in zip(here, there, strict=True)), inputs)
             shares = tuple(_spread(m, going, b, n) for m in moves)
@@ -163,13 +164,11 @@ class IG2(Walk):
             for p, q in zip(at, there, strict=True):
                 p.index_copy_(0, going, q)
             going = going[goes]
-        y, z = model.of_rows(sample).represent(_like(at, inputs), self.layer)
+        values = model.of_rows(sample).predict(_like(at, inputs))[:, outputs].unflatten(0, (b, n))
         watch(b * n)
-        if self.stop:
-            failed[going] = ~((z - goal).square().sum(1) <= near)[going]
-        self._tell(y[:, outputs].unflatten(0, (b, n)), failed.unflatten(0, (b, n)), taken.unflatten(0, (b, n)), share)
+        self._tell(values, failed.unflatten(0, (b, n)), taken.unflatten(0, (b, n)), share)
         if ends:
-            yield from (Step(j, y[:, k].unflatten(0, (b, n))) for j, k in enumerate(outputs))
+            yield from (Step(j, values[..., j]) for j in range(len(outputs)))
 
     def _near(self, distance: Float[Tensor, " R"], goal: Float[Tensor, "R Z"], model: Model) -> Float[Tensor, " R"]:
         """The distances that are near enough, of paths that begin at these."""

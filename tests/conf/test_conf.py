@@ -206,7 +206,6 @@ def expected(name: str) -> dict[str, np.ndarray]:
     r = x @ w.T + 1
     cov = lambda u, v: ((u - u.mean(0)).T @ (v - v.mean(0)) / len(u)).T  # noqa: E731 - (of v, of u)
     ig = w[None] * x[:, None]
-    idgi = ig.sum(-1, keepdims=True) * w**2 / (w**2).sum(1, keepdims=True)
     forms = {
         "igc": {"x/igc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
         "igac": {"x/igac": w * cov(x, r) / r.var(0)[:, None]},
@@ -216,11 +215,6 @@ def expected(name: str) -> dict[str, np.ndarray]:
         "gradients": {"samples/x/attribution": np.broadcast_to(w, ig.shape)},
         "gradient_x_input": {"samples/x/attribution": ig},
         "baseline_shapley": {"samples/x/attribution": ig},
-        "idgi": {"samples/x/attribution": idgi},
-        "idgi_guided_ig": {"samples/x/attribution": idgi},
-        "idgic": {"x/idgic": np.stack([cov(idgi[:, j], y[:, [j]])[0] / (y[:, j].std() * r[:, j].std()) for j in (0, 1)])},
-        "left_ig": {"samples/x/attribution": 0.9 * ig},
-        "idg": {"samples/x/attribution": ig * ig.sum(-1, keepdims=True)},
         "bsc": {"x/bsc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},
         "guided_ig": {"samples/x/attribution": ig},
         "guided_igc": {"x/guided_igc": w * cov(x, y) / (y.std(0) * r.std(0))[:, None]},

@@ -19,14 +19,15 @@ N, FEATURES = 10, ((3,), (2, 4, 4))
 
 def source() -> Source:
     rng = np.random.default_rng(0)
-    return source_of((tuple(torch.from_numpy(rng.standard_normal((N, *shape))) for shape in FEATURES), torch.zeros(N, 1)))
+    return source_of((tuple(torch.from_numpy(rng.standard_normal((N, *shape))) for shape in FEATURES), torch.arange(N)[:, None] % 3))
 
 
 def surroundings(seed: int = 0, pool: Any = None) -> Surroundings:
     data = source()
     mean = tuple(x.mean(0) for x in data.fetch(range(N)).inputs)
     chosen = np.arange(N) if pool is None else np.asarray(pool)
-    return Surroundings(data, chosen, seed, mean, np.random.default_rng(5).permutation(chosen))
+    classes = np.arange(N)[:, None] % 3 + np.arange(3)
+    return Surroundings(data, chosen, seed, mean, np.random.default_rng(5).permutation(chosen), classes % 3)
 
 
 GIVEN = tuple(torch.full((3, *shape), 0.5, dtype=torch.float64) for shape in FEATURES)
@@ -38,6 +39,8 @@ FAMILY: dict[str, tuple[Baseline, int, tuple[tuple[int, ...], ...]]] = {
     "samples": (kinds.Samples(4), 4, FEATURES),
     "resampled": (kinds.Resampled(4), 4, FEATURES),
     "resampled, stratified": (kinds.Resampled(4, stratify=True), 4, FEATURES),
+    "references": (kinds.References(4), 4, FEATURES),
+    "references, relevant": (kinds.References(2, "top_k"), 2, FEATURES),
     "noise": (kinds.Noise(std=2.0, mean=1.0, k=3), 3, FEATURES),
     "blur": (kinds.Blur(1.0), 1, FEATURES[1:]),
 }

@@ -92,7 +92,7 @@ def test_relevant_references() -> None:
     x, y = labelled(20)
     y = torch.eye(4)[y]
     x[5] = torch.nan
-    settings = {"attributor": IG2("encode", 1000, 0.01, stop=1e-4), "samples": True, "on_nonfinite": "skip", "n_folds": 3}
+    settings = {"attributor": IG2("encode", 150, 0.05, stop=1e-3), "samples": True, "on_nonfinite": "skip", "n_folds": 1}
     tree = igc_dist.attribute(Three(), (x, y), baseline=baselines.References(2, "top_k"), **settings)
     fine = np.arange(20) != 5
     ends = tree["samples/prediction_baseline"].values[fine, :3]  # phi(x) = x: the mean of both references, nearly
@@ -101,7 +101,7 @@ def test_relevant_references() -> None:
     candidates = [[x.numpy()[fine][first == c] for c in of_n[1:]] for of_n in order]
     for end, (second, third) in zip(ends, candidates, strict=True):
         means = (second[:, None] + third[None]).reshape(-1, 3) / 2
-        assert abs(means - end).max(1).min() < 0.05
+        assert abs(means - end).max(1).min() < 0.1
     assert not tree["failed"].any()
     with pytest.raises(
         ConfigError, match=r"needs rows of 4 predicted classes, but the model predicts 3 for these data: give baseline\.k of at most 2"

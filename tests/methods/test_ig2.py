@@ -142,9 +142,9 @@ def test_dataset_wise(name: str) -> None:
 def of_preset() -> tuple[Any, Any, nn.Module, Tensor, np.ndarray]:
     """The presets on a tiny net with labels, towards three references of other labels each."""
     model = Net().double()
-    x = torch.from_numpy(random(9, 5, seed=4))
-    label = np.arange(9) % 2
-    settings = {"baseline": baselines.References(3), "n_folds": 2, "seed": 3, "threads": 1}
+    x = torch.from_numpy(random(6, 5, seed=4))
+    label = np.arange(6) % 2
+    settings = {"baseline": baselines.References(2), "n_folds": 2, "seed": 3, "threads": 1}
     per_sample, folded = (igc_dist.attribute(model, (x, torch.from_numpy(label)), method=name, **settings) for name in ("ig2", "ig2c"))
     return per_sample, folded, model, x, label
 
@@ -152,16 +152,16 @@ def of_preset() -> tuple[Any, Any, nn.Module, Tensor, np.ndarray]:
 def test_presets() -> None:
     """The settings of the files, and references at their documented address."""
     per_sample, folded, model, x, label = of_preset()
-    orders = [seeds.generator(3, n, "baselines.references").permutation(9) for n in range(9)]
-    x0 = [[(x[r].numpy(),) for r in [r for r in order if label[r] != label[n]][:3]] for n, order in enumerate(orders)]
-    twin = oracle.ig2(model, lambda x: torch.tanh(model.hidden(x)), (x.numpy(),), x0, OUTPUTS, 201, 0.02)
+    orders = [seeds.generator(3, n, "baselines.references").permutation(6) for n in range(6)]
+    x0 = [[(x[r].numpy(),) for r in [r for r in order if label[r] != label[n]][:2]] for n, order in enumerate(orders)]
+    twin = oracle.ig2(model, lambda x: torch.tanh(model.hidden(x)), (x.numpy(),), x0, OUTPUTS, 201, 0.02, stop=0.01)
     (a,), y = twin.values, np.eye(2)[label]
     np.testing.assert_allclose(per_sample["samples/x/attribution"], a, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(
         folded["x/ig2_correlation"], statistics.igc(a, y, attributions.predictions(model, (x.numpy(),), OUTPUTS)), rtol=1e-6
     )
     assert "samples" not in folded.children
-    cost = {"forwards": 9 * 3 * 203, "gradient_evaluations": 9 * 3 * 201 * 3}
+    cost = {"forwards": 6 * 2 * 203, "gradient_evaluations": 6 * 2 * 201 * 3}  # at most
     assert {name: per_sample.attrs["cost"][name] for name in cost} == cost
 
 
@@ -255,15 +255,15 @@ def test_a_path_that_cannot_move_has_failed() -> None:
 
 
 def test_an_early_stop_leaves_the_others_alone() -> None:
-    """A path that ends saves its rows; one that does not come near enough has failed; those of the other samples are what they were."""
+    """A path that ends saves its rows; those of the other samples are what they were."""
     model, x, x0 = Led(models.mlp(nn.GELU)), random(6, 3), random(2, 6, 3, seed=1)
     x0[:, 4] = 1e3  # of a representation that is not reached
     counted = models.Counted(model)
     found = attribute(IG2("module.encode", 30, 0.05, stop=0.1), counted, (x,), (x0,))
     assert_equal(found, oracle.ig2(model, model.encode, (x,), starts((x0,), 6), OUTPUTS, 30, 0.05, stop=0.1))
-    assert found.failed[4]
-    assert not found.failed.all()
-    assert counted.forwards < 12 * (2 + found.taken.max() // 2) < 12 * 32
+    assert found.taken[4] == 60 > found.taken.min()
+    ended = counted.forwards - 2 * 12 - found.taken.sum()  # each by a last look
+    assert 3 < ended < 12
     for n in range(6):
         alone = attribute(IG2("encode", 30, 0.05, stop=0.1), model, (x[n : n + 1],), (x0[:, n : n + 1],))
         np.testing.assert_allclose(alone.values[0][0], found.values[0][n], rtol=1e-11, atol=1e-13)
@@ -317,9 +317,9 @@ def test_attributions_are_in_the_units_of_the_input() -> None:
 
     model, rng = Whole(), np.random.default_rng(0)
     x, x0 = rng.uniform(0, 255, (3, 1, 6, 6)), rng.uniform(0, 255, (1, 1, 1, 6, 6))
-    found = attribute(IG2("body.6.input", 400, 0.5, clip=(0.0, 255.0)), model, (x,), (x0,))
+    found = attribute(IG2("body.6.input", 100, 2.0, clip=(0.0, 255.0)), model, (x,), (x0,))
     rise = attributions.predictions(model, (x,), OUTPUTS) - found.ends
-    np.testing.assert_allclose(found.values[0].sum((2, 3, 4)), rise, rtol=0.03)
+    np.testing.assert_allclose(found.values[0].sum((2, 3, 4)), rise, rtol=0.05)
     phi = lambda x: body[:6]((x / 255 - mean) / std)  # noqa: E731
     few = attribute(IG2("body.6.input", 5, 2.0, clip=(0.0, 255.0)), model, (x,), (x0,))
     assert_equal(few, oracle.ig2(model, phi, (x,), starts((x0,), 3), OUTPUTS, 5, 2.0, (0.0, 255.0)))
@@ -365,7 +365,7 @@ def test_the_path_is_not_kept() -> None:
         alive = [0]
 
         def count(rows: int) -> None:
-            alive[0] = max(alive[0], sum(isinstance(o, Tensor) and o.shape[-1:] == (1237,) for o in gc.get_objects()))
+            alive[0] = max(alive[0], sum(type(o) is Tensor and o.shape[-1:] == (1237,) for o in gc.get_objects()))
 
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(1237, 4), nn.Tanh(), nn.Linear(4, 2)).double()
@@ -373,7 +373,7 @@ def test_the_path_is_not_kept() -> None:
         return alive[0]
 
     gc.collect()
-    assert most(4) == most(12)
+    assert most(3) == most(7)
 
 
 # -- with the rest of the package ------------------------------------------------------------------------------------------
@@ -412,7 +412,10 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 def test_final_layer_and_precision() -> None:
     """A final layer is not walked in its latents; half precision is near; NaN is for the engine to refuse, with the sample."""
     module = models.mlp(nn.GELU)
-    data, settings = models.data(module), {"attributor": IG2("2.input", 10, 0.05), "baseline": baselines.Resampled(2), "samples": True}
+    data, settings = (
+        models.data(module),
+        {"attributor": IG2("2.input", 10, 0.05), "baseline": baselines.Resampled(2), "samples": True, "n_folds": 1},
+    )
     plain = igc_dist.attribute(module, data, **settings)["samples/x/attribution"]
     final = igc_dist.attribute(module, data, final_layer="2", **settings)["samples/x/attribution"]
     np.testing.assert_allclose(final, plain, rtol=1e-10, atol=1e-12)
@@ -424,11 +427,11 @@ def test_final_layer_and_precision() -> None:
 def test_categories() -> None:
     """On coefficients of the one-hot relaxation, one reference at a time: complete to first order."""
     model = models.Lookup()
-    x = (torch.from_numpy(random(8, 3)), torch.stack((torch.arange(8) % 5, torch.arange(8) % 4), 1))
+    x = (torch.from_numpy(random(6, 3)), torch.stack((torch.arange(6) % 5, torch.arange(6) % 4), 1))
     with torch.no_grad():
-        y = model(*x) + torch.from_numpy(random(8, 2, seed=2))
+        y = model(*x) + torch.from_numpy(random(6, 2, seed=2))
     tree = igc_dist.attribute(
-        model, (x, y), attributor=IG2("last.input", 200, 0.01, stop=1e-3), categories=[5], baseline=baselines.Resampled(2), samples=True
+        model, (x, y), attributor=IG2("last.input", 30, 0.03), categories=[5], baseline=baselines.Resampled(2), samples=True, n_folds=1
     )
     total = tree["samples/x/attribution"].values.sum(2) + tree["samples/x1/attribution"].values.sum((2, 3))
     rise = tree["samples/prediction"].values - tree["samples/prediction_baseline"].values

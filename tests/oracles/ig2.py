@@ -70,8 +70,7 @@ def grad_path(
         if all((p == q).all() for p, q in zip(path[-1], after, strict=True)):
             return path, True
         path.append(after)
-    d, _ = distance(phi, path[-1], reference)
-    return path, stop > 0 and d > stop * first
+    return path, False
 
 
 def ig2(
