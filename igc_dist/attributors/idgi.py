@@ -1,4 +1,4 @@
-"""Integrated Directional Gradients: what the output rises over each step of a walk, shared out by squared gradients."""
+"""Important Direction Gradient Integration: what the output rises over each step of a walk, shared out by squared gradients."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ N_STEPS = 128
 @dataclass(frozen=True)
 class IDGI(Attributor):
     """``IDGI_i = mean_b sum_k d_k g_ki**2 / ||g_k||**2`` with ``d_k = f(x_k+1) - f(x_k)``, over the points x_0 ... x_K of another walk
-    (Yang, Wang, Bilgic 2023, arXiv 2303.14242, Algorithm 1).
+    (Yang, Wang, Bilgic 2023, arXiv 2303.14242).
 
-    g_k is the gradient where step k begins, and its norm is over all features of all inputs. The walk is that of `attributor`:
+    g_k is the gradient where step k begins, and its norm is over all features of all inputs. On a walk outwards from x, as that of
+    IG², that is the end nearer to x, and d_k counts from the other. The walk is that of `attributor`:
     Integrated Gradients, or any other complete one. Points of a path that is known before the model is asked are `n_steps` (128) equal
     steps of its own parameter apart, whatever rule the walk had, as gradients are needed where steps begin. Walks that make their own
     steps leave `n_steps` out.

@@ -221,7 +221,7 @@ def test_a_prediction_that_is_no_number_stays_with_its_sample(attributor: Probed
 
 
 @both
-@pytest.mark.parametrize("size", [1, 2, 5, 64])
+@pytest.mark.parametrize("size", [1, 5])
 def test_batching_changes_nothing_but_rounding(attributor: Probed, size: int) -> None:
     """Points of a forward pass, which may be of several outputs, samples of a batch and blocks of baselines."""
     model, x, x0 = models.mlp(nn.GELU), random(6, 3), random(3, 6, 3, seed=1)
