@@ -185,6 +185,14 @@ def test_nodes_crowd_where_the_decision_is() -> None:
     assert (over(IDG(50), lambda t: ((t - 0.82) / 0.02).clamp(0, 1)) > [45, 45]).all()  # integral of F'**2: 50
 
 
+def test_outputs_that_go_to_and_fro() -> None:
+    """Any predictions of the probe, up and down: nodes and weights of the literal twin."""
+    for values in random(20, 9, seed=4).tolist():
+        nodes, weights = placed(IDG(9), lambda t: values[round(8 * t)])  # noqa: B023
+        np.testing.assert_allclose((nodes, weights), oracle.equidistributed(values), rtol=1e-12)
+        np.testing.assert_allclose(placed(LeftIG(9, 0.7), lambda t: values[round(8 * t)])[1].sum(), oracle.saturated(values, 0.7))  # noqa: B023
+
+
 @pytest.mark.parametrize("n_steps", [50, 200])
 @pytest.mark.parametrize(("low", "high"), [(0.5, 1), (0, 0.1), (0.3, 0.35), (40 / 49, 41 / 49), (0.123, 0.456)])
 def test_a_plateau_is_not_weighed_at_its_steep_end(low: float, high: float, n_steps: int) -> None:
