@@ -24,14 +24,12 @@ class Reading:
     """
 
     def __init__(self, module: nn.Module, layer: str, call: Callable[..., Any]) -> None:
-        self.module, self.layer, self.call = module, layer, call
-        self.modules = dict(module.named_modules(remove_duplicate=False))
-        self.seen: list[Any] = []
-        owner, _, last = layer.rpartition(".")
-        named = layer and (
-            layer in self.modules or (owner in self.modules and (self._takes_input(owner, last) or self._method(owner, last)))
-        )
-        if not named:
+        self.module, self.layer, self.call, self.seen = module, layer, call, list[Any]()
+        owner, _, self.last = layer.rpartition(".")
+        self.whole, self.owner = self._submodule(layer) if layer else None, self._submodule(owner)
+        self.given = self.whole is None and self.last == INPUT and owner != "" and self.owner is not None
+        method = self.owner is not None and callable(getattr(self.owner, self.last, None))
+        if self.whole is None and not self.given and not method:
             raise ConfigError(
                 f"{type(module).__name__} has no layer or method {layer!r}{self._near()}: give the dotted name of a submodule (its output "
                 "is taken), of one and .input (what it is given), or of a method that the forward calls"
@@ -56,31 +54,33 @@ class Reading:
         z = z.reshape(n, z[0].numel())
         return z if z.dtype.itemsize == 8 else z.float()
 
-    def _takes_input(self, owner: str, last: str) -> bool:
-        return last == INPUT and owner != ""
-
-    def _method(self, owner: str, name: str) -> bool:
-        return callable(getattr(self.modules[owner], name, None))
+    def _submodule(self, name: str) -> nn.Module | None:
+        try:
+            return self.module.get_submodule(name)
+        except AttributeError:
+            return None
 
     def _near(self) -> str:
-        mine = [name for name in dir(type(self.module)) if name not in dir(nn.Module) and self._method("", name)]
-        names = [name for name in self.modules if name]
-        found = difflib.get_close_matches(self.layer, [*names, *(f"{name}.{INPUT}" for name in names), *mine], n=3, cutoff=0.5)
+        kind = type(self.module)
+        methods = [name for name in dir(kind) if name not in dir(nn.Module) and callable(getattr(kind, name))]
+        names = [name for name, _ in self.module.named_modules(remove_duplicate=False) if name]
+        found = difflib.get_close_matches(self.layer, [*names, *(f"{name}.{INPUT}" for name in names), *methods], n=3, cutoff=0.5)
         return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        owner, _, last = self.layer.rpartition(".")
-        if self.layer in self.modules:
-            hook = self.modules[self.layer].register_forward_hook(lambda module, args, given: self._see(given))
-        elif self._takes_input(owner, last):
-            hook = self.modules[owner].register_forward_pre_hook(
-                lambda module, args, kwargs: self._see([*args, *kwargs.values(), None][0]), with_kwargs=True
-            )
-        else:
-            with self._intercepted(self.modules[owner], last):
+        if self.whole is None and not self.given:
+            assert self.owner is not None
+            with self._intercepted(self.owner, self.last):
                 yield
             return
+        if self.whole is not None:
+            hook = self.whole.register_forward_hook(lambda module, args, given: self._see(given))
+        else:
+            assert self.owner is not None
+            hook = self.owner.register_forward_pre_hook(
+                lambda module, args, kwargs: self._see([*args, *kwargs.values(), None][0]), with_kwargs=True
+            )
         try:
             yield
         finally:
