@@ -24,10 +24,11 @@ from igc_dist.attributors import (
     PathIntegral,
     SmoothGrad,
 )
+from igc_dist.cost import Cost, Work
 from igc_dist.designs import Pairs, Stratified
 from igc_dist.model import Model
 from igc_dist.quadrature import Auto, rule
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, Shapes
 from igc_dist.seeds import Address, generator
 from tests import models
 from tests.laws.test_attributors import SEED, attribute, indices, per_sample, random
@@ -248,6 +249,18 @@ def test_costs_what_it_says(host: Attributor, size: int) -> None:
     assert max(seen) <= 3 * size
     if size == 200:
         assert len(seen) == one.rows - host.points([(1, 6, 6)]) + 1  # all copies at once
+
+
+@pytest.mark.parametrize(("form", "maps"), [("linear", 1), ("squared", 1), ("variance", 3)])
+def test_the_plan_knows_of_the_maps_that_are_held(form: str, maps: int) -> None:
+    """Beside those of the attributor within: the mean, or the squares; the first, the mean and the squares."""
+    attributor, shapes = SmoothGrad(form=form), Shapes(9, 2, ("x",), ((6, 6),), 4, 0, 0, 0)
+    assert (attributor.price([(6, 6)]).sums, attributor.held) == (maps, 3)
+    one, two = (
+        Cost(shapes, Work(outputs=(0, 1), n_baselines=1, points=25, n_terms=1, price=price)).per_sample(2)
+        for price in (Gradients().price([(6, 6)]), attributor.price([(6, 6)]))
+    )
+    assert two - one == maps * 2 * 36 * 4
 
 
 def test_notes_of_the_attributor_within() -> None:
