@@ -3,11 +3,13 @@
 from igc_dist.attributors.adaptive import AdaptiveIG
 from igc_dist.attributors.base import Attributor, Note, Price
 from igc_dist.attributors.blur import BlurIG
+from igc_dist.attributors.decision import IDG, LeftIG
 from igc_dist.attributors.expected import ExpectedGradients
 from igc_dist.attributors.forward import Forward
 from igc_dist.attributors.gradients import Gradients, GradientXInput
 from igc_dist.attributors.guided import GuidedIG
 from igc_dist.attributors.identity import Identity
+from igc_dist.attributors.idgi import IDGI
 from igc_dist.attributors.ig2 import IG2
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
@@ -15,6 +17,8 @@ from igc_dist.attributors.smoothgrad import SmoothGrad
 from igc_dist.attributors.walk import Fixed, Points, Step, Walk
 
 __all__ = [
+    "IDG",
+    "IDGI",
     "IG2",
     "AdaptiveIG",
     "Attributor",
@@ -27,6 +31,7 @@ __all__ = [
     "Gradients",
     "GuidedIG",
     "Identity",
+    "LeftIG",
     "Note",
     "PathIntegral",
     "Points",

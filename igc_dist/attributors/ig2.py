@@ -66,6 +66,7 @@ class IG2(Walk):
     certified = True
     own_baseline = True
     outwards = True
+    n_ending = 0  # it is noted anyway
     held = 4
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -41,10 +42,11 @@ class Walk(Attributor):
     """A path of each sample, as its steps; by itself their sum ``a[n, j, i] = sum_c move[c, n, i] * d f_j(point[c, n]) / d x_i``.
 
     `outwards`: the walk leads from the input to the baseline, though its moves are those of the way back, so that they sum to
-    ``x - x0`` like those of other walks.
+    ``x - x0`` like those of other walks. `n_ending`: rows that the prediction where it ends costs.
     """
 
     outwards: bool = False
+    n_ending: ClassVar[int] = 1
 
     @abstractmethod
     def steps(

@@ -18,7 +18,7 @@ from torch import nn
 import igc_dist
 from igc_dist import baselines
 from igc_dist import run as composition
-from igc_dist.attributors import GuidedIG
+from igc_dist.attributors import IDG, IDGI, GuidedIG
 from igc_dist.features import Patches
 from igc_dist.footprint import resident
 from igc_dist.plan import Plan
@@ -73,6 +73,8 @@ CASES = {
         arguments={"n_folds": 4, "baseline": baselines.Resampled(4), "statistics": ["correlation", "controlled_correlation"]},
     ),
     "guided": Case("linear", 64, outputs=5, side=96, arguments={"n_folds": 2, "method": "guided_igc", "attributor": GuidedIG(3)}),
+    "idgi": Case("linear", 128, outputs=10, side=96, arguments={"n_folds": 2, "method": "idgic", "attributor": IDGI(n_steps=4)}),
+    "idg": Case("linear", 64, outputs=5, side=96, arguments={"n_folds": 2, "method": "idg", "attributor": IDG(4)}),
     "latents": Case("resnet64", 16, outputs=200, arguments={"n_folds": 4, "final_layer": "13"}),
     "store_in_memory": Case("linear", 128, outputs=20, side=64, in_memory=True, arguments={"n_folds": 64}),
 }

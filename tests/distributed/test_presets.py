@@ -15,7 +15,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist import baselines, config
-from igc_dist.attributors import AdaptiveIG
+from igc_dist.attributors import IDG, IDGI, IG2, AdaptiveIG, Attributor, BlurIG, GuidedIG, LeftIG
 from igc_dist.features import Patches
 from igc_dist.records import StoreError
 from igc_dist.statistics import TTest
@@ -33,8 +33,26 @@ IMAGES: dict[str, Any] = {
         "--allow-target", "tests.*", "model.build._target_=tests.models.conv", "data.build._target_=tests.problems.Images"
     ),
 }  # fmt: skip
-PRESET_SETTINGS: dict[str, dict[str, Any]] = {"blur_ig": IMAGES, "blur_igc": IMAGES}
-"""What a preset needs beside, or in place of, the tiny problem: `problem` (model, data), more arguments of the `command`."""
+
+
+def few(attributor: Attributor, where: str = "", problem: dict[str, Any] | None = None) -> dict[str, Any]:
+    """4 steps for a method that has a number of its own."""
+    given = problem or {}
+    return {**given, "attributor": attributor, "command": (*given.get("command", ()), f"method.attributor.{where}n_steps=4")}
+
+
+PRESET_SETTINGS: dict[str, dict[str, Any]] = {
+    "blur_ig": IMAGES,
+    "blur_igc": IMAGES,
+    "idg": few(IDG(4)),
+    "left_ig": few(LeftIG(4)),
+    "idgi": few(IDGI(n_steps=4)),
+    "idgic": few(IDGI(n_steps=4)),
+    "idgi_guided_ig": few(IDGI(GuidedIG(4)), "attributor."),
+    "idgi_blur_ig": few(IDGI(BlurIG(), n_steps=4), problem=IMAGES),
+    "idgi_ig2": few(IDGI(IG2("head.input", n_steps=4)), "attributor."),
+}
+"""What a preset needs beside, or in place of, the tiny problem: `problem` (model, data), more arguments of the `command`, `attributor`."""
 EVERY = ["correlation", "autocorrelation", "moments", "pearson"]
 HALVES = [*EVERY, TTest(low=0.0, high=0.0)]
 Case = tuple[Callable[[], nn.Module], Callable[[], Any], dict[str, Any]]
@@ -68,8 +86,10 @@ def digests(tree: Any) -> dict[str, str]:
 
 def by_preset(preset: str, path: Path | None) -> dict[str, str]:
     """The problem that TINY describes, from Python."""
-    model, data = PRESET_SETTINGS.get(preset, {}).get("problem", (Net, Rows))
-    return digests(igc_dist.attribute(model(), data(24), method=preset, n_folds=4, micro_batch=3, n_steps=4, threads=1, store=path))
+    given = PRESET_SETTINGS.get(preset, {})
+    model, data = given.get("problem", (Net, Rows))
+    settings = {"n_folds": 4, "micro_batch": 3, "n_steps": 4, "attributor": given.get("attributor")}
+    return digests(igc_dist.attribute(model(), data(24), method=preset, **settings, threads=1, store=path))
 
 
 def by_case(case: str, path: Path | None) -> dict[str, str]:

@@ -1,0 +1,167 @@
+"""Important Direction Gradient Integration: what the output rises over each step of a walk, shared out by squared gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.path_integral import PathIntegral
+from igc_dist.attributors.walk import Step, Walk, column
+from igc_dist.model import Model
+from igc_dist.quadrature import rule
+from igc_dist.records import ConfigError, Tensors
+from igc_dist.seeds import Address
+
+N_STEPS = 128
+"""Steps on a path that has none of its own, as in the originals."""
+
+
+@dataclass(frozen=True)
+class IDGI(Attributor):
+    """``IDGI_i = mean_b sum_k d_k g_ki**2 / ||g_k||**2`` with ``d_k = f(x_k+1) - f(x_k)``, over the points x_0 ... x_K of another walk
+    (Yang, Wang, Bilgic 2023, arXiv 2303.14242).
+
+    g_k is the gradient where step k begins, and its norm is over all features of all inputs. On a walk outwards from x, as that of
+    IG², that is the end nearer to x, and d_k counts from the other. The walk is that of `attributor`:
+    Integrated Gradients, or any other complete one. Points of a path that is known before the model is asked are `n_steps` (128) equal
+    steps of its own parameter apart, whatever rule the walk had, as gradients are needed where steps begin. Walks that make their own
+    steps leave `n_steps` out.
+
+    Complete to rounding at any number of steps: ``sum_i IDGI_i = f(x) - mean_b f(x0_b)``, as the d_k telescope and the last one leads
+    to x. A step where the gradient is 0 has nobody to give its d_k to: it is left out, never 0 / 0, and what is so unassigned is
+    what the completeness residual of the sample (`delta`) says. A gradient with NaN or infinity makes the whole sample NaN.
+
+    Not invariant to the units of features: with x_i in units s times as small its g_i**2 is s**2 times as small, and
+    so about its share of each d_k; standardise features that are no pixels. Not linear in f. Raises `ConfigError` for walks
+    that are not complete or draw their nodes, and for an `n_steps` that is no number of steps or not for this walk.
+    """
+
+    attributor: Walk = field(default_factory=PathIntegral)
+    n_steps: int | None = None
+
+    complete = True
+    linear = False
+
+    def __post_init__(self) -> None:
+        walk, n = self.attributor, self.n_steps
+        if not isinstance(walk, Walk) or not walk.complete:
+            raise ConfigError(
+                f"method.attributor.attributor={getattr(walk, 'name', walk)!r}: IDGI needs a complete walk, such as PathIntegral, whose "
+                "steps lead from a baseline to the input: give one"
+            )
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+            raise ConfigError(f"method.attributor.n_steps={n!r}: give an integer of at least 1")
+        if getattr(walk, "design", None) is not None:
+            raise ConfigError(
+                "design with attributor 'idgi': nodes that are drawn are not the points of a walk whose steps follow each other, "
+                "take design=grid, and no design in method.attributor.attributor"
+            )
+        if any(f.name == "quadrature" for f in fields(walk)):  # type: ignore[arg-type]
+            left = rule("left", N_STEPS if n is None else n)
+            object.__setattr__(self, "attributor", replace(walk, quadrature=left))  # type: ignore[type-var]
+        elif n is not None:
+            raise ConfigError(
+                f"method.attributor.n_steps={n}: the walk of {walk.name!r} makes its own steps, set method.attributor.attributor.n_steps"
+            )
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return "idgi" if self.attributor.name == "ig" else f"idgi_{self.attributor.name}"
+
+    @property
+    def labels(self) -> dict[str, str]:  # type: ignore[override]
+        return {"correlation": f"{self.name}c"}
+
+    @property
+    def baselines(self) -> bool:  # type: ignore[override]
+        return self.attributor.baselines
+
+    @property
+    def certified(self) -> bool:  # type: ignore[override]
+        return self.attributor.certified
+
+    @property
+    def own_baseline(self) -> bool:  # type: ignore[override]
+        return self.attributor.own_baseline
+
+    @property
+    def held(self) -> int:  # type: ignore[override]
+        return self.attributor.held + 2  # the steps at hand once more, and their shares
+
+    @property
+    def exact(self) -> bool:
+        return self.attributor.exact
+
+    @property
+    def rule(self) -> str:
+        return self.attributor.rule
+
+    def suited(self, piecewise: Callable[[], bool]) -> IDGI:
+        return self._over(self.attributor.suited(piecewise))
+
+    def noting(self, note: Note) -> IDGI:
+        return self._over(self.attributor.noting(note))
+
+    def _over(self, walk: Attributor) -> IDGI:
+        """The same over another form of its walk; not by `replace`, as notes are no fields."""
+        mine = copy.copy(self)
+        object.__setattr__(mine, "attributor", walk)
+        return mine
+
+    def prove(self, model: Model, inputs: Tensors) -> None:
+        self.attributor.prove(model, inputs)
+
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
+        return self.attributor.points(features)
+
+    def price(self, features: Sequence[tuple[int, ...]]) -> Price:
+        """That of the walk, the prediction where it ends, and the last step of each output, which waits for what comes after it."""
+        walk = self.attributor.price(features)
+        return replace(walk, rows=walk.rows + self.attributor.n_ending, sums=walk.sums + 1)
+
+    def attribute(
+        self,
+        model: Model,
+        inputs: Tensors,
+        baselines: Tensors,
+        outputs: Sequence[int],
+        *,
+        share: float,
+        size: int,
+        watch: Callable[[int], None] = lambda rows: None,
+        address: Address | None = None,
+    ) -> Tensors:
+        totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
+        for b in range(len(baselines[0]) if baselines else 1):
+            here = None if address is None else replace(address, baselines=address.baselines[b : b + 1])
+            steps = self.attributor.steps(
+                model, inputs, tuple(x0[b : b + 1] for x0 in baselines), outputs,
+                share=share, size=size, watch=watch, address=here, ends=True,
+            )  # fmt: skip
+            for step, rise in self.attributor.rises(_bare(steps)):
+                for total, part in zip(totals, shares(step.gradients), strict=True):
+                    total[step.output] += part.mul_(column(share * rise, part)).sum(0)
+        return tuple(total.transpose(0, 1) for total in totals)
+
+
+def _bare(steps: Iterator[Step]) -> Iterator[Step]:
+    """Steps without their moves, so that nothing waits in vain, and with predictions in float64, so that rises telescope."""
+    for step in steps:
+        yield Step(step.output, step.value.double(), step.gradients)
+
+
+def shares(gradients: Tensors) -> tuple[Float[Tensor, "c n ..."], ...]:
+    """``g_i**2 / ||g||**2`` of each point in float64, (c, n, *P) per input; 0 where all of g is 0, NaN where any of it is not finite."""
+    rows = [g.to(torch.float64, copy=True).reshape(*g.shape[:2], -1) for g in gradients]
+    # squares of what is at most 1 neither overflow nor all vanish
+    top = torch.stack([own.abs().amax(2) for own in rows]).amax(0)
+    top = torch.where(top == 0, 1.0, top)[..., None]
+    norm = torch.stack([own.div_(top).square_().sum(2) for own in rows]).sum(0)
+    norm = torch.where(norm == 0, 1.0, norm)[..., None]
+    return tuple(own.div_(norm).reshape(g.shape) for own, g in zip(rows, gradients, strict=True))
