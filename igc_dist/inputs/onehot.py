@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from igc_dist.attributors import Attributor
+from igc_dist.attributors import Attributor, PathIntegral
 from igc_dist.baselines import Baseline, Constant, Given
 from igc_dist.data import input_names
 from igc_dist.inputs.base import Walk, attributed
@@ -177,6 +177,11 @@ class OneHot(Categorical):
     ) -> Tensors:
         if not baselines:
             return super().attribute(attributor, taken, (), outputs, share=share, size=size, watch=watch, address=address)
+        if isinstance(attributor, PathIntegral) and not attributor.multiply_by_inputs:
+            raise ConfigError(
+                "method.attributor.multiply_by_inputs=false with categories, of which only two are walked: leave it true, or name a "
+                "method that embeds them (embedding)"
+            )
         m = self.n_categorical(taken)
         total: Tensors = ()
         for b in range(len(baselines[0])):
