@@ -125,6 +125,10 @@ class Tokens(Adapter):
     position: int = -1
     vocabulary: Sequence[int] | None = None
 
+    def __post_init__(self) -> None:
+        if self.vocabulary is not None and (not len(self.vocabulary) or min(self.vocabulary) < 0):
+            raise ConfigError(f"Tokens: vocabulary={list(self.vocabulary)}, give at least one index from 0, or None for all")
+
     def outputs(self, part: Tensor) -> Float[Tensor, "n J"]:
         words, position = self.vocabulary, self.position
         length, least = (position + 1 if position >= 0 else -position), 1 if words is None else max(words) + 1

@@ -249,7 +249,8 @@ def test_baselines_are_broadcast_case_48() -> None:
         return ig.attribute((x, image), starts or None, target=1, n_steps=4)
 
     def same(one: Any, two: Any) -> None:
-        assert isinstance(one, tuple) and isinstance(two, tuple)
+        assert isinstance(one, tuple)
+        assert isinstance(two, tuple)
         for a, b in zip(one, two, strict=True):
             assert torch.equal(a, b)
 

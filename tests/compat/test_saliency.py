@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,14 +54,14 @@ def test_converges_to_the_integral_case_70() -> None:
     """At second order: 100 times closer with 10 times the steps."""
     errors = [abs(mask(x_steps=n) - EXACT).max() for n in (11, 101, 1001)]
     assert errors[0] < 5e-3
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert fine == pytest.approx(coarse / 100, rel=0.01)
     assert abs(mask() - EXACT)[:2].max() < 1e-12  # on linear gradients the rule is exact
 
 
 @pytest.mark.parametrize(("n", "theirs"), [(25, -0.689935), (50, -0.695242), (1000, -0.700100)])
 def test_not_the_closed_mean_case_71(n: int, theirs: float) -> None:
-    """PAIR's values are those of equal weights, which lose ``1 / n`` of the ends; ours have the same points, and the trapezoid's weights."""
+    """PAIR's values are those of equal weights, too much for the ends; ours have the same points, and the trapezoid's weights."""
     assert weighed(X, X0, [1 / n] * n)[2] == pytest.approx(theirs, abs=6e-7)
     found = mask(x_steps=n)
     np.testing.assert_allclose(found, weighed(X, X0, trapezoid(n)), rtol=0, atol=1e-12)
