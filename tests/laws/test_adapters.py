@@ -272,7 +272,9 @@ def test_from_the_command() -> None:
         from_config(composed("model.output={position: 1}"), None)
 
 
-@pytest.mark.parametrize("gadget", ["torch.load", "selected", "np.load", "Tensor", "dataclass", "Any", "ABC.register", "Adapter.__class__"])
+@pytest.mark.parametrize(
+    "gadget", ["torch.load", "torch.hub.load", "selected", "ModelError", "Tensor", "dataclass", "Any", "ABC.register", "Adapter.__class__"]
+)
 def test_nothing_else_gets_in(gadget: str) -> None:
     """What the module imports is not allowed by its prefix; what it defines is."""
     with pytest.raises(ConfigError, match="is not allowed"):
