@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         module,
         forward=c.model.forward,
         forward_kwargs=c.model.forward_kwargs,
-        output=c.model.output,
+        output=config.build(c.model.output, allow) if isinstance(c.model.output, Mapping) else c.model.output,
         precision=c.fabric.precision,
         channels_last=c.model.channels_last,
         compiled=c.model.compiled,

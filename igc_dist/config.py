@@ -31,7 +31,9 @@ from igc_dist.plan import Limits
 from igc_dist.quadrature import Auto, Quadrature
 from igc_dist.records import ConfigError, ModelError
 
-ALLOWED = ("igc_dist.demo.", "igc_dist.baselines.", "igc_dist.attributors.", "igc_dist.paths.", "igc_dist.features.")
+ALLOWED = (
+    "igc_dist.adapters.", "igc_dist.attributors.", "igc_dist.baselines.", "igc_dist.demo.", "igc_dist.features.", "igc_dist.paths.",
+)  # fmt: skip
 """Prefixes of `_target_`s that a configuration may name. More are given on the command line only (--allow-target), never in a file."""
 
 

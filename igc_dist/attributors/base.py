@@ -79,6 +79,11 @@ class Attributor(ABC):
         return True
 
     @property
+    def unrelaxed(self) -> str:
+        """Why it does not go with categories, which are walked as a mixture of two of them; nothing if it does."""
+        return ""
+
+    @property
     def rule(self) -> str:
         """Where gradients are taken, for people; nothing if there is no choice."""
         return ""

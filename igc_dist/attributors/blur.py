@@ -60,6 +60,10 @@ class BlurIG(Fixed):
         return self.quadrature
 
     @property
+    def unrelaxed(self) -> str:
+        return "there is nothing to blur between two categories"
+
+    @property
     def rule(self) -> str:
         return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
 

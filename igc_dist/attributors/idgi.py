@@ -99,6 +99,10 @@ class IDGI(Attributor):
         return self.attributor.exact
 
     @property
+    def unrelaxed(self) -> str:
+        return self.attributor.unrelaxed
+
+    @property
     def rule(self) -> str:
         return self.attributor.rule
 

@@ -86,6 +86,10 @@ class IG2(Walk):
             raise ConfigError(f"method.attributor.clip={self.clip!r}: give the lowest and the highest value of a feature, or null")
 
     @property
+    def unrelaxed(self) -> str:
+        return "its path leads anywhere, not to another category"
+
+    @property
     def rule(self) -> str:
         return f"{self.n_steps} steps of {self.step_size:g} towards {self.layer}"
 

@@ -11,7 +11,7 @@ from igc_dist.attributors.walk import Fixed, Points, column
 from igc_dist.designs import Design, Grid, Pairs
 from igc_dist.paths import Path, Straight
 from igc_dist.quadrature import Auto, Quadrature, rule
-from igc_dist.records import Tensors
+from igc_dist.records import ConfigError, Tensors
 from igc_dist.seeds import Address
 
 
@@ -21,20 +21,37 @@ class PathIntegral(Fixed):
 
     The integral is replaced by `quadrature`, or by the nodes of a `design`; the mean is over the baselines of the sample.
     Complete: ``sum_i IG_i = f(x) - mean_b f(x0_b)`` up to the quadrature error, or on average under a design that draws.
+
+    `multiply_by_inputs`: False leaves ``gamma_b'(t)_i`` out: the average gradient along the path, Captum's local attribution, which
+    is not complete. Raises `ConfigError` for that with a design that pairs samples, as it does not change its sign with the direction.
     """
 
     quadrature: Quadrature | Auto = field(default_factory=lambda: rule("midpoint", 32))
     path: Path = field(default_factory=Straight)
     design: Design | None = None
+    multiply_by_inputs: bool = True
 
     name = "ig"
-    complete = True
     baselines = True
     labels = {  # noqa: RUF012 - a class constant of the base
         "correlation": "igc",
         "autocorrelation": "igac",
         "controlled_correlation": "igc_controlled",
     }
+
+    def __post_init__(self) -> None:
+        if not self.multiply_by_inputs and isinstance(self.design, Pairs):
+            raise ConfigError(
+                f"method.attributor.multiply_by_inputs=false with design={self.design.name}, where one gradient serves both samples of a "
+                "pair: take design=grid, or stratified"
+            )
+
+    @property
+    def complete(self) -> bool:  # type: ignore[override]
+        return self.multiply_by_inputs
+
+    def label(self, result: str) -> str:
+        return super().label(result) if self.multiply_by_inputs else f"average_gradient_{result}"
 
     @property
     def sampling(self) -> Design:
@@ -44,6 +61,10 @@ class PathIntegral(Fixed):
         if isinstance(self.quadrature, Auto):
             raise TypeError("PathIntegral needs a quadrature chosen for the activations: give one, or call suited")
         return Grid(self.quadrature)
+
+    @property
+    def unrelaxed(self) -> str:
+        return "" if self.multiply_by_inputs else "without the way to x they are gradients of all categories, of which two are walked"
 
     @property
     def rule(self) -> str:
@@ -76,5 +97,6 @@ class PathIntegral(Fixed):
                 start_points, ends = x0[b].expand(len(b), *x.shape), x.expand(len(b), *x.shape)
                 at = column(t, ends)
                 points.append(self.path.point(start_points, ends, at))
-                factors.append(column(share * weights[flat % k], ends) * self.path.velocity(start_points, ends, at))
+                factor = column(share * weights[flat % k], ends)
+                factors.append(factor * self.path.velocity(start_points, ends, at) if self.multiply_by_inputs else factor)
             yield Points(tuple(points), tuple(factors))

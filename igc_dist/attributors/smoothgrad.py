@@ -99,6 +99,10 @@ class SmoothGrad(Attributor):
         return self.attributor.exact
 
     @property
+    def unrelaxed(self) -> str:
+        return "there is no room for noise between two categories"
+
+    @property
     def rule(self) -> str:
         return ", ".join(filter(None, (f"{self.n_samples} noisy copies", self.attributor.rule)))
 

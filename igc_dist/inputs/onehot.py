@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from igc_dist.attributors import Attributor, BlurIG, SmoothGrad
+from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline, Constant, Given
 from igc_dist.data import input_names
 from igc_dist.inputs.base import Walk, attributed
@@ -175,10 +175,10 @@ class OneHot(Categorical):
         watch: Callable[[int], None] = lambda rows: None,
         address: Any = None,
     ) -> Tensors:
-        if isinstance(attributor, BlurIG | SmoothGrad):
+        if attributor.unrelaxed:
             raise ConfigError(
-                f"attributor {attributor.name!r} with categories, between which there is nothing to blur, nor room for noise: name an "
-                "embedding method, or take another method"
+                f"attributor {attributor.name!r} with categories: {attributor.unrelaxed}. Instead name an embedding method (embedding), or take "
+                "another method"
             )
         if not baselines:
             return super().attribute(attributor, taken, (), outputs, share=share, size=size, watch=watch, address=address)

@@ -344,5 +344,5 @@ def test_bad_input() -> None:
     with pytest.raises(ConfigError, match="at least two dimensions"):
         found(BlurIG(), models.TwoInputs(), *two)
     ids = torch.randint(0, 5, (6, 4), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ConfigError, match=r"'blur_ig' with categories.*name an embedding method"):
+    with pytest.raises(ConfigError, match=r"'blur_ig' with categories.*nothing to blur.*name an embedding method"):
         igc_dist.attribute(models.Sequence(), (ids, torch.rand(6, 2)), method="blur_ig", categories=6, threads=1)

@@ -359,5 +359,5 @@ def test_bad_input() -> None:
     with pytest.raises(TypeError, match="needs the address"):
         SmoothGrad().attribute(Model(models.linear()), (torch.zeros(2, 3).double(),), (), [0], share=1.0, size=4)
     ids = torch.randint(0, 5, (6, 4), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ConfigError, match=r"'smoothgrad_ig' with categories.*name an embedding method"):
+    with pytest.raises(ConfigError, match=r"'smoothgrad_ig' with categories.*no room for noise.*name an embedding method"):
         igc_dist.attribute(models.Sequence(), (ids, torch.rand(6, 2)), method="smoothgrad_ig", categories=6, threads=1)
