@@ -175,13 +175,13 @@ def _columns(cfg: Any) -> dict[str, Any]:
     _, overrides = config.hydra_job()
     if len({*cfg.gallery}) < len(cfg.gallery):
         raise ConfigError(f"gallery={list(cfg.gallery)}: give each method once, or with another setting")
-    return {column: config.compose_again([*overrides, *shlex.split(column)]) for column in cfg.gallery}
+    return {column: config.compose_again([*overrides, *shlex.split(column), "store.samples=true"]) for column in cfg.gallery}
 
 
 def _gallery(cfg: Any, allow: Sequence[str], folder: Path) -> int:
-    """A run for each column of a gallery, one after the other, then one picture. A column that fails is left out, and makes the exit code."""
+    """A run for each column of a gallery, one after the other, then one picture. A column that fails is left out."""
     from igc_dist import compose, reading
-    from igc_dist.records import IgcError, Stopped
+    from igc_dist.records import ConfigError, IgcError, Stopped
     from igc_dist.report import write_gallery
 
     codes: list[int] = []
@@ -194,14 +194,17 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path) -> int:
         except Stopped:
             raise
         except IgcError as error:
-            print(f"gallery: {column} is left out", file=sys.stderr)
             codes.append(_complain(error))
-    if _rank() == 0 and stores:
+    if _rank() > 0:
+        return 0  # or the launcher would end the first rank before it has drawn; which knows of every failure
+    if stores:
         trees = {column: reading.open(path) for column, path in stores.items()}
-        index = next(iter(trees.values()))["samples/index"].values.tolist()
         source = compose.from_config(cfg, None, allow).source
-        page = write_gallery(trees, source.fetch(index[:16]).inputs[0].double().cpu().numpy(), folder)
-        print(f"stores:  {len(stores)} in {folder}\ngallery: {page.with_suffix('.png')}\npage:    {page}")
+        try:
+            page = write_gallery(trees, lambda index: source.fetch(index).inputs[0].double().cpu().numpy(), folder)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        print(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}\ngallery: {page.with_suffix('.png')}\npage:    {page}")
     return next(iter(codes), 0)
 
 

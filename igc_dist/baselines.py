@@ -311,5 +311,5 @@ def ensure(baseline: Any) -> Baseline:
     if isinstance(baseline, list | tuple) and baseline and all(map(_is_number, baseline)):
         return Constants(tuple(baseline))
     raise ConfigError(
-        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float or a list of them, an int K, tensors, or a baseline object"
+        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float or several, an int K, tensors, or a baseline object"
     )

@@ -72,8 +72,8 @@ class XRAI(Reducer):
     def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J H W"]:
         if values.shape[2:] != x.shape[1:]:
             raise ConfigError(
-                f"xrai looks for segments in the input, of shape {tuple(x.shape[1:])}, but its features have shape {tuple(values.shape[2:])}: "
-                "reduce attributions of the pixels themselves"
+                f"xrai looks for segments in the input, of shape {tuple(x.shape[1:])}, but its features have shape "
+                f"{tuple(values.shape[2:])}: reduce attributions of the pixels themselves"
             )
         maps = values.detach().double().cpu().numpy()
         maps = maps.max(2) if maps.ndim == 5 else maps

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from igc_dist.report.contents import Floats, inputs, labels, mapping_of, number, printable, title_of
-from igc_dist.report.figures import house_style, left_out, save
+from igc_dist.report.figures import house_style, save
 from igc_dist.report.maps import HATCH, axes_at, colours, fold_features, mark_missing, symmetric_norm
 from igc_dist.report.page import environment, image
 
@@ -33,27 +33,31 @@ class Column:
     costs: Mapping[str, str]
 
 
-def write_gallery(trees: Mapping[str, xr.DataTree], images: np.ndarray, folder: str | Path) -> Path:
+def write_gallery(trees: Mapping[str, xr.DataTree], fetch: Callable[[list[int]], np.ndarray], folder: str | Path) -> Path:
     """Draw the opened stores `trees`, by the overrides that made them, into `folder`/gallery.png and a page gallery.html around it.
 
-    Each row is a sample, with its attribution to the output whose target is largest: of a classifier, its label. `images`
-    (n, *P) are the samples as the model got them. Of several inputs the first one is drawn, and at most 16 samples. Returns the
-    path of the page. Raises ValueError where there is no store, or the stores are not of the same samples and outputs.
+    Each row is a sample, with its attribution to the output whose target is largest: of a classifier, its label. `fetch` gives
+    the samples with some indices as the model got them, (n, *P). Of several inputs the first one is drawn, and at most 16 samples.
+    Returns the path of the page. Raises ValueError where there is no store, or the stores are not of the same samples and outputs.
     """
     if not trees:
         raise ValueError("a gallery needs the store of one method at least")
     folder = Path(folder)
     first = next(iter(trees.values()))
-    chosen = np.nan_to_num(first["samples/target"].values, nan=-np.inf).argmax(1)
+    samples = first.children["samples"].to_dataset()
+    chosen = np.nan_to_num(samples["target"].values, nan=-np.inf).argmax(1)
     for name, tree in trees.items():
-        if labels(tree) != labels(first) or not np.array_equal(tree["samples/index"].values, first["samples/index"].values):
+        index = tree.children["samples"].to_dataset()["index"]
+        if labels(tree) != labels(first) or not np.array_equal(index.values, samples["index"].values):
             raise ValueError(f"the store of {name} has other samples or outputs than the first one: a gallery is of the same ones")
-    rows = [labels(first)[output] for output in chosen]
+    rows = [labels(first)[output] for output in chosen[:ROWS]]
+    images = fetch(samples["index"].values[:ROWS].tolist())
     columns = [column_of(name, tree, chosen) for name, tree in trees.items()]
     caption = "Each row is a sample and its attribution to the output of its target, each method on a scale of its own: red speaks for"
-    caption += f" that output, blue against it, white is zero. {left_out(len(images), ROWS).replace('outputs', 'samples')}"
+    caption += " that output, blue against it, white is zero."
+    caption += f" The first {ROWS} of {len(chosen)} samples are drawn." if len(chosen) > ROWS else ""
     with house_style():
-        drawing = save(draw_gallery(images, columns, rows), folder / "gallery.png", "gallery", caption.strip())
+        drawing = save(draw_gallery(images, columns, rows), folder / "gallery.png", "gallery", caption)
     page = environment().get_template("gallery.html.j2").render(drawing=drawing, image=image, columns=columns)
     path, draft = folder / "gallery.html", folder / "gallery.html.part"
     draft.write_bytes(page.encode("utf-8", errors="backslashreplace"))
@@ -62,13 +66,13 @@ def write_gallery(trees: Mapping[str, xr.DataTree], images: np.ndarray, folder: 
 
 def column_of(overrides: str, tree: xr.DataTree, chosen: np.ndarray) -> Column:
     """The maps of one store, of one output of each sample."""
-    samples = tree["samples"]
-    array = samples[natural_first(samples)]["attribution"].drop_vars("output", errors="ignore")
+    samples = tree.children["samples"]
+    array = next(iter(inputs(samples).values()))["attribution"].drop_vars("output", errors="ignore")
     picked = array.isel(output=xr.DataArray(chosen, dims="sample"))
     maps, _ = fold_features(picked.rename(sample="output"))
     beside = " ".join(part for part in overrides.split() if not part.startswith("method="))
     cost = mapping_of(tree, "cost")
-    worst = float(np.nanmax(np.abs(samples["delta"].values))) if tree.attrs.get("sums_to_prediction") else None
+    worst = float(np.nanmax(np.abs(samples.to_dataset()["delta"].values))) if tree.attrs.get("sums_to_prediction") else None
     costs = {
         "forward passes": f"{int(cost.get('forwards', 0)):,}",
         "gradients": f"{int(cost.get('gradient_evaluations', 0)):,}",
@@ -77,30 +81,31 @@ def column_of(overrides: str, tree: xr.DataTree, chosen: np.ndarray) -> Column:
     return Column(title_of(str(tree.attrs.get("method", "?"))), printable(beside), maps, costs)
 
 
-def natural_first(samples: Any) -> str:
-    """The first input among the groups of the samples."""
-    return next(iter(inputs(samples)))
-
-
 def draw_gallery(images: np.ndarray, columns: Sequence[Column], rows: Sequence[str]) -> Figure:
     """A row of panels per sample: the input, then each method's map, symmetric about zero on a scale of its own."""
-    n = min(len(images), ROWS)
+    n = len(images)
     figure = Figure(figsize=(MARGIN + (1 + len(columns)) * (SIDE + GAP), TOP + n * (SIDE + GAP)))
     for row in range(n):
         for place in range(1 + len(columns)):
             axes = axes_at(figure, MARGIN + place * (SIDE + GAP), TOP + row * (SIDE + GAP), SIDE, SIDE)
             if place:
                 values = np.atleast_2d(columns[place - 1].maps[row])
-                axes.imshow(values, norm=symmetric_norm(values), cmap=colours("RdBu_r"), aspect="auto", interpolation="nearest")
+                axes.imshow(values, norm=symmetric_norm(values), cmap=colours("RdBu_r"), aspect=aspect(values), interpolation="nearest")
                 mark_missing(axes, values, "")
             else:
-                axes.imshow(picture(images[row]), cmap=matplotlib.colormaps["gray_r"], aspect="auto", interpolation="nearest")
+                seen = picture(images[row])
+                axes.imshow(seen, cmap=matplotlib.colormaps["gray_r"], aspect=aspect(seen), interpolation="nearest")
                 axes.set_ylabel(rows[row], rotation=0, ha="right", va="center", fontsize=10, labelpad=8)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=HATCH, linewidth=0.6)
             if row == 0:
                 axes.set_title(heading(columns[place - 1]) if place else "input", fontsize=8, pad=4)
     return figure
+
+
+def aspect(values: Floats) -> Literal["auto", "equal"]:
+    """Pixels are square; a strip fills its panel."""
+    return "auto" if values.shape[0] == 1 else "equal"
 
 
 def heading(column: Column) -> str:

@@ -54,7 +54,7 @@ def test_equals_its_loops(settings: dict[str, Any], seed: int, fast: bool) -> No
 
 
 def test_closed_forms() -> None:
-    """A constant stays; one segment gives its mean; of two that overlap, the second gets what is left of it; the rest has a mean of its own."""
+    """A constant stays; one segment gives its mean; of two that overlap, one has what is left; the rest has its own mean."""
     whole = np.ones((1, 2, 4), bool)
     a = np.array([[8.0, 4.0, 2.0, -1.0], [0.0, 4.0, 2.0, -3.0]])
     one = XRAI(min_pixels=1)
