@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -110,7 +112,7 @@ def _on_config(command: str, arguments: list[str]) -> int:
         if Stopped.exit_code in codes:
             return
         try:
-            codes.append(_plan(cfg, allow) if command == "plan" else _run(cfg, allow, arguments))
+            codes.append(_plans(cfg, allow) if command == "plan" else _run(cfg, allow, arguments))
         except IgcError as error:  # the other jobs of a sweep go on
             codes.append(_complain(error))
 
@@ -119,7 +121,7 @@ def _on_config(command: str, arguments: list[str]) -> int:
 
 
 def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
-    from igc_dist import config, distributed
+    from igc_dist import config, distributed, reading
 
     folder, overrides = config.hydra_job()
     path = Path(cfg.store.path) if cfg.store.path is not None else folder / "store.zarr"
@@ -132,15 +134,24 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
             ["run", *flags, *kept, *overrides, config.override("store.path", path), config.override("hydra.run.dir", folder)],
             path.name,
         )
-    return _work(cfg, allow, path, beside)
+    if cfg.gallery:
+        return _gallery(cfg, allow, beside)
+    _work(cfg, allow, path, beside)
+    if _rank() == 0:
+        tree = reading.open(path)
+        _show(tree, path, _page(tree, beside, cfg.report.max_outputs) if cfg.report.enabled else None)
+    return 0
 
 
-def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> int:
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> None:
     """One rank of a run."""
-    from igc_dist import compose, distributed, progress, reading, run
+    from igc_dist import compose, distributed, progress, run
 
-    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-    _log_to(beside / "logs", rank)
+    _log_to(beside / "logs", _rank())
     todo = compose.from_config(cfg, path, allow)
     fabric = cfg.fabric
     with (
@@ -154,10 +165,47 @@ def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> int:
         progress.metered(world, show=True) as meter,
     ):
         run.run(todo, world, meter)
-    if rank == 0:
-        tree = reading.open(path)
-        _show(tree, path, _page(tree, beside, cfg.report.max_outputs) if cfg.report.enabled else None)
-    return 0
+
+
+def _columns(cfg: Any) -> dict[str, Any]:
+    """The configurations of a gallery, by the overrides of each; inside a task only."""
+    from igc_dist import config
+    from igc_dist.records import ConfigError
+
+    _, overrides = config.hydra_job()
+    if len({*cfg.gallery}) < len(cfg.gallery):
+        raise ConfigError(f"gallery={list(cfg.gallery)}: give each method once, or with another setting")
+    return {column: config.compose_again([*overrides, *shlex.split(column), "store.samples=true"]) for column in cfg.gallery}
+
+
+def _gallery(cfg: Any, allow: Sequence[str], folder: Path) -> int:
+    """A run for each column of a gallery, one after the other, then one picture. A column that fails is left out."""
+    from igc_dist import compose, reading
+    from igc_dist.records import ConfigError, IgcError, Stopped
+    from igc_dist.report import write_gallery
+
+    codes: list[int] = []
+    stores: dict[str, Path] = {}
+    for column, its in _columns(cfg).items():
+        beside = folder / re.sub(r"[^A-Za-z0-9_.=-]+", ",", column)
+        try:
+            _work(its, allow, beside / "store.zarr", beside)
+            stores[column] = beside / "store.zarr"
+        except Stopped:
+            raise
+        except IgcError as error:
+            codes.append(_complain(error))
+    if _rank() > 0:
+        return 0  # or the launcher would end the first rank before it has drawn; which knows of every failure
+    if stores:
+        trees = {column: reading.open(path) for column, path in stores.items()}
+        source = compose.from_config(cfg, None, allow).source
+        try:
+            page = write_gallery(trees, lambda index: source.fetch(index).inputs[0].double().cpu().numpy(), folder)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        print(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}\ngallery: {page.with_suffix('.png')}\npage:    {page}")
+    return next(iter(codes), 0)
 
 
 def _page(tree: Any, beside: Path, max_outputs: int) -> Path:
@@ -188,7 +236,16 @@ def _log_to(folder: Path, rank: int) -> None:
     logging.getLogger("igc_dist").setLevel(logging.INFO)
 
 
-def _plan(cfg: Any, allow: Sequence[str]) -> int:
+def _plans(cfg: Any, allow: Sequence[str]) -> int:
+    """The plan of a run, or of each run of a gallery."""
+    for column, its in (_columns(cfg) if cfg.gallery else {"": cfg}).items():
+        if column:
+            print(f"\n{column}")
+        _plan(its, allow)
+    return 0
+
+
+def _plan(cfg: Any, allow: Sequence[str]) -> None:
     from igc_dist import compose, distributed, job, trial
 
     todo = compose.from_config(cfg, None, allow)
@@ -201,7 +258,6 @@ def _plan(cfg: Any, allow: Sequence[str]) -> int:
     for name, value in (plan.summary() | ({"budget": looks} if todo.budget.limited else {})).items():
         print(f"{name:<28} {value}")
     plan.check()
-    return 0
 
 
 # -- commands on stores ------------------------------------------------------------------------------------------------

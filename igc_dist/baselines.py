@@ -7,6 +7,7 @@ that all samples have the same ones; then the baseline output is constant and co
 
 from __future__ import annotations
 
+import math
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -86,6 +87,27 @@ class Zeros(Constant):
     def __post_init__(self) -> None:
         if self.value != 0:
             raise ConfigError(f"Zeros(value={self.value}): use Constant({self.value})")
+
+
+@dataclass(frozen=True)
+class Constants(Baseline):
+    """Several constants, each a baseline with every feature at it, in the units of the input: black and white are 0 and 1."""
+
+    values: Any
+    shared = True
+
+    def __post_init__(self) -> None:
+        values = tuple(self.values) if isinstance(self.values, list | tuple) else (self.values,)
+        if not values or not all(_is_number(value) and math.isfinite(value) for value in values):
+            raise ConfigError(f"baseline.values={self.values!r}: give finite numbers, for example [0.0, 1.0]")
+        object.__setattr__(self, "values", tuple(map(float, values)))
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return len(self.values)
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        values = torch.tensor(self.values[block.start : block.stop], dtype=torch.float64)
+        return tuple(values.to(x.dtype).reshape(-1, 1, *(1,) * (x.ndim - 1)).repeat(1, 1, *x.shape[1:]) for x in batch.inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,6 +365,10 @@ def check_positive(name: str, value: Any) -> None:
         raise ConfigError(f"{name}={value!r}: give an integer of at least 1")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def enough(k: int, n_pool: int) -> int:
     """`k`, or `ConfigError` if `k` rows cannot be drawn without replacement from `n_pool`."""
     if k > n_pool:
@@ -351,7 +377,7 @@ def enough(k: int, n_pool: int) -> int:
 
 
 def ensure(baseline: Any) -> Baseline:
-    """Coerce to a `Baseline`: None (zeros), a float (constant), an int K (K shared data samples), tensors, an object."""
+    """Coerce to a `Baseline`: None (zeros), a float (constant) or a list of them, an int K (K shared data samples), tensors, an object."""
     if isinstance(baseline, Baseline):
         return baseline
     if baseline is None:
@@ -370,6 +396,8 @@ def ensure(baseline: Any) -> Baseline:
         return Given((torch.as_tensor(baseline),))
     if isinstance(baseline, list | tuple) and baseline and all(isinstance(value, Tensor | np.ndarray) for value in baseline):
         return Given(tuple(torch.as_tensor(value) for value in baseline))
+    if isinstance(baseline, list | tuple) and baseline and all(map(_is_number, baseline)):
+        return Constants(tuple(baseline))
     raise ConfigError(
-        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float, an int K, tensors, or a baseline object"
+        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float or several, an int K, tensors, or a baseline object"
     )

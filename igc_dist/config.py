@@ -165,6 +165,7 @@ class Config:
     seed: int = 0
     on_nonfinite: str = "fail"
     name: str = "igc"
+    gallery: list[str] = field(default_factory=list)
 
 
 ConfigStore.instance().store(name="base_config", node=Config)
@@ -341,6 +342,14 @@ def hydra_job() -> tuple[Path, list[str]]:
     """Inside a task: the job's folder, and its overrides."""
     found = HydraConfig.get()
     return Path(found.runtime.output_dir), list(found.overrides.task)
+
+
+def compose_again(overrides: Sequence[str]) -> Any:
+    """Inside a task: the configuration of other overrides. Raises `ConfigError` for one that fits nothing."""
+    try:
+        return hydra.compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
 
 
 def override(key: str, value: Any) -> str:

@@ -33,7 +33,8 @@ DOORS = {
     "lightning": {"distributed.py", "config.py"},
     "torch.autograd": {"derivatives.py"},
     "torch.func": set(),
-    "matplotlib": {"report/figures.py", "report/maps.py"},
+    "matplotlib": {"report/figures.py", "report/maps.py", "report/gallery.py"},
+    "skimage": {"features/regions.py"},
     "sklearn": {"demo/digits.py"},
 }
 """Who may import what, and everything below it."""

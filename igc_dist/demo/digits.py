@@ -23,10 +23,15 @@ HELD_OUT = 5  # one sample in so many is kept from training
 
 
 class Digits(Dataset[tuple[Tensor, Tensor]]):
-    """The handwritten digits of scikit-learn: `x` is an image (1, 8, 8) in [0, 1], `y` the one-hot label (10,), both float32."""
+    """The handwritten digits of scikit-learn: `x` is an image (1, 8, 8) in [0, 1], `y` the one-hot label (10,), both float32.
 
-    def __init__(self) -> None:
-        images, labels = load_digits(return_X_y=True)
+    `n`: the first so many; the ten first are 0, 1, ... 9. Raises ValueError for fewer than 1.
+    """
+
+    def __init__(self, n: int | None = None) -> None:
+        if n is not None and n < 1:
+            raise ValueError(f"n={n} digits: give at least 1, or null for all")
+        images, labels = (array[:n] for array in load_digits(return_X_y=True))
         # the pixels are integers from 0 to 16, so the division is exact in float32
         self.x: Float[Tensor, "samples 1 8 8"] = torch.from_numpy(images).float().div(16).reshape(-1, 1, 8, 8)
         self.y: Float[Tensor, "samples 10"] = F.one_hot(torch.from_numpy(labels).long(), CLASSES).float()

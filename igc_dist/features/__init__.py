@@ -4,15 +4,17 @@ A reducer maps the attribution of one input, (n, J, *P), to (n, J, *Q) on the de
 have the size of Q. Those of `reducers` are linear and preserve sums, ``sum_q R(a)_q = sum_p a_p``: covariances are linear in
 the attribution, so the reduced IGC is ``IGC_q = sum_p R_qp IGC_p`` and still adds up to the correlation; a deviation is
 not, so it has to be that of the reduced attributions. A free function of the user's may be anything; a probe tells whether
-it preserves sums. (The IGC package, arXiv:2404.13910, calls it a post-function.)
+it preserves sums. XRAI, of `regions`, looks at the image. (The IGC package, arXiv:2404.13910, calls it a post-function.)
 """
 
 from igc_dist.features.functions import Function, Joint
 from igc_dist.features.names import Names, Shape, dims, feature_dims, names
 from igc_dist.features.reducers import Channels, Patches, Reducer, Segments, Sums, Total
 from igc_dist.features.reduction import Reduction, ensure
+from igc_dist.features.regions import XRAI
 
 __all__ = [
+    "XRAI",
     "Channels",
     "Function",
     "Joint",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-NOT_INPUTS = ("samples", "shards", "convergence", "slices")
+NOT_INPUTS = ("samples", "known", "shards", "convergence", "slices")
 FLAGS = {1: "constant target", 2: "constant prediction"}
 TITLES = {
     "igc": "IGC",
@@ -28,6 +28,21 @@ TITLES = {
     "bsc": "BSC",
     "bsc_between": "BSC between slices",
     "baseline_shapley": "Baseline Shapley",
+    "gradient_x_input": "gradient x input",
+    "ig": "IG",
+    "ig_adaptive": "adaptive IG",
+    "guided_ig": "Guided IG",
+    "blur_ig": "Blur IG",
+    "ig2": "IG²",
+    "idgi": "IDGI",
+    "idgi_guided_ig": "IDGI of Guided IG",
+    "idgi_blur_ig": "IDGI of Blur IG",
+    "idgi_ig2": "IDGI of IG²",
+    "left_ig": "Left-IG",
+    "idg": "IDG",
+    "smoothgrad": "SmoothGrad",
+    "smoothgrad_ig": "SmoothGrad of IG",
+    "expected_gradients": "Expected Gradients",
     "naive_ttest": "p-value of the naive t-test",
     "naive_ttest_t": "t of the naive t-test",
 }

@@ -16,7 +16,7 @@ from torch import nn
 import igc_dist
 from igc_dist import baselines, config
 from igc_dist.attributors import IDG, IDGI, IG2, AdaptiveIG, Attributor, BlurIG, GuidedIG, LeftIG
-from igc_dist.features import Patches
+from igc_dist.features import XRAI, Patches
 from igc_dist.records import StoreError
 from igc_dist.statistics import TTest
 from igc_dist.store import Store
@@ -74,6 +74,10 @@ CASES: dict[str, Case] = {
     "final layer": (problems.wide, problems.Wide, {"final_layer": "layer", "baseline": 2, "samples": True}),
     "final layer in blocks": (problems.wide, problems.Wide, {"final_layer": "layer", "baseline": 2, "output_block": 5}),
     "reducer": (models.conv, problems.Images, {"reduce": Patches(3), "baseline": 2, "samples": True}),
+    "regions": (
+        models.conv, problems.Images,
+        {"reduce": XRAI(scales=[5, 50], min_size=2, dilation=1, min_pixels=2), "baseline": [0.0, 1.0], "samples": True},
+    ),
     "inputs of mixed types": (problems.Mixture, problems.Mixed, {"baseline": baselines.Resampled(2), "statistics": EVERY, "samples": True}),
     "inputs of mixed types by shapley": (problems.Mixture, problems.Mixed, {"method": "bsc", "baseline": 2}),
 }  # fmt: skip

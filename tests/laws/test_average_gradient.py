@@ -99,5 +99,5 @@ def test_refused_where_the_factor_is_part_of_the_method() -> None:
     with pytest.raises(ConfigError, match="multiply_by_inputs=false with design=pairs"):
         config.build_attributor(node, RULE, Pairs(2))
     x, ids = torch.randn(6, 3, dtype=torch.float64), torch.arange(12).reshape(6, 2) % 4
-    with pytest.raises(ConfigError, match=r"multiply_by_inputs=false with categories.*embedding"):
+    with pytest.raises(ConfigError, match=r"with categories: without the way to x.*embedding"):
         igc_dist.attribute(models.Lookup(), ((x, ids), torch.randn(6, 2)), attributor=AVERAGE, statistics=["moments"], categories=[4])

@@ -34,6 +34,7 @@ GIVEN = tuple(torch.full((3, *shape), 0.5, dtype=torch.float64) for shape in FEA
 FAMILY: dict[str, tuple[Baseline, int, tuple[tuple[int, ...], ...]]] = {
     "zeros": (kinds.Zeros(), 1, FEATURES),
     "constant": (kinds.Constant(0.3), 1, FEATURES),
+    "constants": (kinds.Constants([0.0, 0.3, -1.0]), 3, FEATURES),
     "given": (kinds.Given(GIVEN), 3, FEATURES),
     "mean": (kinds.Mean(), 1, FEATURES),
     "samples": (kinds.Samples(4), 4, FEATURES),
@@ -90,9 +91,11 @@ def test_the_seed_counts(name: str) -> None:
 
 
 def test_values() -> None:
-    """What each kind is: zeros, the constant, the given rows, the mean input."""
+    """What each kind is: zeros, the constant, several constants, the given rows, the mean input."""
     assert not any(x0.any() for x0 in draw("zeros", [0, 1], range(1)))
     assert all((x0 == 0.3).all() for x0 in draw("constant", [0, 1], range(1)))
+    for found, value in zip(zip(*draw("constants", [0, 1], range(3)), strict=True), (0.0, 0.3, -1.0), strict=True):
+        assert all((x0 == value).all() for x0 in found)
     assert all((x0 == 0.5).all() for x0 in draw("given", [0, 1], range(3)))
     for found, x in zip(draw("mean", [0, 1], range(1)), source().fetch(range(N)).inputs, strict=True):
         torch.testing.assert_close(found[0, 1], x.mean(0), rtol=1e-12, atol=1e-12)
@@ -154,6 +157,7 @@ def test_coercion() -> None:
     assert ensure(None) == kinds.Zeros()
     assert ensure(0.5) == kinds.Constant(0.5)
     assert ensure(1.0) == kinds.Constant(1.0)
+    assert ensure([0.0, 1]) == ensure((0.0, 1.0)) == kinds.Constants([0, 1]) == kinds.Constants((0.0, 1.0))
     assert ensure(3) == kinds.Samples(3)
     assert ensure(np.int64(3)) == kinds.Samples(3)
     mine = kinds.Resampled(2)
@@ -169,6 +173,10 @@ def test_coercion() -> None:
         (lambda: ensure(0), "at least 1.*0.0"),
         (lambda: ensure("zeros"), "'zeros' of type str"),
         (lambda: ensure(()), r"\(\)"),
+        (lambda: ensure([0.0, True]), r"\[0.0, True\] of type list: give .* a float or several"),
+        (lambda: ensure([0.0, float("nan")]), r"baseline.values=.*nan.*finite numbers"),
+        (lambda: kinds.Constants(()), r"baseline.values=\(\): give finite numbers"),
+        (lambda: kinds.Constants("black"), "baseline.values='black'"),
         (lambda: kinds.Samples(0), "baseline.k=0"),
         (lambda: kinds.Resampled(-2), "baseline.k=-2"),
         (lambda: kinds.Noise(std=-1.0), "-1.0"),

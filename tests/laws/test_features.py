@@ -15,7 +15,7 @@ import torch
 
 import igc_dist
 from igc_dist import features
-from igc_dist.features import Channels, Function, Joint, Patches, Reducer, Segments, Sums, Total
+from igc_dist.features import XRAI, Channels, Function, Joint, Patches, Reducer, Segments, Sums, Total
 from igc_dist.features.names import TAKEN, TAKEN_DIMS, TAKEN_ENDS
 from igc_dist.job import Job
 from igc_dist.plan import Limits, Work, make_plan
@@ -41,6 +41,9 @@ CASES: dict[str, tuple[Reducer, tuple[int, ...], Callable[[np.ndarray], np.ndarr
     "channels of a vector": (Channels(), (5,), oracle.channels),
     "total": (Total(), IMAGE, oracle.total),
     "total of a number": (Total(), (), oracle.total),
+    # a flat image, as the inputs are here, is one segment
+    "regions": (XRAI(min_pixels=1), IMAGE, lambda a: np.broadcast_to(a.max(2).mean((2, 3), keepdims=True), (*a.shape[:2], *a.shape[3:]))),
+    "regions of one channel": (XRAI(min_pixels=1), IMAGE[1:], lambda a: np.broadcast_to(a.mean((2, 3), keepdims=True), a.shape)),
     "a function": (Function(lambda a: np.abs(a).max(2)), IMAGE, lambda a: np.abs(a).max(2)),
     "a function with kwargs": (Function(np.sum, {"axis": (2, 4)}), IMAGE, lambda a: a.sum((2, 4))),
 }
@@ -114,11 +117,15 @@ def test_a_reducer_is_part_of_the_identity() -> None:
         Patches((2, 3)),
         Channels(),
         Total(),
+        XRAI(),
+        XRAI(scales=(50,)),
+        XRAI(fast=True),
         *functions,
     ]
     described = [json.dumps(describe(features.ensure(other, 1))) for other in others]
     assert len(set(described)) == len(others)
     assert describe(Segments(GRID)) == describe(Segments(GRID.tolist())) == describe(Segments(GRID.astype(np.uint8)))
+    assert describe(XRAI(scales=[50, 60])) == describe(XRAI(scales=(50.0, 60.0)))
     assert describe(Patches(2)) == describe(Patches([2, 2]))
     assert describe(features.ensure(Joint(np.add), 1)) != describe(features.ensure(Joint(np.subtract), 1))
 

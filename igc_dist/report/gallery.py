@@ -1,0 +1,126 @@
+"""A gallery: the same samples by several methods, in one picture and on a page around it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from igc_dist.report.contents import Floats, inputs, labels, mapping_of, number, printable, title_of
+from igc_dist.report.figures import house_style, save
+from igc_dist.report.maps import HATCH, axes_at, colours, fold_features, mark_missing, symmetric_norm
+from igc_dist.report.page import environment, image
+
+ROWS = 16
+"""Samples that are drawn, at most."""
+SIDE, GAP, TOP, MARGIN = 0.95, 0.08, 0.62, 0.5  # inches: a panel, between two, for the titles, for the names of the rows
+
+
+@dataclass(frozen=True)
+class Column:
+    """One method: its title, what was overridden beside it, the maps of the samples (n, *F) of at most two dimensions, its costs."""
+
+    title: str
+    beside: str
+    maps: Floats
+    costs: Mapping[str, str]
+
+
+def write_gallery(trees: Mapping[str, xr.DataTree], fetch: Callable[[list[int]], np.ndarray], folder: str | Path) -> Path:
+    """Draw the opened stores `trees`, by the overrides that made them, into `folder`/gallery.png and a page gallery.html around it.
+
+    Each row is a sample, with its attribution to the output whose target is largest: of a classifier, its label. `fetch` gives
+    the samples with some indices as the model got them, (n, *P). Of several inputs the first one is drawn, and at most 16 samples.
+    Returns the path of the page. Raises ValueError where there is no store, or the stores are not of the same samples and outputs.
+    """
+    if not trees:
+        raise ValueError("a gallery needs the store of one method at least")
+    folder = Path(folder)
+    first = next(iter(trees.values()))
+    samples = first.children["samples"].to_dataset()
+    chosen = np.nan_to_num(samples["target"].values, nan=-np.inf).argmax(1)
+    for name, tree in trees.items():
+        index = tree.children["samples"].to_dataset()["index"]
+        if labels(tree) != labels(first) or not np.array_equal(index.values, samples["index"].values):
+            raise ValueError(f"the store of {name} has other samples or outputs than the first one: a gallery is of the same ones")
+    rows = [labels(first)[output] for output in chosen[:ROWS]]
+    images = fetch(samples["index"].values[:ROWS].tolist())
+    columns = [column_of(name, tree, chosen) for name, tree in trees.items()]
+    caption = "Each row is a sample and its attribution to the output of its target, each method on a scale of its own: red speaks for"
+    caption += " that output, blue against it, white is zero."
+    caption += f" The first {ROWS} of {len(chosen)} samples are drawn." if len(chosen) > ROWS else ""
+    with house_style():
+        drawing = save(draw_gallery(images, columns, rows), folder / "gallery.png", "gallery", caption)
+    page = environment().get_template("gallery.html.j2").render(drawing=drawing, image=image, columns=columns)
+    path, draft = folder / "gallery.html", folder / "gallery.html.part"
+    draft.write_bytes(page.encode("utf-8", errors="backslashreplace"))
+    return draft.replace(path)
+
+
+def column_of(overrides: str, tree: xr.DataTree, chosen: np.ndarray) -> Column:
+    """The maps of one store, of one output of each sample."""
+    samples = tree.children["samples"]
+    array = next(iter(inputs(samples).values()))["attribution"].drop_vars("output", errors="ignore")
+    picked = array.isel(output=xr.DataArray(chosen, dims="sample"))
+    maps, _ = fold_features(picked.rename(sample="output"))
+    beside = " ".join(part for part in overrides.split() if not part.startswith("method="))
+    cost = mapping_of(tree, "cost")
+    worst = float(np.nanmax(np.abs(samples.to_dataset()["delta"].values))) if tree.attrs.get("sums_to_prediction") else None
+    costs = {
+        "forward passes": f"{int(cost.get('forwards', 0)):,}",
+        "gradients": f"{int(cost.get('gradient_evaluations', 0)):,}",
+        "largest residual of completeness": "not complete" if worst is None else number(worst),
+    }
+    return Column(title_of(str(tree.attrs.get("method", "?"))), printable(beside), maps, costs)
+
+
+def draw_gallery(images: np.ndarray, columns: Sequence[Column], rows: Sequence[str]) -> Figure:
+    """A row of panels per sample: the input, then each method's map, symmetric about zero on a scale of its own."""
+    n = len(images)
+    figure = Figure(figsize=(MARGIN + (1 + len(columns)) * (SIDE + GAP), TOP + n * (SIDE + GAP)))
+    for row in range(n):
+        for place in range(1 + len(columns)):
+            axes = axes_at(figure, MARGIN + place * (SIDE + GAP), TOP + row * (SIDE + GAP), SIDE, SIDE)
+            if place:
+                values = np.atleast_2d(columns[place - 1].maps[row])
+                axes.imshow(values, norm=symmetric_norm(values), cmap=colours("RdBu_r"), aspect=aspect(values), interpolation="nearest")
+                mark_missing(axes, values, "")
+            else:
+                seen = picture(images[row])
+                axes.imshow(seen, cmap=matplotlib.colormaps["gray_r"], aspect=aspect(seen), interpolation="nearest")
+                axes.set_ylabel(rows[row], rotation=0, ha="right", va="center", fontsize=10, labelpad=8)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color=HATCH, linewidth=0.6)
+            if row == 0:
+                axes.set_title(heading(columns[place - 1]) if place else "input", fontsize=8, pad=4)
+    return figure
+
+
+def aspect(values: Floats) -> Literal["auto", "equal"]:
+    """Pixels are square; a strip fills its panel."""
+    return "auto" if values.shape[0] == 1 else "equal"
+
+
+def heading(column: Column) -> str:
+    """The title over a column, in lines as wide as a panel."""
+    wrapped = textwrap.wrap(column.title, 15)
+    beside = [part.partition("=")[2] or part for part in column.beside.split()]
+    return "\n".join([*wrapped, *(textwrap.shorten(part, 16, placeholder="…") for part in beside)][:4])
+
+
+def picture(image: np.ndarray) -> Floats:
+    """An input as something to look at: colours as (H, W, 3) from 0 to 1, anything else as its sum over channels, or a strip."""
+    values = np.asarray(image, np.float64)
+    if values.ndim == 3 and values.shape[0] == 3:
+        low, high = np.nanmin(values), np.nanmax(values)
+        return np.moveaxis((values - low) / (high - low if high > low else 1.0), 0, -1)
+    while values.ndim > 2:
+        values = values.sum(0)
+    return np.atleast_2d(values)
