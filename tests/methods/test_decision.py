@@ -17,7 +17,7 @@ from igc_dist.attributors.decision import Probed
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError
-from tests import models
+from tests import models, problems
 from tests.laws.test_attributors import attribute, per_sample, random
 from tests.oracles import attributions as plain
 from tests.oracles import decision as oracle
@@ -262,6 +262,14 @@ def test_runs_count_it() -> None:
     """The plan says what is done."""
     tree = igc_dist.attribute(models.linear(), models.data(models.linear()), method="idg", threads=1)
     assert (tree.attrs["cost"]["forwards"], tree.attrs["cost"]["gradient_evaluations"]) == (12 * (50 + 2 * 50), 12 * 2 * 50)
+
+
+@pytest.mark.parametrize("attributor", [LeftIG(5), IDG(5)], ids=["left_ig", "idg"])
+def test_a_final_layer_changes_nothing(attributor: Probed) -> None:
+    """Nodes are those of the output, not of the latents, so outputs are walked themselves."""
+    given: dict[str, Any] = {"method": attributor.name, "attributor": attributor, "threads": 1, "n_folds": 2}
+    found, plain_ = (igc_dist.attribute(problems.wide(), problems.Wide(), final_layer=layer, **given) for layer in ("layer", None))
+    np.testing.assert_allclose(found["samples/x/attribution"], plain_["samples/x/attribution"], rtol=1e-10, atol=1e-13)
 
 
 def test_float32() -> None:

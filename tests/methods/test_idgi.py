@@ -18,7 +18,7 @@ from igc_dist.designs import Grid, Stratified
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError, NonFiniteError
-from tests import models
+from tests import models, problems
 from tests.laws.test_attributors import attribute, per_sample, random
 from tests.oracles import attributions as plain
 from tests.oracles import blur, guided, ig2, statistics
@@ -346,6 +346,13 @@ def test_runs_count_it() -> None:
     """The plan says what is done: 128 steps."""
     tree = igc_dist.attribute(models.linear(), models.data(models.linear()), method="idgic", threads=1)
     assert (tree.attrs["cost"]["forwards"], tree.attrs["cost"]["gradient_evaluations"]) == (12 * 129, 12 * 128 * 2)
+
+
+def test_a_final_layer_changes_nothing() -> None:
+    """The attributions of f = W z are not W times those of z, so outputs are walked themselves."""
+    given: dict[str, Any] = {"method": "idgi", "attributor": FIVE, "threads": 1, "n_folds": 2}
+    found, plain_ = (igc_dist.attribute(problems.wide(), problems.Wide(), final_layer=layer, **given) for layer in ("layer", None))
+    np.testing.assert_allclose(found["samples/x/attribution"], plain_["samples/x/attribution"], rtol=1e-10, atol=1e-13)
 
 
 def test_refuses() -> None:
