@@ -177,8 +177,8 @@ class OneHot(Categorical):
     ) -> Tensors:
         if attributor.unrelaxed:
             raise ConfigError(
-                f"attributor {attributor.name!r} with categories: {attributor.unrelaxed}. Instead name an embedding method (embedding), or take "
-                "another method"
+                f"attributor {attributor.name!r} with categories: {attributor.unrelaxed}. Instead name an embedding method "
+                "(embedding), or take another method"
             )
         if not baselines:
             return super().attribute(attributor, taken, (), outputs, share=share, size=size, watch=watch, address=address)

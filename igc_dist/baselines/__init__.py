@@ -1,0 +1,59 @@
+"""Baselines: where the paths start.
+
+A baseline object gives, for a micro-batch of n samples, `count` baselines each: (B, n, *P) per input. `shared` says
+that all samples have the same ones; then the baseline output is constant and completeness is exact
+(``rho0 = 0``, see `statistics/correlation.py`).
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from igc_dist.baselines.base import Baseline, Surroundings, check_positive, is_number
+from igc_dist.baselines.drawn import Blur, Noise, Partners, Resampled
+from igc_dist.baselines.references import References
+from igc_dist.baselines.shared import Constant, Constants, Given, Mean, Samples, Zeros
+from igc_dist.data import Source
+from igc_dist.records import ConfigError
+
+__all__ = [
+    "Baseline", "Blur", "Constant", "Constants", "Given", "Mean", "Noise", "Partners", "References", "Resampled", "Samples", "Surroundings",
+    "Zeros", "check_positive", "ensure", "number",
+]  # fmt: skip
+
+
+def number(baseline: Baseline, source: Source) -> int:
+    """Baselines per sample. Raises `ConfigError` if the data cannot give them."""
+    return baseline.count(len(source), tuple(tuple(x.shape[1:]) for x in source.fetch([0]).inputs))
+
+
+def ensure(baseline: Any) -> Baseline:
+    """Coerce to a `Baseline`: None (zeros), a float (constant) or a list of them, an int K (K shared data samples), tensors, an object."""
+    if isinstance(baseline, Baseline):
+        return baseline
+    if baseline is None:
+        return Zeros()
+    if isinstance(baseline, bool):
+        raise ConfigError(f"baseline={baseline!r}: give None, a float, an int K, tensors, or a baseline object")
+    if isinstance(baseline, numbers.Integral):
+        if baseline < 1:
+            raise ConfigError(
+                f"baseline={baseline}: an int is a number of data samples, at least 1; for a constant give a float ({float(baseline)})"
+            )
+        return Samples(int(baseline))
+    if isinstance(baseline, numbers.Real):
+        return Constant(float(baseline))
+    if isinstance(baseline, Tensor | np.ndarray):
+        return Given((torch.as_tensor(baseline),))
+    if isinstance(baseline, list | tuple) and baseline and all(isinstance(value, Tensor | np.ndarray) for value in baseline):
+        return Given(tuple(torch.as_tensor(value) for value in baseline))
+    if isinstance(baseline, list | tuple) and baseline and all(map(is_number, baseline)):
+        return Constants(tuple(baseline))
+    raise ConfigError(
+        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float or several, an int K, tensors, or a baseline object"
+    )

@@ -1,0 +1,123 @@
+"""Baselines of each sample's own: rows of the data, noise, and the sample itself, blurred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from igc_dist import data as sources
+from igc_dist import seeds
+from igc_dist.baselines.base import Baseline, Surroundings, check_positive, enough, rows_of
+from igc_dist.records import Batch, ConfigError, Tensors
+
+
+@dataclass(frozen=True)
+class Resampled(Baseline):
+    """`k` rows of the data for each input, or of another data set `data`, drawn without replacement, addressed by (seed, sample index).
+
+    Unbiased for the expectation over baselines; the baseline term rho0 is then random with mean 0 and standard
+    deviation near ``1 / sqrt(N k)``. With `stratify` one row is drawn from each of k equal parts of the data in the order of the
+    predictions, which makes rho0 several times smaller; not for another data set, whose predictions are not known.
+    """
+
+    k: int
+    data: Any = None
+    stratify: bool = False
+    shared = False
+
+    def __post_init__(self) -> None:
+        check_positive("baseline.k", self.k)
+        if self.stratify and self.data is not None:
+            raise ConfigError("baseline.stratify=true with rows of another data set: its predictions are not known, drop one of them")
+
+    @property
+    def needs_ranks(self) -> bool:
+        return self.stratify
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return enough(self.k, n_pool if self.data is None else len(sources.ensure(self.data)))
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        source, pool = around.source, around.pool
+        if self.data is not None:
+            source = sources.ensure(self.data)
+            pool = np.arange(len(source))
+        generators = (seeds.generator(around.seed, int(i), "baselines.resampled") for i in batch.index)
+        if self.stratify:
+            assert around.ranked is not None
+            # every row equally often, and no stratum with the same number for all samples
+            cuts = (generator.permutation(self.k) + generator.random(self.k) for generator in generators)
+            drawn = [around.ranked[(cut * (len(around.ranked) / self.k)).astype(np.int64)] for cut in cuts]
+        else:
+            drawn = [generator.choice(pool, self.k, replace=False) for generator in generators]
+        return rows_of(source, np.stack(drawn, axis=1)[block.start : block.stop])
+
+
+@dataclass(frozen=True)
+class Partners(Baseline):
+    """Other rows of the data, drawn by the design `pairs` (`designs.Pairs`), each serving as the baseline of the other."""
+
+    shared = False
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        raise TypeError("partners are drawn by the design")
+
+
+@dataclass(frozen=True)
+class Noise(Baseline):
+    """`k` draws of Gaussian noise ``mean + std * N(0, 1)`` per input, in its units, addressed by (seed, sample index, draw)."""
+
+    std: float = 1.0
+    mean: float = 0.0
+    k: int = 1
+    shared = False
+
+    def __post_init__(self) -> None:
+        check_positive("baseline.k", self.k)
+        if not self.std >= 0:
+            raise ConfigError(f"baseline.std={self.std}: give a standard deviation of at least 0")
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return self.k
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        def noise(x: Tensor, i: int) -> Tensor:
+            drawn = x.new_empty(len(block), *x.shape)
+            for row, b in enumerate(block):
+                for column, n in enumerate(batch.index):
+                    normal = seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(x.shape[1:])
+                    drawn[row, column] = torch.as_tensor(self.mean + self.std * normal)
+            return drawn
+
+        return tuple(noise(x, i) for i, x in enumerate(batch.inputs))
+
+
+@dataclass(frozen=True)
+class Blur(Baseline):
+    """The input itself, blurred by a Gaussian of `sigma` pixels over its last two dimensions (edges reflected, cut at 4 sigma)."""
+
+    sigma: float = 2.0
+    shared = False
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise ConfigError(f"baseline.sigma={self.sigma}: give a width in pixels above 0")
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        for shape in features:
+            if len(shape) < 2:
+                raise ConfigError(f"baseline Blur needs inputs with at least two dimensions (..., height, width), got {tuple(shape)}")
+        return 1
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        def blurred(x: Tensor) -> Tensor:
+            width = (0.0,) * (x.ndim - 2) + (float(self.sigma),) * 2
+            return torch.from_numpy(gaussian_filter(x.double().cpu().numpy(), width, mode="reflect", truncate=4.0)).to(x.dtype)
+
+        return tuple(blurred(x)[None] for x in batch.inputs)

@@ -1,0 +1,110 @@
+"""Baselines that all samples share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from igc_dist import seeds
+from igc_dist.baselines.base import Baseline, Surroundings, check_positive, enough, is_number
+from igc_dist.records import Batch, ConfigError, Tensors
+
+
+@dataclass(frozen=True)
+class Constant(Baseline):
+    """Every feature at `value`, in the units of the input."""
+
+    value: float = 0.0
+    shared = True
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        return tuple(torch.full((1, 1, *x.shape[1:]), float(self.value), dtype=x.dtype) for x in batch.inputs)
+
+
+@dataclass(frozen=True)
+class Zeros(Constant):
+    """Every feature at 0."""
+
+    def __post_init__(self) -> None:
+        if self.value != 0:
+            raise ConfigError(f"Zeros(value={self.value}): use Constant({self.value})")
+
+
+@dataclass(frozen=True)
+class Constants(Baseline):
+    """Several constants, each a baseline with every feature at it, in the units of the input: black and white are 0 and 1."""
+
+    values: Any
+    shared = True
+
+    def __post_init__(self) -> None:
+        values = tuple(self.values) if isinstance(self.values, list | tuple) else (self.values,)
+        if not values or not all(is_number(value) and math.isfinite(value) for value in values):
+            raise ConfigError(f"baseline.values={self.values!r}: give finite numbers, for example [0.0, 1.0]")
+        object.__setattr__(self, "values", tuple(map(float, values)))
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return len(self.values)
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        values = torch.tensor(self.values[block.start : block.stop], dtype=torch.float64)
+        return tuple(values.to(x.dtype).reshape(-1, 1, *(1,) * (x.ndim - 1)).repeat(1, 1, *x.shape[1:]) for x in batch.inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Baseline):
+    """The user's own: per input one baseline (*P) or several (B, *P), shared by all samples."""
+
+    values: Tensors
+    shared = True
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        if len(self.values) != len(features):
+            raise ConfigError(f"baseline has {len(self.values)} tensors, but the model has {len(features)} inputs: give one each")
+        for value, shape in zip(self.values, features, strict=True):
+            if tuple(value.shape) != tuple(shape) and (not len(value) or tuple(value.shape[1:]) != tuple(shape)):
+                raise ConfigError(
+                    f"baseline of shape {tuple(value.shape)}: expected {tuple(shape)}, or (B, *{tuple(shape)}) for B baselines"
+                )
+        counts = [1 if value.ndim == len(shape) else len(value) for value, shape in zip(self.values, features, strict=True)]
+        if len(set(counts)) > 1:
+            raise ConfigError(f"baseline: the inputs have {counts} baselines, the numbers must agree")
+        return counts[0]
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        rows = (value[None] if value.ndim == x.ndim - 1 else value for value, x in zip(self.values, batch.inputs, strict=True))
+        return tuple(row[block.start : block.stop, None].to(x.dtype) for row, x in zip(rows, batch.inputs, strict=True))
+
+
+@dataclass(frozen=True)
+class Mean(Baseline):
+    """The mean of the inputs over the data set, found in pass 1."""
+
+    shared = True
+    needs_mean = True
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        assert around.mean is not None
+        return tuple(mean[None, None].to(x.dtype) for mean, x in zip(around.mean, batch.inputs, strict=True))
+
+
+@dataclass(frozen=True)
+class Samples(Baseline):
+    """One set of `k` rows of the data, drawn without replacement and shared by all inputs: completeness is exact."""
+
+    k: int
+    shared = True
+
+    def __post_init__(self) -> None:
+        check_positive("baseline.k", self.k)
+
+    def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
+        return enough(self.k, n_pool)
+
+    def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        chosen = seeds.generator(around.seed, 0, "baselines.samples").choice(around.pool, self.k, replace=False)
+        return tuple(x[:, None] for x in around.source.fetch(chosen[block.start : block.stop].tolist()).inputs)
