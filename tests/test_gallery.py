@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import igc_dist
 from igc_dist import config
-from igc_dist.report import write_gallery
+from igc_dist.report import gallery, write_gallery
 from igc_dist.report.figures import house_style
 from igc_dist.report.gallery import ROWS, Column, column_of, draw_gallery, picture
 from tests.test_cli import forked
@@ -87,8 +87,8 @@ def test_pictures_of_inputs() -> None:
     assert not picture(np.ones((3, 2, 2))).any()
 
 
-def test_a_page_of_stores(tmp_path: Path) -> None:
-    """Maps of other shapes side by side; at most 16 samples, and the caption says so; the same stores give the same bytes."""
+def test_a_page_of_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are called by their targets; maps of other shapes side by side; at most 16 samples, as is said; the same bytes again."""
     trees = {"method=ig": store(0, "ig", IMAGE, 20), "method=ig reduce=xrai": store(1, "ig", GREY, 20), "line": store(2, "x<y", LINE, 20)}
     asked: list[list[int]] = []
 
@@ -96,7 +96,10 @@ def test_a_page_of_stores(tmp_path: Path) -> None:
         asked.append(index)
         return np.random.default_rng(3).random((len(index), 2, 5, 6))
 
+    rows: list[list[str]] = []
+    monkeypatch.setattr(gallery, "draw_gallery", lambda *parts: rows.append(parts[2]) or draw_gallery(*parts))
     page = write_gallery(trees, fetch, tmp_path)
+    assert rows == [list("caba" * (ROWS // 4))]
     assert asked == [list(range(ROWS))]
     text = page.read_text()
     assert f"The first {ROWS} of 20 samples are drawn." in text
