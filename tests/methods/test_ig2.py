@@ -206,8 +206,11 @@ def test_rises_of_the_steps_sum_to_that_of_the_walk() -> None:
     notes: list[Any] = []
     walk = IG2("encode", 15, 0.1, stop=0.3).noting(lambda **note: notes.append(note))
     steps = walk.steps(Model(model), (torch.from_numpy(x),), (torch.from_numpy(x0),), OUTPUTS, share=1.0, size=2, ends=True)
-    total = np.zeros((4, 2))
+    total, at = np.zeros((4, 2)), [x.copy(), x.copy()]
     for step, rise in walk.rises(steps):
+        here = attributions.predictions(model, (at[step.output],), OUTPUTS)[:, step.output]
+        np.testing.assert_allclose(step.value[0], here, rtol=1e-12, atol=1e-14)
+        at[step.output] -= step.moves[0][0].numpy()
         assert step.gradients[0].shape == step.moves[0].shape == (1, 4, 3)
         total[:, step.output] += rise.sum(0).numpy()
     (note,) = notes
@@ -379,9 +382,10 @@ def test_the_path_is_not_kept() -> None:
 # -- with the rest of the package ------------------------------------------------------------------------------------------
 
 
-def test_a_run_refuses_at_once() -> None:
+def test_a_run_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong layer before pass 1; a compiled forward; a control variate, as there is none of GradCF."""
     data = models.data(models.mlp(nn.GELU))
+    monkeypatch.setattr("igc_dist.run.predict_all", lambda *parts: pytest.fail("pass 1 has begun"))
     with pytest.raises(ConfigError, match=r"has no layer or method 'head\.input'"):
         igc_dist.attribute(models.mlp(nn.GELU), data, method="ig2")
     with pytest.raises(ConfigError, match="cannot be read inside a compiled forward: switch compiled off"):
@@ -411,7 +415,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 def test_final_layer_and_precision() -> None:
     """A final layer is not walked in its latents; half precision is near; NaN is for the engine to refuse, with the sample."""
-    module = models.mlp(nn.GELU)
+    module = models.mlp(nn.GELU, n_out=5, width=4)
     data, settings = (
         models.data(module),
         {"attributor": IG2("2.input", 10, 0.05), "baseline": baselines.Resampled(2), "samples": True, "n_folds": 1},
