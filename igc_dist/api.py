@@ -137,7 +137,7 @@ def attribute(
     source = sources.ensure(data, num_workers, stage, prefetch)
     start = baselines.ensure(baseline)
     sampling = designs.ensure(design, rule, 32 if n_steps is None else n_steps, n_draws, lambda: baselines.number(start, source))
-    method_of = config.build_attributor(wish.attributor, rule, sampling) if attributor is None else attributor
+    method_of = config.build_attributor(wish.attributor, rule, sampling, n_steps=n_steps) if attributor is None else attributor
     if baseline is None and isinstance(getattr(method_of, "design", None), designs.Pairs):
         start = baselines.Partners()
     wanted = targets.ensure(target)

@@ -258,19 +258,24 @@ def _located(target: str) -> Any:
     return found
 
 
-def build_attributor(node: Any, quadrature: Quadrature | Auto | None, design: Design | None = None, allow: Sequence[str] = ()) -> Any:
+def build_attributor(
+    node: Any, quadrature: Quadrature | Auto | None, design: Design | None = None, allow: Sequence[str] = (), n_steps: int | None = None
+) -> Any:
     """An attributor; one that integrates gets the quadrature, and the design if it is not the grid; or the innermost, if one holds another.
 
-    Raises `ConfigError` for a design that draws and an attributor that has none.
+    `n_steps` is for the innermost that makes its own steps. Raises `ConfigError` for a design that draws and an attributor that has none.
     """
-    return _with_rule(build(node, allow), quadrature, design)
+    return _with_rule(build(node, allow), quadrature, design, n_steps)
 
 
-def _with_rule(attributor: Any, quadrature: Quadrature | Auto | None, design: Design | None) -> Any:
+def _with_rule(attributor: Any, quadrature: Quadrature | Auto | None, design: Design | None, n_steps: int | None) -> Any:
     fields = {f.name for f in dataclasses.fields(attributor)}
+    own = {"n_steps": n_steps} if n_steps is not None and "n_steps" in fields else {}
     if "attributor" in fields:
-        return dataclasses.replace(attributor, attributor=_with_rule(attributor.attributor, quadrature, design))
-    mine: dict[str, Any] = {} if quadrature is None or "quadrature" not in fields else {"quadrature": quadrature}
+        inner = attributor.attributor
+        own = {} if hasattr(inner, "n_steps") else own
+        return dataclasses.replace(attributor, attributor=_with_rule(inner, quadrature, design, n_steps), **own)
+    mine: dict[str, Any] = own if quadrature is None or "quadrature" not in fields else {"quadrature": quadrature}
     if design is not None and not isinstance(design, Grid):
         if "design" not in fields:
             raise ConfigError(

@@ -15,7 +15,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist import baselines, config
-from igc_dist.attributors import IDG, IDGI, IG2, AdaptiveIG, Attributor, BlurIG, GuidedIG, LeftIG
+from igc_dist.attributors import AdaptiveIG
 from igc_dist.features import XRAI, Patches
 from igc_dist.records import StoreError
 from igc_dist.statistics import TTest
@@ -35,24 +35,19 @@ IMAGES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def few(attributor: Attributor, where: str = "", problem: dict[str, Any] | None = None) -> dict[str, Any]:
-    """4 steps for a method that has a number of its own."""
-    given = problem or {}
-    return {**given, "attributor": attributor, "command": (*given.get("command", ()), f"method.attributor.{where}n_steps=4")}
+PRESET_SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(("blur_ig", "blur_igc", "idgi_blur_ig"), IMAGES)
+"""What a preset needs in place of the tiny problem: `problem` (model, data), more arguments of the `command`."""
 
 
-PRESET_SETTINGS: dict[str, dict[str, Any]] = {
-    "blur_ig": IMAGES,
-    "blur_igc": IMAGES,
-    "idg": few(IDG(4)),
-    "left_ig": few(LeftIG(4)),
-    "idgi": few(IDGI(n_steps=4)),
-    "idgic": few(IDGI(n_steps=4)),
-    "idgi_guided_ig": few(IDGI(GuidedIG(4)), "attributor."),
-    "idgi_blur_ig": few(IDGI(BlurIG(), n_steps=4), problem=IMAGES),
-    "idgi_ig2": few(IDGI(IG2("head.input", n_steps=4)), "attributor."),
-}
-"""What a preset needs beside, or in place of, the tiny problem: `problem` (model, data), more arguments of the `command`, `attributor`."""
+def few(preset: str) -> list[str]:
+    """4 steps by the command, for a method that has a number of its own, as `n_steps` does in Python."""
+    node, where, found = config.preset(preset).attributor, "method.attributor", list[str]()
+    while node:
+        found = [f"{where}.n_steps=4"] if "n_steps" in node else found
+        node, where = node.get("attributor"), f"{where}.attributor"
+    return found
+
+
 EVERY = ["correlation", "autocorrelation", "moments", "pearson"]
 HALVES = [*EVERY, TTest(low=0.0, high=0.0)]
 Case = tuple[Callable[[], nn.Module], Callable[[], Any], dict[str, Any]]
@@ -92,8 +87,7 @@ def by_preset(preset: str, path: Path | None) -> dict[str, str]:
     """The problem that TINY describes, from Python."""
     given = PRESET_SETTINGS.get(preset, {})
     model, data = given.get("problem", (Net, Rows))
-    settings = {"n_folds": 4, "micro_batch": 3, "n_steps": 4, "attributor": given.get("attributor")}
-    return digests(igc_dist.attribute(model(), data(24), method=preset, **settings, threads=1, store=path))
+    return digests(igc_dist.attribute(model(), data(24), method=preset, n_folds=4, micro_batch=3, n_steps=4, threads=1, store=path))
 
 
 def by_case(case: str, path: Path | None) -> dict[str, str]:
@@ -114,7 +108,8 @@ def from_command(names: tuple[str, ...], folder: Path) -> dict[str, int]:
     codes = {}
     for name in names:
         try:
-            main([*TINY, *PRESET_SETTINGS.get(name, {}).get("command", ()), "plan.n_folds=4", f"method={name}", f"store.path={name}.zarr"])
+            given = PRESET_SETTINGS.get(name, {}).get("command", ())
+            main([*TINY, *given, "plan.n_folds=4", f"method={name}", *few(name), f"store.path={name}.zarr"])
         except SystemExit as end:
             codes[name] = int(end.code or 0)
     return codes
