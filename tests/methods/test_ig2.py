@@ -114,7 +114,7 @@ def test_dataset_wise(name: str) -> None:
     x, y = models.data(model, 9)
     data, settings = (x, y), {"n_steps": 6, "step_size": 0.1}
     tree = igc_dist.attribute(
-        model, data, method="ig2c", attributor=IG2("encode", **settings), baseline=baselines.Resampled(2), n_folds=3, seed=5,
+        model, data, method="ig2c", attributor=IG2("encode", **settings), baseline=baselines.Resampled(2), n_folds=2, seed=5,
         statistics=["correlation", "autocorrelation", "moments"], samples=True,
     )  # fmt: skip
     x0 = [[(x[r].numpy(),) for r in seeds.generator(5, n, "baselines.resampled").choice(9, 2, replace=False)] for n in range(9)]
@@ -144,7 +144,7 @@ def of_preset() -> tuple[Any, Any, nn.Module, Tensor, np.ndarray]:
     model = Net().double()
     x = torch.from_numpy(random(6, 5, seed=4))
     label = np.arange(6) % 2
-    settings = {"baseline": baselines.References(2), "n_folds": 2, "seed": 3, "threads": 1}
+    settings = {"baseline": baselines.References(2), "n_folds": 1, "seed": 3, "threads": 1}
     per_sample, folded = (igc_dist.attribute(model, (x, torch.from_numpy(label)), method=name, **settings) for name in ("ig2", "ig2c"))
     return per_sample, folded, model, x, label
 
