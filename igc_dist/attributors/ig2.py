@@ -68,6 +68,7 @@ class IG2(Walk):
     outwards = True
     n_ending = 0  # it is noted anyway
     held = 4
+    labels = {"correlation": "ig2c"}  # noqa: RUF012 - a class constant of the base
 
     def __post_init__(self) -> None:
         if not self.layer or not isinstance(self.layer, str):

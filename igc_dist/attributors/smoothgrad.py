@@ -114,6 +114,9 @@ class SmoothGrad(Attributor):
         noting.__dict__["note"] = note  # no field, as it is no setting
         return noting
 
+    def prove(self, model: Model, inputs: Tensors) -> None:
+        self.attributor.prove(model, inputs)
+
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.n_samples * self.attributor.points(features)
 

@@ -125,14 +125,14 @@ def test_dataset_wise(name: str) -> None:
     close("samples/prediction_baseline", twin.ends)
     np.testing.assert_array_equal(tree["samples/evaluations"], np.stack([twin.taken] * 2, 1))
     assert not tree["failed"].any()
-    close("x/ig2_correlation", statistics.igc(a, y_NJ, r))
+    close("x/ig2c", statistics.igc(a, y_NJ, r))
     close("x/ig2_autocorrelation", statistics.igac(a, r))
     close("x/ig2_mean", statistics.attribution_mean(a))
     close("x/ig2_std", statistics.attribution_std(a))
     rho0 = statistics.rho0(y_NJ, r, twin.ends)
     close("baseline_term", rho0)
     first_order = statistics.rho0(y_NJ, r, a.sum(2) - (r - twin.ends))  # the covariance of what completeness leaves
-    close("ig2_correlation_sum", statistics.correlations(y_NJ, r) - rho0 + first_order)
+    close("ig2c_sum", statistics.correlations(y_NJ, r) - rho0 + first_order)
     close("quadrature_error", first_order)
     assert abs(rho0).min() > 1e-3  # not 0 on average, so it is reported
     assert abs(first_order).max() < (1e-12 if name == "linear" else 0.2 * abs(rho0).max())
@@ -157,9 +157,7 @@ def test_presets() -> None:
     twin = oracle.ig2(model, lambda x: torch.tanh(model.hidden(x)), (x.numpy(),), x0, OUTPUTS, 201, 0.02, stop=0.01)
     (a,), y = twin.values, np.eye(2)[label]
     np.testing.assert_allclose(per_sample["samples/x/attribution"], a, rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(
-        folded["x/ig2_correlation"], statistics.igc(a, y, attributions.predictions(model, (x.numpy(),), OUTPUTS)), rtol=1e-6
-    )
+    np.testing.assert_allclose(folded["x/ig2c"], statistics.igc(a, y, attributions.predictions(model, (x.numpy(),), OUTPUTS)), rtol=1e-6)
     assert "samples" not in folded.children
     cost = {"forwards": 6 * 2 * 203, "gradient_evaluations": 6 * 2 * 201 * 3}  # at most
     assert {name: per_sample.attrs["cost"][name] for name in cost} == cost
