@@ -37,6 +37,7 @@ Often used:
   design=pairs design.n_draws=4      the cheapest IGC: gradients between pairs of samples; design=stratified for other baselines
   budget.rel_se=0.05 | budget.gradients=1000000 | budget.seconds=600      folds are added until then      target.n_others=3      of labels
   data.slices=site data.weights=weight      attributes of the data set; reduce=patches reduce.size=8      sums of features
+  method=guided_ig method.attributor.n_steps=50 | blur_ig | ig2 baseline=references | idgi      other paths; experiment=gallery  all of them
   model.final_layer=fc plan.mode=forward      many outputs; model.categories=50      categorical inputs
 Your own model and data (any class or function of yours that returns them):
   igc-dist --allow-target mypkg.* model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\

@@ -78,17 +78,18 @@ def attribute(
 ) -> xr.DataTree:
     """Attribute a task: fold attributions of a whole data set into maps, one per output.
 
-    What. `model`: an `nn.Module` or `LightningModule`, handed back as it was. `data`: see `igc_dist.data.ensure`. `method`: a
-    preset (igc, igac, ig_mean_std, bsc, naive_correlation, naive_ttest; per sample ig, ig_adaptive, gradients, gradient_x_input,
-    baseline_shapley); `attributor` and `statistics` override its parts: an object of `igc_dist.attributors`; names or objects
-    of `igc_dist.statistics` (correlation, autocorrelation, moments, pearson, ttest), all from one pass.
+    What. `model`: an `nn.Module` or `LightningModule`, handed back as it was. `data`: see `igc_dist.data.ensure`. `method`: a preset (igc,
+    igac, ig_mean_std, bsc, naive_correlation, naive_ttest, guided_igc, blur_igc, ig2c, idgic; per sample ig, ig_adaptive, gradients,
+    gradient_x_input, baseline_shapley, guided_ig, blur_ig, ig2, idgi, idgi_guided_ig, idgi_blur_ig, idgi_ig2, left_ig, idg,
+    expected_gradients, smoothgrad, smoothgrad_ig); `attributor` and `statistics` override its parts: an object of `igc_dist.attributors`;
+    names or objects of `igc_dist.statistics` (correlation, autocorrelation, moments, pearson, ttest), all from one pass.
 
-    Walks. `baseline`: None (zeros), a float, a tensor or tuple, an int K (K shared data samples), or an object of
-    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations (32), a `Quadrature`, or "auto": midpoint
-    for models with kinks (ReLU), else Gauss-Legendre (8). `design`: grid (every baseline with every node), or one that is right
-    on average over the data set, see `igc_dist.designs`: shifted, stratified, random draw `n_steps` nodes for each (input,
-    baseline), or `n_draws` for each input; pairs and importance_pairs draw `n_draws` (4) partners for each input from the data,
-    in place of a baseline.
+    Walks. `baseline`: None (zeros), a float or several, a tensor or tuple, an int K (K shared data samples), or an object of
+    `igc_dist.baselines`. `quadrature`: a rule by name with `n_steps` gradient evaluations (32; the steps of a method that has its own), a
+    `Quadrature`, or "auto": midpoint for models with kinks (ReLU), else Gauss-Legendre (8). `design`: grid (every baseline with every
+    node), or one that is right on average over the data set, see `igc_dist.designs`: shifted, stratified, random draw `n_steps` nodes for
+    each (input, baseline), or `n_draws` for each input; pairs and importance_pairs draw `n_draws` (4) partners for each input from the
+    data, in place of a baseline.
 
     Outputs. `target`: None (all outputs), an int, a list, "one_hot", or `Targets`. NaN in y leaves a sample out for that
     output only. `n_others`: of labels, ask at each path point for the label's output and so many of the others, drawn, in

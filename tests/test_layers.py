@@ -21,7 +21,7 @@ ORDER = (
     "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs", "statistics", "cost", "plan",
     "predict", "modes", "findings", "engine", "audit", "draws", "retry", "distributed", "layout", "documents", "objects", "store",
     "reading", "results", "budget", "progress", "spec", "config", "job", "compose", "finalize", "trial", "run", "api", "compat", "captum",
-    "saliency", "report", "demo", "__main__",
+    "saliency", "metrics", "report", "demo", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 

@@ -22,6 +22,7 @@ from igc_dist.statistics import TTest
 from igc_dist.store import Store
 from tests import models, problems
 from tests.commands import TINY
+from tests.methods import members
 from tests.ranks import Net, Rows, arrays, files, run_ranks, values
 
 pytestmark = pytest.mark.dist
@@ -37,6 +38,13 @@ IMAGES: dict[str, Any] = {
 
 PRESET_SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(("blur_ig", "blur_igc", "idgi_blur_ig"), IMAGES)
 """What a preset needs in place of the tiny problem: `problem` (model, data), more arguments of the `command`."""
+
+
+def folded(preset: str) -> list[str]:
+    """Statistics beside the samples of a path method, so that it is folded as well; what is right on average only has no moments."""
+    if preset not in members.named("PRESETS") or not config.preset(preset).samples:
+        return []
+    return ["correlation"] if preset == "expected_gradients" else ["correlation", "autocorrelation", "moments"]
 
 
 def few(preset: str) -> list[str]:
@@ -87,7 +95,8 @@ def by_preset(preset: str, path: Path | None) -> dict[str, str]:
     """The problem that TINY describes, from Python."""
     given = PRESET_SETTINGS.get(preset, {})
     model, data = given.get("problem", (Net, Rows))
-    return digests(igc_dist.attribute(model(), data(24), method=preset, n_folds=4, micro_batch=3, n_steps=4, threads=1, store=path))
+    settings = {"n_folds": 4, "micro_batch": 3, "n_steps": 4, "statistics": folded(preset) or None}
+    return digests(igc_dist.attribute(model(), data(24), method=preset, **settings, threads=1, store=path))
 
 
 def by_case(case: str, path: Path | None) -> dict[str, str]:
@@ -109,7 +118,8 @@ def from_command(names: tuple[str, ...], folder: Path) -> dict[str, int]:
     for name in names:
         try:
             given = PRESET_SETTINGS.get(name, {}).get("command", ())
-            main([*TINY, *given, "plan.n_folds=4", f"method={name}", *few(name), f"store.path={name}.zarr"])
+            statistics = [f"statistic.names=[{','.join(folded(name))}]"] if folded(name) else []
+            main([*TINY, *given, *statistics, "plan.n_folds=4", f"method={name}", *few(name), f"store.path={name}.zarr"])
         except SystemExit as end:
             codes[name] = int(end.code or 0)
     return codes

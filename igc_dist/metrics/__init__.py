@@ -1,0 +1,1 @@
+"""Metrics of faithfulness: one score, one file."""
