@@ -76,7 +76,7 @@ def walker(attributor: Attributor, reduction: Reduction, plan: Plan) -> tuple[At
 
 def _unfit(attributor: Attributor, kind: Inputs) -> str | None:
     """Why a method has no forward mode, or None."""
-    if not isinstance(attributor, Fixed) or type(attributor).attribute is not Fixed.attribute or attributor.own_baseline:
+    if not isinstance(attributor, Fixed) or type(attributor).of is not Fixed.of or attributor.own_baseline:
         return f"the attributor {attributor.name!r} is no plain sum of gradients"
     if PRECISIONS[kind.model.precision] is torch.float16:
         return "float16 has too small a range for directions, and only gradients are scaled into it"

@@ -1,7 +1,7 @@
 """Attributors: one method, one file. Any attributor goes with any statistic."""
 
 from igc_dist.attributors.adaptive import AdaptiveIG
-from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.base import Attributor, Note, Price, Task
 from igc_dist.attributors.blur import BlurIG
 from igc_dist.attributors.decision import IDG, LeftIG
 from igc_dist.attributors.expected import ExpectedGradients
@@ -38,5 +38,6 @@ __all__ = [
     "Price",
     "SmoothGrad",
     "Step",
+    "Task",
     "Walk",
 ]

@@ -11,14 +11,13 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from igc_dist.attributors.base import Attributor, Note
+from igc_dist.attributors.base import Attributor, Note, Task
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.walk import column
 from igc_dist.model import Model
 from igc_dist.paths import Path, Straight
 from igc_dist.quadrature import KRONROD, TRIPLED, Nested
 from igc_dist.records import ConfigError, Tensors
-from igc_dist.seeds import Address
 
 KINDS: dict[str, tuple[Nested, int]] = {"smooth": (KRONROD, 1), "piecewise": (TRIPLED, 4)}
 """The rule of a segment, and how many segments a path starts with: both begin with 17 rows."""
@@ -100,31 +99,20 @@ class AdaptiveIG(Attributor):
         """The most that there can be."""
         return self.max_evaluations
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
+    def of(self, task: Task) -> Tensors:
         """As the base says; `kind` must have been decided (`suited`)."""
         if self.kind == "auto":
             raise TypeError("AdaptiveIG needs the kind of the activations: give kind, or call suited")
         nested, n_start = KINDS[self.kind]
-        n, n_pairs, k = len(inputs[0]), len(baselines[0]) * len(inputs[0]), len(nested.fine)
-        lines = _Lines(model, inputs, baselines, list(outputs), self.path, nested, size * n, watch)
-        totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
+        n, n_pairs, k = task.n, len(task.baselines[0]) * task.n, len(nested.fine)
+        lines = _Lines(task.model, task.inputs, task.baselines, list(task.outputs), self.path, nested, task.size * n, task.watch)
+        totals = task.zeros()
         wave = lines.start(n_start)
         with np.errstate(invalid="ignore"):
             rise = wave.after[n_start - 1 :: n_start] - wave.before[::n_start]
         bound = np.maximum(self.tol * abs(rise), self.atol)
-        error, spent = np.zeros((n_pairs, len(outputs))), np.full(n_pairs, n_start + 1)
-        evaluations = np.zeros((n_pairs, len(outputs)), dtype=np.int64)
+        error, spent = np.zeros((n_pairs, len(task.outputs))), np.full(n_pairs, n_start + 1)
+        evaluations = np.zeros((n_pairs, len(task.outputs)), dtype=np.int64)
         while len(wave):
             number = np.bincount(wave.pair, minlength=n_pairs)
             mine = np.zeros_like(evaluations)
@@ -133,19 +121,19 @@ class AdaptiveIG(Attributor):
             last = spent + (2 * k + 1) * number > self.max_evaluations
             allowed = np.where(last[:, None], np.inf, (bound - error) / np.maximum(mine, 1))
             bad = np.zeros_like(wave.open)
-            for at, part in wave.parts(max(1, size * n // k)):
+            for at, part in wave.parts(max(1, task.size * n // k)):
                 for j, found, values in lines.integrals(part):
                     bad[at, j] = part.open[:, j] & np.isfinite(found) & (found > allowed[part.pair, j])
                     good = part.open[:, j] & ~bad[at, j]
                     np.add.at(error[:, j], part.pair[good], found[good])
-                    lines.add(totals, j, part.pair % n, good, values, share)
+                    lines.add(totals, j, part.pair % n, good, values, task.share)
             again = np.flatnonzero(bad.any(1))
             halved = wave.take(again)
             spent = spent + np.bincount(halved.pair, minlength=n_pairs)
             wave = lines.bisect(halved, bad[again])
         if (note := self.__dict__.get("note")) is not None:
             failed = ~(error <= bound * (1 + 1e-9))  # of NaN, True
-            by_sample = (len(baselines[0]), n, len(outputs))
+            by_sample = (len(task.baselines[0]), n, len(task.outputs))
             note(failed=failed.reshape(by_sample).any(0), evaluations=evaluations.reshape(by_sample).sum(0))
         return tuple(total.transpose(0, 1) for total in totals)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +45,42 @@ class Price:
     gradients: int = 0
     gradients_per_output: int = 0
     sums: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be attributed: J outputs of a model to its inputs, for n samples and b of their baselines.
+
+    `inputs[i]` is (n, *P_i); `baselines[i]` is (b, n or 1, *P_i), and there are none for attributors without. `share` is the weight
+    1/B of one baseline. A forward pass takes at most `size` points of each sample. `watch(rows)` is called after each forward
+    pass of `rows` rows; it may raise to stop. `address` is where random draws are addressed: those that draw need it.
+    """
+
+    model: Model
+    inputs: Tensors
+    baselines: Tensors
+    outputs: Sequence[int]
+    share: float
+    size: int
+    watch: Callable[[int], None] = lambda rows: None
+    address: Address | None = None
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self.inputs[0])
+
+    def zeros(self) -> Tensors:
+        """Where attributions are summed, (J, n, *P_i) per input."""
+        return tuple(x.new_zeros(len(self.outputs), *x.shape) for x in self.inputs)
+
+    def alone(self) -> Iterator[Task]:
+        """The same for one baseline after the other; itself if there are none."""
+        if not self.baselines:
+            yield self
+        for b in range(len(self.baselines[0]) if self.baselines else 0):
+            here = None if self.address is None else replace(self.address, baselines=self.address.baselines[b : b + 1])
+            yield replace(self, baselines=tuple(x0[b : b + 1] for x0 in self.baselines), address=here)
 
 
 class Attributor(ABC):
@@ -109,7 +145,6 @@ class Attributor(ABC):
         points = self.points(features)
         return Price(points, gradients_per_output=points if self.gradients else 0)
 
-    @abstractmethod
     def attribute(
         self,
         model: Model,
@@ -122,12 +157,12 @@ class Attributor(ABC):
         watch: Callable[[int], None] = lambda rows: None,
         address: Address | None = None,
     ) -> Tensors:
-        """Attributions (n, J, *P_i) per input, summed on the device over this block of baselines.
+        """What `of` makes of a `Task` of these."""
+        return self.of(Task(model, inputs, baselines, outputs, share, size, watch, address))
 
-        `inputs[i]` is (n, *P_i); `baselines[i]` is (b, n or 1, *P_i); `share` is the weight 1/B of one baseline. A forward
-        pass takes at most `size` points of each sample. `watch(rows)` is called after each forward pass of `rows` rows; it
-        may raise to stop. `address` is where random draws are addressed: those that draw need it.
-        """
+    @abstractmethod
+    def of(self, task: Task) -> Tensors:
+        """Attributions (n, J, *P_i) per input, summed on the device over this block of baselines."""
 
     def label(self, result: str) -> str:
         """Name in the store of a statistic's result: "igc" for the correlation of IG, else e.g. "gradient_mean"."""

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from igc_dist.attributors.base import Note, Price
+from igc_dist.attributors.base import Note, Price, Task
 from igc_dist.attributors.walk import Fixed, Points, Step, column
-from igc_dist.model import Model
 from igc_dist.paths import Blurred
 from igc_dist.quadrature import Auto, Quadrature, rule
 from igc_dist.records import ConfigError, Tensors
-from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,9 @@ class BlurIG(Fixed):
         points = self.points(features)
         return Price(points + 1, gradients_per_output=points)
 
-    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
-        for start in range(0, self.points([tuple(x.shape[1:]) for x in inputs]), size):
-            yield self._part(inputs, share, slice(start, start + size))
+    def course(self, task: Task) -> Iterator[Points]:
+        for start in range(0, self.points([tuple(x.shape[1:]) for x in task.inputs]), task.size):
+            yield self._part(task.inputs, task.share, slice(start, start + task.size))
 
     def _part(self, inputs: Tensors, share: float, some: slice) -> Points:
         weights = torch.from_numpy(share * self.nodes.weights[some])
@@ -101,23 +99,11 @@ class BlurIG(Fixed):
             factors.append(velocity.mul_(column(weights, velocity)))
         return Points(tuple(points), tuple(factors))
 
-    def steps(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-        ends: bool = False,
-    ) -> Iterator[Step]:
+    def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
         """As the base says; what the model predicts at the blurred input is noted before the first."""
-        self.points([tuple(x.shape[1:]) for x in inputs])
-        blurred = model.predict(tuple(self.path.at(x, np.zeros(1))[0][0] for x in inputs))[:, list(outputs)]
-        watch(len(blurred))
+        self.points([tuple(x.shape[1:]) for x in task.inputs])
+        blurred = task.model.predict(tuple(self.path.at(x, np.zeros(1))[0][0] for x in task.inputs))[:, list(task.outputs)]
+        task.watch(len(blurred))
         if (note := self.__dict__.get("note")) is not None:
-            note(baseline_prediction=share * blurred.double())
-        yield from super().steps(model, inputs, baselines, outputs, share=share, size=size, watch=watch, address=address, ends=ends)
+            note(baseline_prediction=task.share * blurred.double())
+        yield from super().steps(task, ends)

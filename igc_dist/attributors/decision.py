@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from igc_dist.attributors.base import Price
+from igc_dist.attributors.base import Price, Task
 from igc_dist.attributors.walk import Step, Walk, column
-from igc_dist.model import Model
 from igc_dist.paths import Straight
 from igc_dist.records import ConfigError, Tensors
-from igc_dist.seeds import Address
 
 Nodes = Float64[Tensor, "n J K"]
 
@@ -49,46 +47,33 @@ class Probed(Walk):
     def placed(self, values: Nodes) -> tuple[Nodes, Nodes]:
         """Nodes in [0, 1] and their weights, by the predictions at ``0, 1 / (K - 1), ..., 1``."""
 
-    def steps(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-        ends: bool = False,
-    ) -> Iterator[Step]:
-        n, k, device = len(inputs[0]), self.n_steps, inputs[0].device
-        columns = torch.tensor(list(outputs), device=device)
+    def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
+        n, k, device = task.n, self.n_steps, task.inputs[0].device
+        columns = torch.tensor(list(task.outputs), device=device)
         seen: list[Tensor] = []
 
         def predicted(starts: Tensors, t: Float64[Tensor, "c #n"]) -> Float64[Tensor, "c n J"]:
             found = []
-            for some in t.split(size):
-                values = model.predict(tuple(p.flatten(0, 1) for p in _along(starts, inputs, some)))[:, columns]
-                watch(len(values))
+            for some in t.split(task.size):
+                values = task.model.predict(tuple(p.flatten(0, 1) for p in _along(starts, task.inputs, some)))[:, columns]
+                task.watch(len(values))
                 found.append(values.double().unflatten(0, (len(some), n)))
             return torch.cat(found)
 
-        for b in range(len(baselines[0])):
-            starts = tuple(x0[b : b + 1] for x0 in baselines)
+        for starts in (one.baselines for one in task.alone()):
             uniform = torch.linspace(0, 1, k, dtype=torch.float64, device=device)[:, None]
             nodes, weights = self.placed(predicted(starts, uniform).permute(1, 2, 0))
-            for start in range(0, len(columns) * k, size):
-                stop = min(start + size, len(columns) * k)
+            for start in range(0, len(columns) * k, task.size):
+                stop = min(start + task.size, len(columns) * k)
                 asked = columns[torch.arange(start, stop, device=device) // k].repeat_interleave(n)[:, None]
-                points = tuple(p.flatten(0, 1) for p in _along(starts, inputs, nodes.flatten(1)[:, start:stop].T))
-                for _, grads in model.gradients(points, asked, seen.append):
-                    values, widths = seen.pop().reshape(stop - start, n), share * weights.flatten(1)[:, start:stop].T
+                points = tuple(p.flatten(0, 1) for p in _along(starts, task.inputs, nodes.flatten(1)[:, start:stop].T))
+                for _, grads in task.model.gradients(points, asked, seen.append):
+                    values, widths = seen.pop().reshape(stop - start, n), task.share * weights.flatten(1)[:, start:stop].T
                     for j in range(start // k, -(-stop // k)):
                         own = slice(max(j * k - start, 0), min((j + 1) * k, stop) - start)
-                        moves = tuple(column(widths[own], x[None]) * (x - x0) for x, x0 in zip(inputs, starts, strict=True))
+                        moves = tuple(column(widths[own], x[None]) * (x - x0) for x, x0 in zip(task.inputs, starts, strict=True))
                         yield Step(j, values[own], tuple(g.unflatten(0, (stop - start, n))[own] for g in grads), moves)
-                watch(len(points[0]))
+                task.watch(len(points[0]))
             if ends:
                 last = predicted(starts, weights.sum(2).T)
                 yield from (Step(j, last[j : j + 1, :, j]) for j in range(len(columns)))
@@ -170,23 +155,11 @@ class IDG(Probed):
         weights = 1 / mass
         return nodes, weights / weights.sum(2, keepdim=True)
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
-        totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
-        for b in range(len(baselines[0])):
-            starts = tuple(x0[b : b + 1] for x0 in baselines)
-            ways = [x - x0 for x, x0 in zip(inputs, starts, strict=True)]
-            for step in self.steps(model, inputs, starts, outputs, share=share, size=size, watch=watch, address=address):
+    def of(self, task: Task) -> Tensors:
+        totals = task.zeros()
+        for one in task.alone():
+            ways = [x - x0 for x, x0 in zip(one.inputs, one.baselines, strict=True)]
+            for step in self.steps(one):
                 parts = [(g * way).reshape(*g.shape[:2], -1).sum(2) for g, way in zip(step.gradients, ways, strict=True)]
                 slope = torch.stack(parts).sum(0)
                 for total, move, grad in zip(totals, step.moves, step.gradients, strict=True):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 
+from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points
-from igc_dist.model import Model
 from igc_dist.records import Tensors
-from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,34 +47,26 @@ class Forward(Fixed):
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.walk.points(features)
 
-    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
-        return self.walk.course(inputs, baselines, share, size, address)
+    def course(self, task: Task) -> Iterator[Points]:
+        return self.walk.course(task)
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
+    def of(self, task: Task) -> Tensors:
         """As the base says, but reduced: (n, J, *Q_i) per input."""
-        n = len(inputs[0])
-        groups = [torch.from_numpy(own).to(inputs[0].device) for own in self.groups]
-        totals = [x.new_zeros(int(np.prod(shape, dtype=np.int64)), n, len(outputs)) for x, shape in zip(inputs, self.shapes, strict=True)]
-        for step in self.course(inputs, baselines, share, size, address):
+        n = task.n
+        groups = [torch.from_numpy(own).to(task.inputs[0].device) for own in self.groups]
+        totals = [
+            x.new_zeros(int(np.prod(shape, dtype=np.int64)), n, len(task.outputs))
+            for x, shape in zip(task.inputs, self.shapes, strict=True)
+        ]
+        for step in self.course(task):
             c, points = len(step.points[0]), tuple(p.flatten(0, 1) for p in step.points)
             for i, (total, own, factor) in enumerate(zip(totals, groups, step.factors, strict=True)):
                 for q in range(len(total)):
                     # not a product, as 0 * NaN is NaN
                     tangent = torch.where(own == q, factor, 0.0).expand(step.points[i].shape).flatten(0, 1)
-                    total[q] += model.directional(points, i, tangent, outputs).unflatten(0, (c, n)).sum(0)
-            watch(c * n)
+                    total[q] += task.model.directional(points, i, tangent, task.outputs).unflatten(0, (c, n)).sum(0)
+            task.watch(c * n)
         return tuple(
-            total.permute(1, 2, 0).unflatten(2, shape or (1,)).reshape(n, len(outputs), *shape)
+            total.permute(1, 2, 0).unflatten(2, shape or (1,)).reshape(n, len(task.outputs), *shape)
             for total, shape in zip(totals, self.shapes, strict=True)
         )

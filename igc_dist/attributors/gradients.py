@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points
-from igc_dist.records import Tensors
-from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
@@ -18,8 +17,8 @@ class Gradients(Fixed):
     complete = False
     baselines = False
 
-    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
-        yield Points(tuple(x[None] for x in inputs), tuple(x.new_ones(()).expand_as(x)[None] for x in inputs))
+    def course(self, task: Task) -> Iterator[Points]:
+        yield Points(tuple(x[None] for x in task.inputs), tuple(x.new_ones(()).expand_as(x)[None] for x in task.inputs))
 
 
 @dataclass(frozen=True)
@@ -30,5 +29,5 @@ class GradientXInput(Fixed):
     complete = False
     baselines = False
 
-    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
-        yield Points(tuple(x[None] for x in inputs), tuple(x[None] for x in inputs))
+    def course(self, task: Task) -> Iterator[Points]:
+        yield Points(tuple(x[None] for x in task.inputs), tuple(x[None] for x in task.inputs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -10,12 +10,10 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from igc_dist.attributors.base import Price
+from igc_dist.attributors.base import Price, Task
 from igc_dist.attributors.walk import Step, Walk
 from igc_dist.baselines import check_positive
-from igc_dist.model import Model
 from igc_dist.records import ConfigError, Tensors
-from igc_dist.seeds import Address
 
 NEAR = 1e-12
 """Of the way of a feature: what is left of it by rounding, which must not count as a feature that can still be moved."""
@@ -67,44 +65,24 @@ class GuidedIG(Walk):
     def price(self, features: Sequence[tuple[int, ...]]) -> Price:
         return Price(rows_per_output=self.n_steps, gradients_per_output=self.n_steps)
 
-    def steps(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-        ends: bool = False,
-    ) -> Iterator[Step]:
-        n = len(inputs[0])
-        end, starts = _joined(tuple(x[None] for x in inputs)).double(), _joined(baselines).double()
-        walks = [(b, j) for b in range(len(starts)) for j in range(len(outputs))]
-        for first in range(0, len(walks), size):
-            some = walks[first : first + size]
+    def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
+        n = task.n
+        end, starts = _joined(tuple(x[None] for x in task.inputs)).double(), _joined(task.baselines).double()
+        walks = [(b, j) for b in range(len(starts)) for j in range(len(task.outputs))]
+        for first in range(0, len(walks), task.size):
+            some = walks[first : first + task.size]
             start = starts[[b for b, _ in some]]
-            column = torch.tensor([outputs[j] for _, j in some], device=end.device).repeat_interleave(n)[:, None]
-            for values, gradients, move in self._walk(model, inputs, start, end - start, column, watch):
-                moves = tuple(m.to(x.dtype) for m, x in zip(_parted(move.mul_(share), inputs), inputs, strict=True))
+            column = torch.tensor([task.outputs[j] for _, j in some], device=end.device).repeat_interleave(n)[:, None]
+            for values, gradients, move in self._walk(task, start, end - start, column):
+                moves = tuple(m.to(x.dtype) for m, x in zip(_parted(move.mul_(task.share), task.inputs), task.inputs, strict=True))
                 for w, (_, j) in enumerate(some):
                     at = slice(w, w + 1)
                     yield Step(j, values[at], tuple(g[at] for g in gradients), tuple(m[at] for m in moves))
         if ends:
-            values = model.predict(inputs)[:, list(outputs)]
-            watch(n)
-            yield from (Step(j, values[None, :, j]) for j in range(len(outputs)))
+            yield from self.arrived(task)
 
     def _walk(
-        self,
-        model: Model,
-        inputs: Tensors,
-        start: Float64[Tensor, "w _ P"],
-        delta: Float64[Tensor, "w n P"],
-        column: Int64[Tensor, "rows 1"],
-        watch: Callable[[int], None],
+        self, task: Task, start: Float64[Tensor, "w _ P"], delta: Float64[Tensor, "w n P"], column: Int64[Tensor, "rows 1"]
     ) -> Iterator[tuple[Float[Tensor, "w n"], Tensors, Float64[Tensor, "w n P"]]]:
         """What w walks of n samples meet at each step: predictions, gradients (w, n, *P) per input, and how far they go from there."""
         values, (n_walks, n, _) = delta, delta.shape
@@ -117,10 +95,10 @@ class GuidedIG(Walk):
             values = y.reshape(n_walks, n)
 
         for s in range(self.n_steps):
-            points = _parted(torch.addcmul(start, gone, delta), inputs)
-            rows = tuple(p.flatten(0, 1).to(x.dtype) for p, x in zip(points, inputs, strict=True))
-            ((_, flat),) = model.gradients(rows, column, see)
-            watch(len(column))
+            points = _parted(torch.addcmul(start, gone, delta), task.inputs)
+            rows = tuple(p.flatten(0, 1).to(x.dtype) for p, x in zip(points, task.inputs, strict=True))
+            ((_, flat),) = task.model.gradients(rows, column, see)
+            task.watch(len(column))
             gradients = tuple(g.unflatten(0, (n_walks, n)) for g in flat)
             further = self._further(gone, weight, _joined(gradients), s)
             yield values, gradients, (further - gone).mul_(delta)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from igc_dist.attributors.base import Attributor
-from igc_dist.model import Model
+from igc_dist.attributors.base import Attributor, Task
 from igc_dist.records import Tensors
-from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,7 @@ class Identity(Attributor):
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return 0
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
+    def of(self, task: Task) -> Tensors:
         """Views of the inputs (n, J, *P_i), the same memory for all outputs: not to be written to."""
-        watch(0)  # a place to stop, as the other attributors have
-        return tuple(x[:, None].expand(len(x), len(outputs), *x.shape[1:]) for x in inputs)
+        task.watch(0)  # a place to stop, as the other attributors have
+        return tuple(x[:, None].expand(len(x), len(task.outputs), *x.shape[1:]) for x in task.inputs)

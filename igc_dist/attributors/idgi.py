@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.base import Attributor, Note, Price, Task
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.walk import Step, Walk, column
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError, Tensors
-from igc_dist.seeds import Address
 
 N_STEPS = 128
 """Steps on a path that has none of its own, as in the originals."""
@@ -129,28 +128,12 @@ class IDGI(Attributor):
         walk = self.attributor.price(features)
         return replace(walk, rows=walk.rows + self.attributor.n_ending, sums=walk.sums + 1)
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
-        totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
-        for b in range(len(baselines[0]) if baselines else 1):
-            here = None if address is None else replace(address, baselines=address.baselines[b : b + 1])
-            steps = self.attributor.steps(
-                model, inputs, tuple(x0[b : b + 1] for x0 in baselines), outputs,
-                share=share, size=size, watch=watch, address=here, ends=True,
-            )  # fmt: skip
-            for step, rise in self.attributor.rises(_bare(steps)):
+    def of(self, task: Task) -> Tensors:
+        totals = task.zeros()
+        for one in task.alone():
+            for step, rise in self.attributor.rises(_bare(self.attributor.steps(one, ends=True))):
                 for total, part in zip(totals, shares(step.gradients), strict=True):
-                    total[step.output] += part.mul_(column(share * rise, part)).sum(0)
+                    total[step.output] += part.mul_(column(task.share * rise, part)).sum(0)
         return tuple(total.transpose(0, 1) for total in totals)
 
 

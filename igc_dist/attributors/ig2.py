@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from igc_dist.attributors.base import Note, Price
+from igc_dist.attributors.base import Note, Price, Task
 from igc_dist.attributors.walk import Step, Walk
 from igc_dist.baselines import check_positive
 from igc_dist.model import PRECISIONS, Model
 from igc_dist.records import ConfigError, Tensors
-from igc_dist.seeds import Address
 
 ROUNDING = 16
 """A representation this many units in the last place of its reference away is at its reference."""
@@ -87,10 +86,6 @@ class IG2(Walk):
             raise ConfigError(f"method.attributor.clip={self.clip!r}: give the lowest and the highest value of a feature, or null")
 
     @property
-    def unrelaxed(self) -> str:
-        return "its path leads anywhere, not to another category"
-
-    @property
     def rule(self) -> str:
         return f"{self.n_steps} steps of {self.step_size:g} towards {self.layer}"
 
@@ -110,49 +105,28 @@ class IG2(Walk):
         """At most: the reference, the steps and GradCF; a gradient of D at each step, and one for each output."""
         return Price(rows=self.n_steps + 2, gradients=self.n_steps, gradients_per_output=self.n_steps)
 
-    def steps(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-        ends: bool = False,
-    ) -> Iterator[Step]:
-        for start in range(0, len(baselines[0]), size):
-            some = tuple(x0[start : start + size] for x0 in baselines)
-            yield from self._descend(model, inputs, some, list(outputs), share, watch, ends)
+    def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
+        for start in range(0, len(task.baselines[0]), task.size):
+            some = tuple(x0[start : start + task.size] for x0 in task.baselines)
+            yield from self._descend(replace(task, baselines=some), ends)
 
-    def _descend(
-        self,
-        model: Model,
-        inputs: Tensors,
-        references: Tensors,
-        outputs: list[int],
-        share: float,
-        watch: Callable[[int], None],
-        ends: bool,
-    ) -> Iterator[Step]:
+    def _descend(self, task: Task, ends: bool) -> Iterator[Step]:
         """The walks towards b references of n samples, whose rows go through the model together; those that have ended stay out."""
-        n, (b, own), device = len(inputs[0]), references[0].shape[:2], inputs[0].device
+        n, (b, own), device = task.n, task.baselines[0].shape[:2], task.inputs[0].device
         sample = torch.arange(n, device=device).repeat(b)
-        flat = tuple(x0.flatten(0, 1) for x0 in references)
-        _, z = model.of_rows(torch.arange(own, device=device).repeat(b)).represent(flat, self.layer)
-        watch(b * own)
+        flat = tuple(x0.flatten(0, 1) for x0 in task.baselines)
+        _, z = task.model.of_rows(torch.arange(own, device=device).repeat(b)).represent(flat, self.layer)
+        task.watch(b * own)
         goal = z.unflatten(0, (b, own)).expand(b, n, -1).flatten(0, 1)
-        at = tuple(x.double().repeat(b, *(1,) * (x.ndim - 1)) for x in inputs)
+        at = tuple(x.double().repeat(b, *(1,) * (x.ndim - 1)) for x in task.inputs)
         going = torch.arange(b * n, device=device)  # rows that have not ended
         taken, failed = torch.zeros_like(going), torch.zeros_like(going, dtype=torch.bool)
         for t in range(self.n_steps):
             here = tuple(p[going] for p in at)
-            found = model.of_rows(sample[going]).towards(_like(here, inputs), goal[going], self.layer, outputs)
-            watch(len(going))
+            found = task.model.of_rows(sample[going]).towards(_like(here, task.inputs), goal[going], self.layer, task.outputs)
+            task.watch(len(going))
             if t == 0:
-                values, near = found.value, self._near(found.distance, goal, model)
+                values, near = found.value, self._near(found.distance, goal, task.model)
             values = values.index_copy(0, going, found.value)
             there, moved = self._next(here, found.descent)
             reached = found.distance <= near[going]
@@ -162,18 +136,18 @@ class IG2(Walk):
             taken[going] += goes
             if not bool(goes.any()):
                 break
-            moves = _like(tuple(share * (p - q) for p, q in zip(here, there, strict=True)), inputs)
+            moves = _like(tuple(task.share * (p - q) for p, q in zip(here, there, strict=True)), task.inputs)
             shares = tuple(_spread(m, going, b, n) for m in moves)
             for j, gradients in found.gradients:
                 yield Step(j, values[:, j].unflatten(0, (b, n)), tuple(_spread(g, going, b, n) for g in gradients), shares)
             for p, q in zip(at, there, strict=True):
                 p.index_copy_(0, going, q)
             going = going[goes]
-        values = model.of_rows(sample).predict(_like(at, inputs))[:, outputs].unflatten(0, (b, n))
-        watch(b * n)
-        self._tell(values, failed.unflatten(0, (b, n)), taken.unflatten(0, (b, n)), share)
+        values = task.model.of_rows(sample).predict(_like(at, task.inputs))[:, list(task.outputs)].unflatten(0, (b, n))
+        task.watch(b * n)
+        self._tell(values, failed.unflatten(0, (b, n)), taken.unflatten(0, (b, n)), task.share)
         if ends:
-            yield from (Step(j, values[..., j]) for j in range(len(outputs)))
+            yield from (Step(j, values[..., j]) for j in range(len(task.outputs)))
 
     def _near(self, distance: Float[Tensor, " R"], goal: Float[Tensor, "R Z"], model: Model) -> Float[Tensor, " R"]:
         """The distances that are near enough, of paths that begin at these."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points, column
 from igc_dist.designs import Design, Grid, Pairs
 from igc_dist.paths import Path, Straight
 from igc_dist.quadrature import Auto, Quadrature, rule
-from igc_dist.records import ConfigError, Tensors
-from igc_dist.seeds import Address
+from igc_dist.records import ConfigError
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,18 @@ class PathIntegral(Fixed):
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return len(self.sampling)
 
-    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
-        b_all, k = len(baselines[0]), len(self.sampling)
-        nodes = torch.from_numpy(self.sampling.nodes(address, len(inputs[0]), b_all))  # b K n, or 1 K 1
+    def course(self, task: Task) -> Iterator[Points]:
+        b_all, k = len(task.baselines[0]), len(self.sampling)
+        nodes = torch.from_numpy(self.sampling.nodes(task.address, len(task.inputs[0]), b_all))  # b K n, or 1 K 1
         nodes, weights = nodes.expand(b_all, k, nodes.shape[2]).flatten(0, 1), torch.from_numpy(self.sampling.weights)
-        for start in range(0, b_all * k, size):
-            flat = torch.arange(start, min(start + size, b_all * k))
-            b, t = (flat // k).to(inputs[0].device), nodes[flat]
+        for start in range(0, b_all * k, task.size):
+            flat = torch.arange(start, min(start + task.size, b_all * k))
+            b, t = (flat // k).to(task.inputs[0].device), nodes[flat]
             points, factors = [], []
-            for x, x0 in zip(inputs, baselines, strict=True):
+            for x, x0 in zip(task.inputs, task.baselines, strict=True):
                 start_points, ends = x0[b].expand(len(b), *x.shape), x.expand(len(b), *x.shape)
                 at = column(t, ends)
                 points.append(self.path.point(start_points, ends, at))
-                factor = column(share * weights[flat % k], ends)
+                factor = column(task.share * weights[flat % k], ends)
                 factors.append(factor * self.path.velocity(start_points, ends, at) if self.multiply_by_inputs else factor)
             yield Points(tuple(points), tuple(factors))

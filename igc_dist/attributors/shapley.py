@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from igc_dist.attributors.base import Attributor
+from igc_dist.attributors.base import Attributor, Task
 from igc_dist.baselines import check_positive
-from igc_dist.model import Model
 from igc_dist.records import Tensors
 from igc_dist.seeds import Address
 
@@ -48,44 +47,34 @@ class BaselineShapley(Attributor):
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.n_iter * (sum(int(np.prod(shape, dtype=np.int64)) for shape in features) + 1)
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
+    def of(self, task: Task) -> Tensors:
         """As the base says; `address` is needed, and its baselines are those given.
 
         Sums are kept in the type of the inputs: the rounding of the predictions is larger than that of the few sums.
         """
-        if address is None:
+        if task.address is None:
             raise TypeError("BaselineShapley draws permutations: it needs the address of the batch")
-        n, sizes = len(inputs[0]), [x.shape[1:].numel() for x in inputs]
-        samples = torch.arange(n, device=inputs[0].device)[:, None]
-        total = inputs[0].new_zeros(len(outputs), n, sum(sizes))
-        last = inputs[0].new_empty(0)
-        for stretches in self._forwards(inputs, address, size):
+        n, sizes = task.n, [x.shape[1:].numel() for x in task.inputs]
+        samples = torch.arange(n, device=task.inputs[0].device)[:, None]
+        total = task.inputs[0].new_zeros(len(task.outputs), n, sum(sizes))
+        last = task.inputs[0].new_empty(0)
+        for stretches in self._forwards(task.inputs, task.address, task.size):
             points = tuple(
                 torch.cat([stretch.points(i, x, x0[stretch.baseline]) for stretch in stretches])
-                for i, (x, x0) in enumerate(zip(inputs, baselines, strict=True))
+                for i, (x, x0) in enumerate(zip(task.inputs, task.baselines, strict=True))
             )
             c = len(points[0])
-            predictions = model.predict(tuple(p.flatten(0, 1) for p in points))[:, outputs].unflatten(0, (c, n))
-            watch(c * n)
+            predictions = task.model.predict(tuple(p.flatten(0, 1) for p in points))[:, task.outputs].unflatten(0, (c, n))
+            task.watch(c * n)
             for stretch, f in zip(stretches, predictions.split([len(s) for s in stretches]), strict=True):
                 if stretch.start:  # its first step is from the last point of the forward pass before
                     f = torch.cat((last, f))
                 # each component is switched once, so no element is met twice and the order of the sum is fixed on any device
-                total[:, samples, stretch.switched] += f.diff(dim=0).permute(2, 1, 0) * (share / self.n_iter)
+                total[:, samples, stretch.switched] += f.diff(dim=0).permute(2, 1, 0) * (task.share / self.n_iter)
                 last = f[-1:].clone()
         return tuple(
-            part.reshape(len(outputs), *x.shape).transpose(0, 1) for part, x in zip(total.split(sizes, dim=2), inputs, strict=True)
+            part.reshape(len(task.outputs), *x.shape).transpose(0, 1)
+            for part, x in zip(total.split(sizes, dim=2), task.inputs, strict=True)
         )
 
     def _forwards(self, inputs: Tensors, address: Address, size: int) -> Iterator[list[_Stretch]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from igc_dist.attributors.base import Attributor, Note, Price
+from igc_dist.attributors.base import Attributor, Note, Price, Task
 from igc_dist.attributors.gradients import Gradients
 from igc_dist.baselines import check_positive
 from igc_dist.designs import Pairs
@@ -130,39 +130,28 @@ class SmoothGrad(Attributor):
             sums=one.sums + FORMS[self.form],
         )
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
+    def of(self, task: Task) -> Tensors:
         """As the base says; `address` is needed. Raises `ConfigError` if baselines are cut under a form that is not linear."""
-        if address is None:
+        if task.address is None:
             raise TypeError("SmoothGrad draws noise: it needs the address of the batch")
-        if self.form != "linear" and len(address.baselines) < address.n_baselines:
+        if self.form != "linear" and len(task.address.baselines) < task.address.n_baselines:
             raise ConfigError(
-                f"plan.baseline_block cuts {address.n_baselines} baselines, but form={self.form} is not linear in their attributions: "
+                f"plan.baseline_block cuts {task.address.n_baselines} baselines, but form={self.form} is not linear in their attributions: "
                 "leave it null"
             )
-        n, joined = len(inputs[0]), _Joined(self.form, self.n_samples)
+        n, joined = task.n, _Joined(self.form, self.n_samples)
         # so many copies at a time that neither their points nor their attributions are more than a forward pass has rows
-        walk = self.attributor.points([tuple(x.shape[1:]) for x in inputs]) * (len(baselines[0]) if baselines else 1)
-        together = max(1, min(self.n_samples, size // max(walk, len(outputs))))
+        walk = self.attributor.points([tuple(x.shape[1:]) for x in task.inputs]) * (len(task.baselines[0]) if task.baselines else 1)
+        together = max(1, min(self.n_samples, task.size // max(walk, len(task.outputs))))
         for start in range(0, self.n_samples, together):
             copies = range(start, min(start + together, self.n_samples))
             m, host = len(copies), self.attributor
             if (note := self.__dict__.get("note")) is not None:
                 host = host.noting(partial(_averaged, note, n, self.n_samples))
-            noisy = self._noisy(inputs, address, copies)
-            starts = tuple(x0.repeat(1, m, *(1,) * (x0.ndim - 2)) if x0.shape[1] > 1 else x0 for x0 in baselines)
-            tiled = replace(address, index=np.tile(address.index, m))
-            found = host.attribute(model, noisy, starts, outputs, share=share, size=size // m, watch=watch, address=tiled)
+            noisy = self._noisy(task.inputs, task.address, copies)
+            starts = tuple(x0.repeat(1, m, *(1,) * (x0.ndim - 2)) if x0.shape[1] > 1 else x0 for x0 in task.baselines)
+            tiled = replace(task.address, index=np.tile(task.address.index, m))
+            found = host.of(replace(task, inputs=noisy, baselines=starts, size=task.size // m, address=tiled))
             joined.add(tuple(value.unflatten(0, (m, n)) for value in found))
         return joined.maps()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,10 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from igc_dist.attributors.base import Attributor
-from igc_dist.model import Model
+from igc_dist.attributors.base import Attributor, Task
 from igc_dist.records import Tensors
-from igc_dist.seeds import Address
 
 
 @dataclass(frozen=True)
@@ -49,42 +47,25 @@ class Walk(Attributor):
     n_ending: ClassVar[int] = 1
 
     @abstractmethod
-    def steps(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-        ends: bool = False,
-    ) -> Iterator[Step]:
-        """The steps, for each output in the order of its walk, baselines one after the other; arguments as in `attribute`.
+    def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
+        """The steps, for each output in the order of its walk, baselines one after the other.
 
         With `ends`, and one baseline at most, the last step of each output is where its walk ends, which may cost a forward pass.
         """
 
-    def attribute(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-    ) -> Tensors:
-        totals = tuple(x.new_zeros(len(outputs), *x.shape) for x in inputs)
-        for step in self.steps(model, inputs, baselines, outputs, share=share, size=size, watch=watch, address=address):
+    def of(self, task: Task) -> Tensors:
+        totals = task.zeros()
+        for step in self.steps(task):
             for total, move, grad in zip(totals, step.moves, step.gradients, strict=True) if step.gradients else ():
                 own = total[step.output]
                 own.addcmul_(move[0], grad[0]) if len(grad) == 1 else own.add_((move * grad).sum(0))
         return tuple(total.transpose(0, 1) for total in totals)
+
+    def arrived(self, task: Task) -> Iterator[Step]:
+        """The ends of walks that lead to the inputs."""
+        values = task.model.predict(task.inputs)[:, list(task.outputs)]
+        task.watch(task.n)
+        yield from (Step(j, values[None, :, j]) for j in range(len(task.outputs)))
 
     def rises(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Float[Tensor, "c n"]]]:
         """Each of these steps, which have ends, with what the output rises over each of its moves, from its end that is nearer to x0.
@@ -122,37 +103,23 @@ class Fixed(Walk):
         return 1
 
     @abstractmethod
-    def course(self, inputs: Tensors, baselines: Tensors, share: float, size: int, address: Address | None) -> Iterator[Points]:
-        """The walks of n samples, at most `size` points at a time; arguments as in `attribute`."""
+    def course(self, task: Task) -> Iterator[Points]:
+        """The walks of n samples, at most `size` points at a time."""
 
-    def steps(
-        self,
-        model: Model,
-        inputs: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Address | None = None,
-        ends: bool = False,
-    ) -> Iterator[Step]:
-        n, values = len(inputs[0]), torch.empty(0)
+    def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
+        n, values = task.n, torch.empty(0)
 
         def see(y: Tensor) -> None:
             nonlocal values
             values = y.detach()
 
-        for part in self.course(inputs, baselines, share, size, address):
+        for part in self.course(task):
             c = len(part.points[0])
-            for j, grads in model.gradients(tuple(p.flatten(0, 1) for p in part.points), outputs, see):
+            for j, grads in task.model.gradients(tuple(p.flatten(0, 1) for p in part.points), task.outputs, see):
                 yield Step(j, values[:, j].unflatten(0, (c, n)), tuple(g.unflatten(0, (c, n)) for g in grads), part.factors)
-            watch(c * n)
+            task.watch(c * n)
         if ends:
-            values = model.predict(inputs)[:, list(outputs)]
-            watch(n)
-            yield from (Step(j, values[None, :, j]) for j in range(len(outputs)))
+            yield from self.arrived(task)
 
 
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -131,8 +131,8 @@ GADGETS = (
     "igc_dist.config.build", "igc_dist.store.Store.existing", "igc_dist_evil.Model", "igc_dist", "igc_dist.demo", "",
     # under a prefix, but from elsewhere
     "igc_dist.baselines.np.load", "igc_dist.baselines.torch.load", "igc_dist.baselines.torch.hub.load", "igc_dist.baselines.numbers",
-    "igc_dist.baselines.gaussian_filter", "igc_dist.baselines.dataclass", "igc_dist.demo.digits.load_file",
-    "igc_dist.baselines.seeds.hashlib.new",
+    "igc_dist.baselines.drawn.gaussian_filter", "igc_dist.baselines.base.dataclass", "igc_dist.demo.digits.load_file",
+    "igc_dist.baselines.drawn.seeds.hashlib.new",
     "igc_dist.baselines.ensure.__globals__.clear", "igc_dist.baselines.Zeros.__subclasses__", "igc_dist.baselines.Zeros.__class__",
     "igc_dist.features.functions.np.load", "igc_dist.features.reducers.torch.load",
     "igc_dist.attributors.walk.torch.load", "igc_dist.demo.digits.Path", "igc_dist.demo.digits.Path.cwd",

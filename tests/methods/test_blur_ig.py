@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import igc_dist
-from igc_dist.attributors import BlurIG
+from igc_dist.attributors import BlurIG, Task
 from igc_dist.features import Patches
 from igc_dist.model import Model
 from igc_dist.paths import BOUNDARIES, SCHEDULES, Blurred
@@ -292,7 +292,7 @@ def test_it_notes_what_is_predicted_at_the_blurred_input() -> None:
 def test_as_a_host(size: int) -> None:
     """With the left rule its rises sum to f(x) - f(blur x), exactly, as it begins at the blurred input and closes with f(x)."""
     x, host = random(3, 1, 6, 6), BlurIG(2.0, quadrature=rule("left", 5))
-    steps = host.steps(Model(models.conv()), (torch.from_numpy(x),), (), [0, 1], share=1.0, size=size, ends=True)
+    steps = host.steps(Task(Model(models.conv()), (torch.from_numpy(x),), (), [0, 1], share=1.0, size=size), ends=True)
     total = np.zeros((3, 2))
     for step, rise in host.rises(steps):
         total[:, step.output] += rise.sum(0).numpy()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist import baselines, config, seeds
-from igc_dist.attributors import IDG, LeftIG
+from igc_dist.attributors import IDG, LeftIG, Task
 from igc_dist.attributors.decision import Probed
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
@@ -137,7 +137,7 @@ def test_left_ig_sums_to_what_the_output_has_risen_there(name: str) -> None:
     """f(gamma(a)) - f(x0), with a as the literal twin finds it; so does the prediction where the walk ends."""
     model, x, x0, left = models.MODELS[name](), random(4, 3), random(1, 1, 3, seed=1), LeftIG(400)
     total = attribute(left, model, (x,), (x0,))[0].sum(-1)
-    steps = left.steps(Model(model), (torch.from_numpy(x),), (torch.from_numpy(x0),), [0, 1], share=1.0, size=99, ends=True)
+    steps = left.steps(Task(Model(model), (torch.from_numpy(x),), (torch.from_numpy(x0),), [0, 1], share=1.0, size=99), ends=True)
     last = {step.output: step.value[0].numpy() for step in steps if not step.gradients}
     for n in range(4):
         for j in (0, 1):

@@ -12,7 +12,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist import baselines, config, seeds
-from igc_dist.attributors import GuidedIG, Price, Step
+from igc_dist.attributors import GuidedIG, Price, Step, Task
 from igc_dist.model import Model
 from igc_dist.records import ConfigError
 from tests import models
@@ -29,7 +29,7 @@ settings = pytest.mark.parametrize("given", SETTINGS, ids=str)
 def steps_of(attributor: GuidedIG, model: nn.Module, x: np.ndarray, x0: np.ndarray, size: int = 64, share: float = 1.0) -> list[Step]:
     """The steps of the walks from one baseline, with their ends."""
     tensors = (torch.from_numpy(x),), (torch.from_numpy(x0),)
-    return list(attributor.steps(Model(model), *tensors, [0, 1], share=share, size=size, ends=True))
+    return list(attributor.steps(Task(Model(model), *tensors, [0, 1], share=share, size=size), ends=True))
 
 
 def rise(model: nn.Module, x: np.ndarray, x0: np.ndarray) -> np.ndarray:
@@ -220,7 +220,7 @@ def test_costs_what_it_says(size: int) -> None:
     assert model.calls == len(seen) == -(-b * 2 // size) * n_steps
     assert max(seen) <= size * n
     seen.clear()
-    list(attributor.steps(Model(model), (x,), (x0[:1],), [0, 1], share=1.0, size=size, watch=seen.append, ends=True))
+    list(attributor.steps(Task(Model(model), (x,), (x0[:1],), [0, 1], share=1.0, size=size, watch=seen.append), ends=True))
     assert sum(seen) == n * 2 * n_steps + n  # f(x) closes the walks of all outputs
 
 

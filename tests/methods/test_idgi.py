@@ -13,7 +13,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist import baselines, config, seeds
-from igc_dist.attributors import IDGI, IG2, Attributor, BlurIG, Gradients, GuidedIG, LeftIG, PathIntegral
+from igc_dist.attributors import IDGI, IG2, Attributor, BlurIG, Gradients, GuidedIG, LeftIG, PathIntegral, Task
 from igc_dist.designs import Grid, Stratified
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
@@ -243,7 +243,7 @@ def test_complete_to_rounding_at_any_number_of_steps(n_steps: int) -> None:
     np.testing.assert_allclose(attribute(idgi, model, (x,), (x0,))[0].sum(-1), rise(model, x, x0), rtol=0, atol=1e-14)
     one = tuple(torch.from_numpy(v) for v in (x, x0[:1]))
     walk = idgi.attributor
-    steps = list(walk.steps(Model(model), one[:1], one[1:], [0, 1], share=1.0, size=7, ends=True))
+    steps = list(walk.steps(Task(Model(model), one[:1], one[1:], [0, 1], share=1.0, size=7), ends=True))
     for j in (0, 1):
         values = torch.cat([step.value for step in steps if step.output == j])
         assert values.shape == (n_steps + 1, 6)

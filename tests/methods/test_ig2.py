@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist import baselines, seeds
-from igc_dist.attributors import IG2
+from igc_dist.attributors import IG2, Task
 from igc_dist.model import Model
 from igc_dist.records import ConfigError
 from tests import models
@@ -203,7 +203,7 @@ def test_rises_of_the_steps_sum_to_that_of_the_walk() -> None:
     x0[0, 2] = x[2]
     notes: list[Any] = []
     walk = IG2("encode", 15, 0.1, stop=0.3).noting(lambda **note: notes.append(note))
-    steps = walk.steps(Model(model), (torch.from_numpy(x),), (torch.from_numpy(x0),), OUTPUTS, share=1.0, size=2, ends=True)
+    steps = walk.steps(Task(Model(model), (torch.from_numpy(x),), (torch.from_numpy(x0),), OUTPUTS, share=1.0, size=2), ends=True)
     total, at = np.zeros((4, 2)), [x.copy(), x.copy()]
     for step, rise in walk.rises(steps):
         here = attributions.predictions(model, (at[step.output],), OUTPUTS)[:, step.output]
