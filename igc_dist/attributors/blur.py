@@ -15,6 +15,9 @@ from igc_dist.paths import Blurred
 from igc_dist.quadrature import Auto, Quadrature, rule
 from igc_dist.records import ConfigError, Tensors
 
+WIDEST = 50.0
+"""Pixels of the widest blur of the original."""
+
 
 @dataclass(frozen=True)
 class BlurIG(Fixed):
@@ -22,15 +25,15 @@ class BlurIG(Fixed):
 
     L is the input blurred over its last two dimensions, height and width, by `sigma_max` pixels at t = 0, and the input itself at
     t = 1; `schedule` and `boundary` as in `paths.Blurred`, whose derivative is exact. The integral is replaced by `quadrature`.
-    Complete: ``sum_i a_i = f(x) - f(L(sigma_max**2))`` up to the quadrature error; f at the blurred input, which takes the place of
-    a baseline, is noted, and costs a row. Blurs wider than the image change little and take nodes from those that do: lower `sigma_max`
-    for small images. A constant image has attributions of 0 where edges reflect, as it has nothing to blur.
+    Complete: ``sum_i a_i = f(x) - f(L(sigma_max**2))`` up to the quadrature error; f at the blurred input, which takes the place of a
+    baseline, is noted, and costs a row. Blurs wider than the image change little and take nodes from those that do: without a `sigma_max`
+    it is half of the longer side, and 50 at most. A constant image has attributions of 0 where edges reflect, as it has nothing to blur.
 
     The original (PAIR) differs: ``boundary="zero"`` and the right rule; its `sqrt` is ``schedule="tau"`` with the root of its
     max_sigma. Raises `ConfigError` for settings out of range, and for inputs of fewer than two dimensions.
     """
 
-    sigma_max: float = 50.0
+    sigma_max: float | None = None
     schedule: str = "sigma"
     boundary: str = "reflect"
     quadrature: Quadrature | Auto = field(default_factory=lambda: rule("midpoint", 64))
@@ -44,11 +47,12 @@ class BlurIG(Fixed):
     labels = {"correlation": "blur_igc"}  # noqa: RUF012 - a class constant of the base
 
     def __post_init__(self) -> None:
-        assert self.path  # or it says what is wrong
+        assert self.path(torch.Size((2, 2)))  # or it says what is wrong
 
-    @property
-    def path(self) -> Blurred:
-        return Blurred(self.sigma_max, self.schedule, self.boundary)
+    def path(self, shape: torch.Size) -> Blurred:
+        """The path of images of this shape, (..., height, width)."""
+        sigma = min(WIDEST, max(shape[-2:]) / 2) if self.sigma_max is None else self.sigma_max
+        return Blurred(sigma, self.schedule, self.boundary)
 
     @property
     def nodes(self) -> Quadrature:
@@ -94,7 +98,7 @@ class BlurIG(Fixed):
         weights = torch.from_numpy(share * self.nodes.weights[some])
         points, factors = [], []
         for x in inputs:
-            point, velocity = self.path.at(x, self.nodes.nodes[some])
+            point, velocity = self.path(x.shape).at(x, self.nodes.nodes[some])
             points.append(point)
             factors.append(velocity.mul_(column(weights, velocity)))
         return Points(tuple(points), tuple(factors))
@@ -102,7 +106,7 @@ class BlurIG(Fixed):
     def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
         """As the base says; what the model predicts at the blurred input is noted before the first."""
         self.points([tuple(x.shape[1:]) for x in task.inputs])
-        blurred = task.model.predict(tuple(self.path.at(x, np.zeros(1))[0][0] for x in task.inputs))[:, list(task.outputs)]
+        blurred = task.model.predict(tuple(self.path(x.shape).at(x, np.zeros(1))[0][0] for x in task.inputs))[:, list(task.outputs)]
         task.watch(len(blurred))
         if (note := self.__dict__.get("note")) is not None:
             note(baseline_prediction=task.share * blurred.double())

@@ -137,13 +137,13 @@ def run(name: str) -> tuple[Any, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_runs_of_the_preset(name: str) -> None:
-    """Attributions of samples are those of the twin, with sigma 50; statistics are those of these; rho0 is that of f(blur x)."""
+    """Attributions of samples are those of the twin, with sigma 1.5, half of the longer side; statistics are those of these; rho0 is that of f(blur x)."""
     tree, x, y = run(name)
     a = tree["samples/x/attribution"].values
-    np.testing.assert_allclose(a, oracle.blur_ig(flat(name), (x,), [0, 1], nodes(BlurIG(quadrature=rule("midpoint", 6))), 50.0)[0],
+    np.testing.assert_allclose(a, oracle.blur_ig(flat(name), (x,), [0, 1], nodes(BlurIG(quadrature=rule("midpoint", 6))), 1.5)[0],
                                rtol=1e-9, atol=1e-11)  # fmt: skip
     r = literal.predictions(flat(name), (x,), [0, 1])
-    start = literal.predictions(flat(name), (np.stack([oracle.heat(one, 2500.0, "reflect")[0] for one in x]),), [0, 1])
+    start = literal.predictions(flat(name), (np.stack([oracle.heat(one, 2.25, "reflect")[0] for one in x]),), [0, 1])
     for label, values in {
         "blur_igc": statistics.igc(a, y, r), "blur_ig_autocorrelation": statistics.igac(a, r),
         "blur_ig_mean": statistics.attribution_mean(a), "blur_ig_std": statistics.attribution_std(a),
@@ -163,7 +163,7 @@ def test_the_dataset_wise_preset_folds_the_same() -> None:
     whole = {"n_steps": 6, "n_folds": 3, "threads": 1}
     tree = igc_dist.attribute(flat("gelu"), (x, y), method="blur_igc", **whole)
     assert "samples" not in tree.children
-    a = oracle.blur_ig(flat("gelu"), (x.numpy(),), [0, 1], nodes(BlurIG(quadrature=rule("midpoint", 6))), 50.0)[0]
+    a = oracle.blur_ig(flat("gelu"), (x.numpy(),), [0, 1], nodes(BlurIG(quadrature=rule("midpoint", 6))), 1.5)[0]
     np.testing.assert_allclose(tree["x/blur_igc"], statistics.igc(a, y.numpy(), y.numpy()), rtol=1e-9, atol=1e-11)
 
 
@@ -204,9 +204,9 @@ def test_a_constant_image_has_nothing_to_blur(dtype: Any) -> None:
 
 
 def test_a_wide_blur_of_reflecting_edges_is_the_mean() -> None:
-    """So the default starts at the mean colour of each channel, and the attributions of a linear model are w (x - mean)."""
+    """It starts at the mean colour of each channel, and the attributions of a linear model are w (x - mean)."""
     x = random(2, 1, 3)
-    a = found(BlurIG(quadrature=rule("gauss_legendre", 200)), flat("linear"), x, size=200)[0]
+    a = found(BlurIG(50.0, quadrature=rule("gauss_legendre", 200)), flat("linear"), x, size=200)[0]
     w = models.linear().weight.detach().numpy()[:, None]
     np.testing.assert_allclose(a, w * (x - x.mean((1, 2), keepdims=True))[:, None], rtol=0, atol=1e-9)
 
@@ -346,3 +346,12 @@ def test_bad_input() -> None:
     ids = torch.randint(0, 5, (6, 4), generator=torch.Generator().manual_seed(0))
     with pytest.raises(ConfigError, match=r"'blur_ig' with categories.*nothing to blur.*name an embedding method"):
         igc_dist.attribute(models.Sequence(), (ids, torch.rand(6, 2)), method="blur_ig", categories=6, threads=1)
+
+
+def test_the_widest_blur_by_itself() -> None:
+    """Half of the longer side, and not more than 50 pixels."""
+    assert [BlurIG().path(torch.Size(shape)).sigma_max for shape in ((1, 8, 6), (3, 5), (3, 224, 300))] == [4.0, 2.5, 50.0]
+    assert BlurIG(7.0).path(torch.Size((8, 8))).sigma_max == 7.0
+    x = torch.rand(2, 1, 6, 6, dtype=torch.float64)
+    one, two = (walk.attribute(Model(models.conv()), (x,), (), [0, 1], share=1.0, size=9)[0] for walk in (BlurIG(), BlurIG(3.0)))
+    assert torch.equal(one, two)
