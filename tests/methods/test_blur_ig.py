@@ -137,7 +137,7 @@ def run(name: str) -> tuple[Any, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_runs_of_the_preset(name: str) -> None:
-    """Attributions of samples are those of the twin, with sigma 1.5, half of the longer side; statistics are those of these; rho0 is that of f(blur x)."""
+    """Samples as their twin has them, with sigma 1.5, half of the longer side; statistics are those of these; rho0 is that of f(blur x)."""
     tree, x, y = run(name)
     a = tree["samples/x/attribution"].values
     np.testing.assert_allclose(a, oracle.blur_ig(flat(name), (x,), [0, 1], nodes(BlurIG(quadrature=rule("midpoint", 6))), 1.5)[0],
