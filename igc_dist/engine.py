@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from igc_dist.attributors import Attributor
+from igc_dist.attributors import Attributor, Task
 from igc_dist.baselines import Baseline, Surroundings
 from igc_dist.data import Source
 from igc_dist.features import Reduction
@@ -108,16 +108,18 @@ class Engine:
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
         baselines, at_baseline = self._baselines(batch, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
         notes: dict[str, Any] = {}
-        values = self.inputs.attribute(
-            self.attributor.noting(partial(_noted, notes)),
+        task = Task(
+            self.inputs.model,
             inputs,
             baselines,
             outputs,
-            share=1 / len(shard.baselines),
-            size=self.plan.points_per_batch,
-            watch=self.watch,
-            address=self.address(batch, shard),
+            1 / len(shard.baselines),
+            self.plan.points_per_batch,
+            self.watch,
+            self.address(batch, shard),
+            partial(_noted, notes),
         )
+        values = self.inputs.attribute(self.attributor, task)
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
         at_baseline = notes.pop("baseline_prediction", at_baseline)
         whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell, **notes)

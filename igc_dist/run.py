@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int64
 
 from igc_dist import findings, footprint, layout, modes, results, retry, seeds
+from igc_dist.attributors import Task
 from igc_dist.audit import TERMS, Audit, Auditor
 from igc_dist.baselines import Surroundings
 from igc_dist.budget import relative_errors
@@ -160,7 +161,7 @@ def _origin(job: Job, plan: Plan, world: World, index: int) -> tuple[np.ndarray,
     """The attributions of one sample: a centre among those that may lie far from 0, so that no digit of their spread is lost."""
     batch = job.source.fetch([index])
     taken = job.inputs.take(batch.inputs, world.device)
-    values = job.inputs.attribute(job.attributor, taken, (), plan.work.outputs, share=1.0, size=1)
+    values = job.inputs.attribute(job.attributor, Task(job.model, taken, (), plan.work.outputs, 1.0, 1))
     return tuple(value[0].double().cpu().numpy() for value in job.reduction(len(values))(values, batch.inputs))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from igc_dist.attributors.base import Attributor, Note, Task
+from igc_dist.attributors.base import Attributor, Task
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.walk import column
 from igc_dist.model import Model
@@ -90,11 +89,6 @@ class AdaptiveIG(Attributor):
     def suited(self, piecewise: Callable[[], bool]) -> AdaptiveIG:
         return replace(self, kind="piecewise" if piecewise() else "smooth") if self.kind == "auto" else self
 
-    def noting(self, note: Note) -> AdaptiveIG:
-        noting = copy.copy(self)
-        noting.__dict__["note"] = note  # no field, as it is no setting
-        return noting
-
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         """The most that there can be."""
         return self.max_evaluations
@@ -131,10 +125,9 @@ class AdaptiveIG(Attributor):
             halved = wave.take(again)
             spent = spent + np.bincount(halved.pair, minlength=n_pairs)
             wave = lines.bisect(halved, bad[again])
-        if (note := self.__dict__.get("note")) is not None:
-            failed = ~(error <= bound * (1 + 1e-9))  # of NaN, True
-            by_sample = (len(task.baselines[0]), n, len(task.outputs))
-            note(failed=failed.reshape(by_sample).any(0), evaluations=evaluations.reshape(by_sample).sum(0))
+        failed = ~(error <= bound * (1 + 1e-9))  # of NaN, True
+        by_sample = (len(task.baselines[0]), n, len(task.outputs))
+        task.note(failed=failed.reshape(by_sample).any(0), evaluations=evaluations.reshape(by_sample).sum(0))
         return tuple(total.transpose(0, 1) for total in totals)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -33,6 +33,10 @@ class Note(Protocol):
     ) -> None: ...
 
 
+def silent(**said: Any) -> None:
+    """Takes no note."""
+
+
 @dataclass(frozen=True)
 class Price:
     """What the walks from one baseline to one sample cost: rows of forward passes and gradients, for all outputs together and for each.
@@ -53,7 +57,8 @@ class Task:
 
     `inputs[i]` is (n, *P_i); `baselines[i]` is (b, n or 1, *P_i), and there are none for attributors without. `share` is the weight
     1/B of one baseline. A forward pass takes at most `size` points of each sample. `watch(rows)` is called after each forward
-    pass of `rows` rows; it may raise to stop. `address` is where random draws are addressed: those that draw need it.
+    pass of `rows` rows; it may raise to stop. `address` is where random draws are addressed: those that draw need it. `note` takes
+    what is to be said beside the attributions.
     """
 
     model: Model
@@ -64,6 +69,7 @@ class Task:
     size: int
     watch: Callable[[int], None] = lambda rows: None
     address: Address | None = None
+    note: Note = silent
 
     @property
     def n(self) -> int:
@@ -91,8 +97,8 @@ class Attributor(ABC):
     its forward passes are all that it costs. `linear`: attributions of ``W f`` are W times those of f, so that those of latents
     may stand for those of the outputs. `exact`: each attribution is what it is called, and not only right on average.
     `raw`: attributions are in the units of the input, so their mean may be far from 0. `certified`: it aims at a goal and
-    says which samples failed to reach it (`noting`). `own_baseline`: the baseline is none of those that it is called with, if with
-    any: it makes one of each sample, and says what the model predicts there (`noting`). `estimate`: it is called an estimate
+    notes which samples failed to reach it (`Note`). `own_baseline`: the baseline is none of those that it is called with, if with
+    any: it makes one of each sample, and notes what the model predicts there. `estimate`: it is called an estimate
     of what `exact` would say, so it may be kept for single samples nevertheless. `held`: points that it holds in float64 for each
     row of a forward pass.
     """
@@ -129,10 +135,6 @@ class Attributor(ABC):
         forward pass."""
         return self
 
-    def noting(self, note: Note) -> Attributor:
-        """The attributor, if it is `certified` or makes its `own_baseline`, with `note` called for each call of `attribute`."""
-        return self
-
     def prove(self, model: Model, inputs: Tensors) -> None:  # noqa: B027 - most walks go through any model
         """Refuse on a probe, before anything is computed, a model that cannot be walked. Raises `ConfigError` or `ModelError`."""
 
@@ -156,9 +158,10 @@ class Attributor(ABC):
         size: int,
         watch: Callable[[int], None] = lambda rows: None,
         address: Address | None = None,
+        note: Note = silent,
     ) -> Tensors:
         """What `of` makes of a `Task` of these."""
-        return self.of(Task(model, inputs, baselines, outputs, share, size, watch, address))
+        return self.of(Task(model, inputs, baselines, outputs, share, size, watch, address, note))
 
     @abstractmethod
     def of(self, task: Task) -> Tensors:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from igc_dist.attributors.base import Note, Price, Task
+from igc_dist.attributors.base import Price, Task
 from igc_dist.attributors.walk import Fixed, Points, Step, column
 from igc_dist.paths import Blurred
 from igc_dist.quadrature import Auto, Quadrature, rule
@@ -72,11 +71,6 @@ class BlurIG(Fixed):
     def suited(self, piecewise: Callable[[], bool]) -> BlurIG:
         return replace(self, quadrature=self.quadrature.rule(piecewise())) if isinstance(self.quadrature, Auto) else self
 
-    def noting(self, note: Note) -> BlurIG:
-        noting = copy.copy(self)
-        noting.__dict__["note"] = note  # no field, as it is no setting
-        return noting
-
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         for shape in features:
             if len(shape) < 2:
@@ -108,6 +102,5 @@ class BlurIG(Fixed):
         self.points([tuple(x.shape[1:]) for x in task.inputs])
         blurred = task.model.predict(tuple(self.path(x.shape).at(x, np.zeros(1))[0][0] for x in task.inputs))[:, list(task.outputs)]
         task.watch(len(blurred))
-        if (note := self.__dict__.get("note")) is not None:
-            note(baseline_prediction=task.share * blurred.double())
+        task.note(baseline_prediction=task.share * blurred.double())
         yield from super().steps(task, ends)

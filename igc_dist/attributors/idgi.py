@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from igc_dist.attributors.base import Attributor, Note, Price, Task
+from igc_dist.attributors.around import Around
+from igc_dist.attributors.base import Price, Task
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.walk import Step, Walk, column
-from igc_dist.model import Model
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError, Tensors
 
@@ -22,7 +21,7 @@ N_STEPS = 128
 
 
 @dataclass(frozen=True)
-class IDGI(Attributor):
+class IDGI(Around):
     """``IDGI_i = mean_b sum_k d_k g_ki**2 / ||g_k||**2`` with ``d_k = f(x_k+1) - f(x_k)``, over the points x_0 ... x_K of another walk
     (Yang, Wang, Bilgic 2023, arXiv 2303.14242).
 
@@ -78,50 +77,8 @@ class IDGI(Attributor):
         return {"correlation": f"{self.name}c"}
 
     @property
-    def baselines(self) -> bool:  # type: ignore[override]
-        return self.attributor.baselines
-
-    @property
-    def certified(self) -> bool:  # type: ignore[override]
-        return self.attributor.certified
-
-    @property
-    def own_baseline(self) -> bool:  # type: ignore[override]
-        return self.attributor.own_baseline
-
-    @property
     def held(self) -> int:  # type: ignore[override]
         return self.attributor.held + 2  # the steps at hand once more, and their shares
-
-    @property
-    def exact(self) -> bool:
-        return self.attributor.exact
-
-    @property
-    def unrelaxed(self) -> str:
-        return self.attributor.unrelaxed
-
-    @property
-    def rule(self) -> str:
-        return self.attributor.rule
-
-    def suited(self, piecewise: Callable[[], bool]) -> IDGI:
-        return self._over(self.attributor.suited(piecewise))
-
-    def noting(self, note: Note) -> IDGI:
-        return self._over(self.attributor.noting(note))
-
-    def _over(self, walk: Attributor) -> IDGI:
-        """The same over another form of its walk; not by `replace`, as notes are no fields."""
-        mine = copy.copy(self)
-        object.__setattr__(mine, "attributor", walk)
-        return mine
-
-    def prove(self, model: Model, inputs: Tensors) -> None:
-        self.attributor.prove(model, inputs)
-
-    def points(self, features: Sequence[tuple[int, ...]]) -> int:
-        return self.attributor.points(features)
 
     def price(self, features: Sequence[tuple[int, ...]]) -> Price:
         """That of the walk, the prediction where it ends, and the last step of each output, which waits for what comes after it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from igc_dist.attributors.base import Note, Price, Task
+from igc_dist.attributors.base import Price, Task
 from igc_dist.attributors.walk import Step, Walk
 from igc_dist.baselines import check_positive
 from igc_dist.model import PRECISIONS, Model
@@ -32,7 +31,7 @@ class IG2(Walk):
 
     for each of the references x_r, which are the baselines that it is called with; the norm is over the features of all inputs. The
     last point, GradCF, is the baseline: ``sum_i IG²_i = f(x) - mean_r f(GradCF_r)`` up to what a sum of first order leaves. What the
-    model predicts there is noted (`noting`), and so the term of baselines of a correlation, which is not 0 on average here, is known.
+    model predicts there is noted, and so the term of baselines of a correlation, which is not 0 on average here, is known.
 
     phi is the `layer` of the module (`representation.Reading`): "fc.input", what the layer fc is given, as in the paper; "body", what
     body gives; or a method that the forward calls. One forward serves D and f, and everything is differentiated through the
@@ -89,11 +88,6 @@ class IG2(Walk):
     def rule(self) -> str:
         return f"{self.n_steps} steps of {self.step_size:g} towards {self.layer}"
 
-    def noting(self, note: Note) -> IG2:
-        noting = copy.copy(self)
-        noting.__dict__["note"] = note  # no field, as it is no setting
-        return noting
-
     def prove(self, model: Model, inputs: Tensors) -> None:
         _, z = model.represent(inputs, self.layer)
         model.towards(inputs, z, self.layer, [])
@@ -145,7 +139,7 @@ class IG2(Walk):
             going = going[goes]
         values = task.model.of_rows(sample).predict(_like(at, task.inputs))[:, list(task.outputs)].unflatten(0, (b, n))
         task.watch(b * n)
-        self._tell(values, failed.unflatten(0, (b, n)), taken.unflatten(0, (b, n)), task.share)
+        self._tell(task, values, failed.unflatten(0, (b, n)), taken.unflatten(0, (b, n)))
         if ends:
             yield from (Step(j, values[..., j]) for j in range(len(task.outputs)))
 
@@ -164,15 +158,14 @@ class IG2(Walk):
         moved = torch.stack([(p != q).flatten(1).any(1) for p, q in zip(here, there, strict=True)]).any(0)
         return there, moved & ~(norm <= self.epsilon)  # NaN goes on, for the engine to refuse
 
-    def _tell(self, ends: Float[Tensor, "b n J"], failed: Bool[Tensor, "b n"], taken: Int64[Tensor, "b n"], share: float) -> None:
+    def _tell(self, task: Task, ends: Float[Tensor, "b n J"], failed: Bool[Tensor, "b n"], taken: Int64[Tensor, "b n"]) -> None:
         """Note where the walks of b references end."""
-        if (note := self.__dict__.get("note")) is not None:
-            like = ends.shape[1:]
-            note(
-                failed=np.broadcast_to(failed.any(0).cpu().numpy()[:, None], like),
-                evaluations=np.broadcast_to(taken.sum(0).cpu().numpy()[:, None], like),
-                baseline_prediction=share * ends.double().sum(0),
-            )
+        like = ends.shape[1:]
+        task.note(
+            failed=np.broadcast_to(failed.any(0).cpu().numpy()[:, None], like),
+            evaluations=np.broadcast_to(taken.sum(0).cpu().numpy()[:, None], like),
+            baseline_prediction=task.share * ends.double().sum(0),
+        )
 
 
 def _number(value: Any) -> bool:

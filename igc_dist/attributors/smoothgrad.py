@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from igc_dist.attributors.around import Around
 from igc_dist.attributors.base import Attributor, Note, Price, Task
 from igc_dist.attributors.gradients import Gradients
 from igc_dist.baselines import check_positive
 from igc_dist.designs import Pairs
-from igc_dist.model import Model
 from igc_dist.records import ConfigError, Tensors
 from igc_dist.seeds import Address
 
@@ -24,7 +23,7 @@ FORMS = {"linear": 1, "squared": 1, "variance": 3}
 
 
 @dataclass(frozen=True)
-class SmoothGrad(Attributor):
+class SmoothGrad(Around):
     """``a(x) = 1/M sum_m A(x + eps_m)``, A any other attributor, ``eps_m ~ N(0, (noise * (max x - min x))**2)`` (Smilkov et al. 2017).
 
     The range of each input of each sample sets its noise; baselines are not noisy. `attributor` is A, and `n_samples` is M. `form`: linear,
@@ -66,37 +65,13 @@ class SmoothGrad(Attributor):
         return "smoothgrad" if isinstance(self.attributor, Gradients) else f"smoothgrad_{self.attributor.name}"
 
     @property
-    def baselines(self) -> bool:  # type: ignore[override]
-        return self.attributor.baselines
-
-    @property
-    def gradients(self) -> bool:  # type: ignore[override]
-        return self.attributor.gradients
-
-    @property
     def linear(self) -> bool:  # type: ignore[override]
         return self.form == "linear" and self.attributor.linear
-
-    @property
-    def certified(self) -> bool:  # type: ignore[override]
-        return self.attributor.certified
-
-    @property
-    def own_baseline(self) -> bool:  # type: ignore[override]
-        return self.attributor.own_baseline
-
-    @property
-    def estimate(self) -> bool:  # type: ignore[override]
-        return self.attributor.estimate
 
     @property
     def held(self) -> int:  # type: ignore[override]
         # copies of the input, of its baselines, and their attributions: of at most as many as a forward pass has rows
         return self.attributor.held + 3
-
-    @property
-    def exact(self) -> bool:
-        return self.attributor.exact
 
     @property
     def unrelaxed(self) -> str:
@@ -105,17 +80,6 @@ class SmoothGrad(Attributor):
     @property
     def rule(self) -> str:
         return ", ".join(filter(None, (f"{self.n_samples} noisy copies", self.attributor.rule)))
-
-    def suited(self, piecewise: Callable[[], bool]) -> SmoothGrad:
-        return replace(self, attributor=self.attributor.suited(piecewise))
-
-    def noting(self, note: Note) -> SmoothGrad:
-        noting = copy.copy(self)
-        noting.__dict__["note"] = note  # no field, as it is no setting
-        return noting
-
-    def prove(self, model: Model, inputs: Tensors) -> None:
-        self.attributor.prove(model, inputs)
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.n_samples * self.attributor.points(features)
@@ -145,13 +109,12 @@ class SmoothGrad(Attributor):
         together = max(1, min(self.n_samples, task.size // max(walk, len(task.outputs))))
         for start in range(0, self.n_samples, together):
             copies = range(start, min(start + together, self.n_samples))
-            m, host = len(copies), self.attributor
-            if (note := self.__dict__.get("note")) is not None:
-                host = host.noting(partial(_averaged, note, n, self.n_samples))
+            m = len(copies)
             noisy = self._noisy(task.inputs, task.address, copies)
             starts = tuple(x0.repeat(1, m, *(1,) * (x0.ndim - 2)) if x0.shape[1] > 1 else x0 for x0 in task.baselines)
             tiled = replace(task.address, index=np.tile(task.address.index, m))
-            found = host.of(replace(task, inputs=noisy, baselines=starts, size=task.size // m, address=tiled))
+            note = partial(_averaged, task.note, n, self.n_samples)
+            found = self.attributor.of(replace(task, inputs=noisy, baselines=starts, size=task.size // m, address=tiled, note=note))
             joined.add(tuple(value.unflatten(0, (m, n)) for value in found))
         return joined.maps()
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from igc_dist.attributors import Attributor
+from igc_dist.attributors import Attributor, Task
 from igc_dist.baselines import Baseline
 from igc_dist.data import input_names
 from igc_dist.model import Model
@@ -82,39 +81,26 @@ class Inputs(ABC):
     def prove(self, taken: Tensors) -> None:  # noqa: B027 - nothing is to be proven where points are what the model is given
         """Check on a probe that the walk ends where the model is evaluated. Raises `ModelError` if not."""
 
-    def attribute(
-        self,
-        attributor: Attributor,
-        taken: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Any = None,
-    ) -> Tensors:
-        """Attributions (n, J, *P_i) per feature group; arguments as those of `Attributor.attribute`, with taken inputs."""
-        return attributed(attributor, self.walk(taken, baselines), outputs, share=share, size=size, watch=watch, address=address)
+    def attribute(self, attributor: Attributor, task: Task) -> Tensors:
+        """Attributions (n, J, *P_i) per feature group, of a task of taken inputs and baselines."""
+        return attributed(attributor, self.walk(task.inputs, task.baselines), task)
 
     def describe(self) -> dict[str, Any]:
         """What identifies it, for the spec of a run."""
         return {}
 
 
-def attributed(attributor: Attributor, walk: Walk, outputs: Sequence[int], *, address: Any, **keywords: Any) -> Tensors:
-    """One call of the attributor, through the latents where these are fewer than the outputs.
+def attributed(attributor: Attributor, walk: Walk, task: Task) -> Tensors:
+    """What the attributor makes of the task with this walk in place of its own, through the latents where these are fewer than the outputs.
 
     Gradients are linear in the output, so attributions of the latents z give those of ``f = W z + c``, unless the
     attributor says that its walk depends on the output (`linear`).
     """
-    if address is not None:
-        keywords["address"] = address
-    latent = walk.function.latent(outputs) if attributor.gradients and attributor.linear else None
+    task = replace(task, model=walk.function, inputs=walk.inputs, baselines=walk.baselines)
+    latent = walk.function.latent(task.outputs) if attributor.gradients and attributor.linear else None
     if latent is None:
-        return attributor.attribute(walk.function, walk.inputs, walk.baselines, outputs, **keywords)
-    values = attributor.attribute(latent.model, walk.inputs, walk.baselines, latent.outputs, **keywords)
-    return tuple(latent.expand(value) for value in values)
+        return attributor.of(task)
+    return tuple(latent.expand(value) for value in attributor.of(replace(task, model=latent.model, outputs=latent.outputs)))
 
 
 class Plain(Inputs):

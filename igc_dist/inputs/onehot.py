@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from igc_dist.attributors import Attributor
+from igc_dist.attributors import Attributor, Task
 from igc_dist.baselines import Baseline, Constant, Given
 from igc_dist.data import input_names
 from igc_dist.inputs.base import Walk, attributed
@@ -163,31 +162,19 @@ class OneHot(Categorical):
                 )
         return known
 
-    def attribute(
-        self,
-        attributor: Attributor,
-        taken: Tensors,
-        baselines: Tensors,
-        outputs: Sequence[int],
-        *,
-        share: float,
-        size: int,
-        watch: Callable[[int], None] = lambda rows: None,
-        address: Any = None,
-    ) -> Tensors:
+    def attribute(self, attributor: Attributor, task: Task) -> Tensors:
         if attributor.unrelaxed:
             raise ConfigError(
                 f"attributor {attributor.name!r} with categories: {attributor.unrelaxed}. Instead name an embedding method "
                 "(embedding), or take another method"
             )
-        if not baselines:
-            return super().attribute(attributor, taken, (), outputs, share=share, size=size, watch=watch, address=address)
-        m = self.n_categorical(taken)
+        if not task.baselines:
+            return super().attribute(attributor, task)
+        m = self.n_categorical(task.inputs)
         total: Tensors = ()
-        for b in range(len(baselines[0])):
-            here = None if address is None else dataclasses.replace(address, baselines=address.baselines[b : b + 1])
-            walk = self.walk(taken, tuple(x0[b : b + 1] for x0 in baselines))
-            values = attributed(attributor, walk, outputs, share=share, size=size, watch=watch, address=here)
+        for one in task.alone():
+            walk = self.walk(one.inputs, one.baselines)
+            values = attributed(attributor, walk, one)
             if not total:
                 codes = [v.new_zeros(*v.shape[:-1], c) for v, c in zip(values[-m:], self._numbers(m), strict=True)]
                 total = *(torch.zeros_like(v) for v in values[:-m]), *codes

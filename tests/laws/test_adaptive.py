@@ -27,8 +27,8 @@ class Found:
     ) -> None:
         xs, x0s = (tuple(map(torch.as_tensor, v if isinstance(v, tuple) else (v,))) for v in (x, x0))
         self.rows: list[int] = []
-        values = attributor.noting(self.note).attribute(
-            Model(model), xs, x0s, list(outputs), share=1 / len(x0s[0]), size=size, watch=self.rows.append
+        values = attributor.attribute(
+            Model(model), xs, x0s, list(outputs), share=1 / len(x0s[0]), size=size, watch=self.rows.append, note=self.note
         )
         self.values = tuple(value.numpy() for value in values)
 

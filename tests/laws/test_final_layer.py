@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist import inputs
-from igc_dist.attributors import Attributor, Gradients, GradientXInput, PathIntegral
+from igc_dist.attributors import Attributor, Gradients, GradientXInput, PathIntegral, Task
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError, ModelError
@@ -72,7 +72,7 @@ def attributed(model: Model, attributor: Attributor, x: Tensor, outputs: list[in
     with model.borrowed("cpu"):
         kind.predict((x,))
         start = (torch.full_like(x, 0.3)[None, :1],) if attributor.baselines else ()
-        return kind.attribute(attributor, (x,), start, outputs, share=1.0, size=3)[0].numpy()
+        return kind.attribute(attributor, Task(model, (x,), start, outputs, 1.0, 3))[0].numpy()
 
 
 def plain(make: Callable[[], nn.Module], settings: dict[str, Any]) -> Model:
@@ -235,12 +235,12 @@ def test_attributors_that_are_not_linear_take_outputs() -> None:
         seen: list[int] = []
 
         class Seen(Gradients):
-            def attribute(self, model: Model, inputs: Any, baselines: Any, outputs: Any, *, seen: list[int] = seen, **keywords: Any) -> Any:
-                seen.append(len(outputs))
-                return super().attribute(model, inputs, baselines, outputs, **keywords)
+            def of(self, task: Task, seen: list[int] = seen) -> Any:
+                seen.append(len(task.outputs))
+                return super().of(task)
 
         setattr(Seen, name, flag)
-        inputs.ensure(model).attribute(Seen(), (x,), (), list(range(11)), share=1.0, size=4)
+        inputs.ensure(model).attribute(Seen(), Task(model, (x,), (), list(range(11)), 1.0, 4))
         assert seen == [through]
 
 

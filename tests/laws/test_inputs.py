@@ -13,7 +13,7 @@ from torch.nn.functional import embedding, one_hot
 
 import igc_dist
 from igc_dist import baselines, inputs
-from igc_dist.attributors import Attributor, Gradients, GradientXInput, PathIntegral
+from igc_dist.attributors import Attributor, Gradients, GradientXInput, PathIntegral, Task
 from igc_dist.model import Model
 from igc_dist.quadrature import rule
 from igc_dist.records import ConfigError, DataError, ModelError
@@ -69,7 +69,7 @@ def found(kind: inputs.Inputs, attributor: Attributor, raw: tuple[Tensor, ...], 
         taken = kind.take(raw, "cpu")
         kind.prove(taken)
         start = kind.take(x0, "cpu", "baseline of input") if attributor.baselines else ()
-        return [v.numpy() for v in kind.attribute(attributor, taken, start, [0, 1], share=1 / len(x0[0]), size=size)]
+        return [v.numpy() for v in kind.attribute(attributor, Task(kind.model, taken, start, [0, 1], 1 / len(x0[0]), size))]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -281,8 +281,7 @@ def test_costs_what_it_says(size: int) -> None:
 def test_it_notes_what_is_predicted_at_the_blurred_input() -> None:
     """Times the share, in float64, for the outputs that were asked for, in their order."""
     x, notes = torch.from_numpy(random(3, 1, 6, 6)), []
-    attributor = BlurIG(2.0).noting(lambda **said: notes.append(said))
-    attributor.attribute(Model(models.conv()), (x,), (), [1, 0], share=0.5, size=4)
+    BlurIG(2.0).attribute(Model(models.conv()), (x,), (), [1, 0], share=0.5, size=4, note=lambda **said: notes.append(said))
     blurred = np.stack([oracle.heat(one, 4.0, "reflect")[0] for one in x.numpy()])
     (said,) = notes
     np.testing.assert_allclose(said["baseline_prediction"], 0.5 * literal.predictions(models.conv(), (blurred,), [1, 0]), rtol=1e-12)

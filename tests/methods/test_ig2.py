@@ -59,13 +59,14 @@ def attribute(
 ) -> oracle.Walked:
     """The package's attributions, and what it notes."""
     notes: list[dict[str, Any]] = []
-    values = attributor.noting(lambda **note: notes.append(note)).attribute(
+    values = attributor.attribute(
         model if isinstance(model, Model) else Model(model),
         tuple(map(torch.from_numpy, x)),
         tuple(map(torch.from_numpy, x0)),
         OUTPUTS if outputs is None else outputs,
         share=1 / len(x0[0]),
         size=size,
+        note=lambda **note: notes.append(note),
         **settings,
     )
     ends, taken = (sum(note[name] for note in notes) for name in ("baseline_prediction", "evaluations"))
@@ -202,8 +203,19 @@ def test_rises_of_the_steps_sum_to_that_of_the_walk() -> None:
     model, x, x0 = Led(models.mlp(nn.GELU)), random(4, 3), random(1, 4, 3, seed=1)
     x0[0, 2] = x[2]
     notes: list[Any] = []
-    walk = IG2("encode", 15, 0.1, stop=0.3).noting(lambda **note: notes.append(note))
-    steps = walk.steps(Task(Model(model), (torch.from_numpy(x),), (torch.from_numpy(x0),), OUTPUTS, share=1.0, size=2), ends=True)
+    walk = IG2("encode", 15, 0.1, stop=0.3)
+    steps = walk.steps(
+        Task(
+            Model(model),
+            (torch.from_numpy(x),),
+            (torch.from_numpy(x0),),
+            OUTPUTS,
+            share=1.0,
+            size=2,
+            note=lambda **note: notes.append(note),
+        ),
+        ends=True,
+    )
     total, at = np.zeros((4, 2)), [x.copy(), x.copy()]
     for step, rise in walk.rises(steps):
         here = attributions.predictions(model, (at[step.output],), OUTPUTS)[:, step.output]

@@ -281,7 +281,7 @@ def test_notes_of_the_attributor_within() -> None:
 
         x0 = (torch.zeros(1, 1, 1, 6, 6).double(),) if attributor.baselines else ()
         address = Address(SEED, indices(3), range(1), 1)
-        attributor.noting(note).attribute(Model(model), (torch.from_numpy(inputs),), x0, [0, 1], share=1.0, size=size, address=address)
+        attributor.attribute(Model(model), (torch.from_numpy(inputs),), x0, [0, 1], share=1.0, size=size, address=address, note=note)
         return notes
 
     tight = AdaptiveIG(kind="piecewise", tol=3e-2, max_evaluations=20)

@@ -1,0 +1,58 @@
+"""Attributors around another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from igc_dist.attributors.base import Attributor
+from igc_dist.model import Model
+from igc_dist.records import Tensors
+
+
+class Around(Attributor):
+    """What is so of the `attributor` inside is so of the one around it, where that does not say otherwise."""
+
+    attributor: Attributor
+
+    @property
+    def baselines(self) -> bool:  # type: ignore[override]
+        return self.attributor.baselines
+
+    @property
+    def gradients(self) -> bool:  # type: ignore[override]
+        return self.attributor.gradients
+
+    @property
+    def certified(self) -> bool:  # type: ignore[override]
+        return self.attributor.certified
+
+    @property
+    def own_baseline(self) -> bool:  # type: ignore[override]
+        return self.attributor.own_baseline
+
+    @property
+    def estimate(self) -> bool:  # type: ignore[override]
+        return self.attributor.estimate
+
+    @property
+    def exact(self) -> bool:
+        return self.attributor.exact
+
+    @property
+    def unrelaxed(self) -> str:
+        return self.attributor.unrelaxed
+
+    @property
+    def rule(self) -> str:
+        return self.attributor.rule
+
+    def suited(self, piecewise: Callable[[], bool]) -> Any:
+        return replace(self, attributor=self.attributor.suited(piecewise))  # type: ignore[type-var]
+
+    def prove(self, model: Model, inputs: Tensors) -> None:
+        self.attributor.prove(model, inputs)
+
+    def points(self, features: Sequence[tuple[int, ...]]) -> int:
+        return self.attributor.points(features)
