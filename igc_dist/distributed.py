@@ -37,7 +37,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from igc_dist.faults import fault
-from igc_dist.records import ConfigError, PeerError, Stopped
+from igc_dist.records import ConfigError, PeerError, Stopped, said
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class World:
             return
         with contextlib.suppress(Exception):
             if not isinstance(error, Stopped):  # of which they hear by themselves
-                text = json.dumps([self.rank, f"{type(error).__name__}: {error}", getattr(error, "exit_code", 1)])
+                text = json.dumps([self.rank, f"{type(error).__name__}: {said(error)}", getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)
             ended, until = self.count("ended", 1), time.monotonic() + LINGER
             while self.first and ended < self.size and time.monotonic() < until:

@@ -15,6 +15,7 @@ from torch import Tensor
 from igc_dist.attributors import Attributor
 from igc_dist.baselines import Baseline, Surroundings
 from igc_dist.data import Source
+from igc_dist.faults import fault
 from igc_dist.features import Reduction
 from igc_dist.findings import Findings, Known
 from igc_dist.inputs import Inputs
@@ -118,6 +119,7 @@ class Engine:
             watch=self.watch,
             address=self.address(batch, shard),
         )
+        fault("gradient", *values)
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
         at_baseline = notes.pop("baseline_prediction", at_baseline)
         whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell, **notes)

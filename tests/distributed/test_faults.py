@@ -24,9 +24,16 @@ KILLS = [
     # alone, a rank passes the points in a known order: the first time, in the middle, the last time
     *((1, 0, point, count) for point, counts in (("compute", (1, 4)), ("arrays", (1, 9, 12)), ("digest", (1, 4, 12))) for count in counts),
     *((1, 0, "barrier", count) for count in (1, 2)),
+    *((1, 0, "gradient", count) for count in (1, 4)),
+    *((1, 0, "write", count) for count in (1, 2, 20, 60)),  # the first document, one of the others, and of shards
     (1, 0, "finalize", 1),
     # with others: at the first pass of a shard, at the end of each pass, while rank 0 finalises
-    *((world, rank, point, 1) for world in (2, 3) for point in ("compute", "arrays", "digest") for rank in (0, world - 1)),
+    *(
+        (world, rank, point, 1)
+        for world in (2, 3)
+        for point in ("compute", "gradient", "arrays", "digest", "write")
+        for rank in (0, world - 1)
+    ),
     *((world, rank, "barrier", count) for world, rank, count in ((2, 0, 1), (2, 1, 2), (3, 2, 1), (3, 0, 2))),
     *((world, 0, "finalize", 1) for world in (2, 3)),
 ]
@@ -34,6 +41,8 @@ QUICK = {
     (1, 0, "arrays", 9),
     (1, 0, "barrier", 1),
     (1, 0, "finalize", 1),
+    (1, 0, "write", 60),
+    (2, 1, "gradient", 1),
     (2, 1, "compute", 1),
     (2, 0, "digest", 1),
     (2, 1, "barrier", 2),
