@@ -60,6 +60,7 @@ class World:
     silence: float = 1800.0
     """Seconds without a sign of life after which a rank counts as lost."""
     stopping: bool = False
+    done: bool = False  # a signal is too late: who left now, counted as there, would fail the others
     attempt: int = 0  # a run that begins again counts from 0
     _beat: float = 0.0
     _counts: dict[str, int] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class World:
 
     def watch(self, where: str, force: bool = False) -> None:
         """Say where this rank is (once a second); raises `Stopped` after a signal here or on another rank, `PeerError` if one failed."""
-        if self.stopping:
+        if self.stopping and not self.done:
             if self.store is not None:
                 self.store.set("stop", "1")
             raise Stopped(
@@ -241,10 +242,11 @@ def joined(
                 world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
                 with _together(dist.DistError):  # the store goes with the rank that holds it
                     yield world
+                    world.done = True
+                    world.meet("end")
             except BaseException as error:
                 world.abort(error)
                 raise
-            world.meet("end")
             if own_group:
                 with _together():
                     dist.barrier()  # gloo aborts now and then if a rank leaves while another still talks to it
@@ -292,10 +294,8 @@ def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, s
     else:
         nodes = int(os.environ.get("SLURM_NNODES", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", size // nodes))
-        kind = "ddp" if strategy == "auto" else strategy
-        fabric = Fabric(
-            accelerator=accelerator, devices=local, num_nodes=max(1, size // local), strategy=kind, plugins=[found], loggers=loggers
-        )
+        kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)
+        fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=kind, plugins=[found], loggers=loggers)
     fabric.launch()
     return fabric
 
