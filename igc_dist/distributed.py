@@ -157,7 +157,7 @@ class World:
     def sum(self, array: np.ndarray) -> np.ndarray:
         """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""
         if self.store is not None:
-            with _together():
+            with _together(self):
                 dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM)
         return array
 
@@ -171,7 +171,7 @@ class World:
         if self.store is None:
             return [value]
         values: list[Any] = [None] * self.size
-        with _together():
+        with _together(self):
             dist.all_gather_object(values, value)
         return values
 
@@ -191,11 +191,14 @@ class World:
 
 
 @contextmanager
-def _together(failure: type[Exception] = RuntimeError) -> Iterator[None]:
-    """What needs the other ranks: raises `PeerError` when one is gone, in place of the errors of sockets."""
+def _together(world: World | None, failure: type[Exception] = RuntimeError) -> Iterator[None]:
+    """What needs the other ranks: raises `PeerError` when one is gone, `Stopped` if it was told to, not the errors of sockets."""
     try:
         yield
     except failure as error:
+        if world is not None:
+            with contextlib.suppress(dist.DistError):
+                world.watch("an exchange", force=True)  # which may know why
         raise PeerError(f"another rank is gone, see its own message; run again to resume ({str(error).splitlines()[0]})") from error
 
 
@@ -227,10 +230,8 @@ def joined(
     found, size = environment(), world_size()
     if accelerator == "auto":  # not MPS, which has no float64 for the sums
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    before = torch.get_num_threads()
-    own_group = False
+    before, store, own_group = torch.get_num_threads(), None, False
     try:
-        store = None
         if threads is not None:
             torch.set_num_threads(threads)
         if found is not None and size > 1:
@@ -240,7 +241,7 @@ def joined(
         with _signals(world):
             try:
                 world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
-                with _together(dist.DistError):  # the store goes with the rank that holds it
+                with _together(None, dist.DistError):  # the store goes with the rank that holds it
                     yield world
                     world.done = True
                     world.meet("end")
@@ -248,7 +249,7 @@ def joined(
                 world.abort(error)
                 raise
             if own_group:
-                with _together():
+                with _together(None):
                     dist.barrier()  # gloo aborts now and then if a rank leaves while another still talks to it
     finally:
         torch.set_num_threads(before)
@@ -292,8 +293,7 @@ def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, s
     if found is None:
         fabric = Fabric(accelerator=accelerator, devices=1, loggers=loggers)
     else:
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", size // nodes))
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", size // int(os.environ.get("SLURM_NNODES", "1"))))
         kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)
         fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=kind, plugins=[found], loggers=loggers)
     fabric.launch()
