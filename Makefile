@@ -8,7 +8,7 @@ BENCH := .venv/.bench
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: run test test-all lint bench clean help
+.PHONY: run test test-all lint bench soak clean help
 .DELETE_ON_ERROR:
 
 # PIP_CONSTRAINT reaches pip's isolated build environments too, which -c does not. Without the torch pin a resolve
@@ -40,6 +40,9 @@ $(BENCH): $(STAMP)
 
 bench: $(BENCH)  ## time the engine, half an hour; writes tests/benchmarks/README.md
 	$(BIN)/python -m tests.benchmarks
+
+soak: $(STAMP)  ## break runs at random, 200 rounds or half an hour; SOAK="--rounds 20 --seed 7" for others
+	$(BIN)/python -m tests.soak $(SOAK)
 
 clean:  ## remove outputs and caches, keep .venv
 	rm -rf outputs multirun dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

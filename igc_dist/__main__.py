@@ -75,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _complain(error: Any) -> int:
     """Print an error for people; returns its exit code."""
+    from igc_dist.records import said
+
     rank = os.environ.get("RANK")
-    print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)
+    print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {said(error)}", file=sys.stderr, flush=True)
     return int(error.exit_code)
 
 

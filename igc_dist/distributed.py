@@ -37,7 +37,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from igc_dist.faults import fault
-from igc_dist.records import ConfigError, PeerError, Stopped
+from igc_dist.records import ConfigError, PeerError, Stopped, said
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class World:
     silence: float = 1800.0
     """Seconds without a sign of life after which a rank counts as lost."""
     stopping: bool = False
+    done: bool = False  # a signal is too late: who left now, counted as there, would fail the others
     attempt: int = 0  # a run that begins again counts from 0
     _beat: float = 0.0
     _counts: dict[str, int] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class World:
 
     def watch(self, where: str, force: bool = False) -> None:
         """Say where this rank is (once a second); raises `Stopped` after a signal here or on another rank, `PeerError` if one failed."""
-        if self.stopping:
+        if self.stopping and not self.done:
             if self.store is not None:
                 self.store.set("stop", "1")
             raise Stopped(
@@ -113,7 +114,7 @@ class World:
             return
         with contextlib.suppress(Exception):
             if not isinstance(error, Stopped):  # of which they hear by themselves
-                text = json.dumps([self.rank, f"{type(error).__name__}: {error}", getattr(error, "exit_code", 1)])
+                text = json.dumps([self.rank, f"{type(error).__name__}: {said(error)}", getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)
             ended, until = self.count("ended", 1), time.monotonic() + LINGER
             while self.first and ended < self.size and time.monotonic() < until:
@@ -156,7 +157,7 @@ class World:
     def sum(self, array: np.ndarray) -> np.ndarray:
         """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""
         if self.store is not None:
-            with _together():
+            with _together(self):
                 dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM)
         return array
 
@@ -170,7 +171,7 @@ class World:
         if self.store is None:
             return [value]
         values: list[Any] = [None] * self.size
-        with _together():
+        with _together(self):
             dist.all_gather_object(values, value)
         return values
 
@@ -190,11 +191,14 @@ class World:
 
 
 @contextmanager
-def _together(failure: type[Exception] = RuntimeError) -> Iterator[None]:
-    """What needs the other ranks: raises `PeerError` when one is gone, in place of the errors of sockets."""
+def _together(world: World | None, failure: type[Exception] = RuntimeError) -> Iterator[None]:
+    """What needs the other ranks: raises `PeerError` when one is gone, `Stopped` if it was told to, not the errors of sockets."""
     try:
         yield
     except failure as error:
+        if world is not None:
+            with contextlib.suppress(dist.DistError):
+                world.watch("an exchange", force=True)  # which may know why
         raise PeerError(f"another rank is gone, see its own message; run again to resume ({str(error).splitlines()[0]})") from error
 
 
@@ -226,10 +230,8 @@ def joined(
     found, size = environment(), world_size()
     if accelerator == "auto":  # not MPS, which has no float64 for the sums
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    before = torch.get_num_threads()
-    own_group = False
+    before, store, own_group = torch.get_num_threads(), None, False
     try:
-        store = None
         if threads is not None:
             torch.set_num_threads(threads)
         if found is not None and size > 1:
@@ -239,14 +241,15 @@ def joined(
         with _signals(world):
             try:
                 world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
-                with _together(dist.DistError):  # the store goes with the rank that holds it
+                with _together(None, dist.DistError):  # the store goes with the rank that holds it
                     yield world
+                    world.done = True
+                    world.meet("end")
             except BaseException as error:
                 world.abort(error)
                 raise
-            world.meet("end")
             if own_group:
-                with _together():
+                with _together(None):
                     dist.barrier()  # gloo aborts now and then if a rank leaves while another still talks to it
     finally:
         torch.set_num_threads(before)
@@ -290,12 +293,9 @@ def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, s
     if found is None:
         fabric = Fabric(accelerator=accelerator, devices=1, loggers=loggers)
     else:
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", size // nodes))
-        kind = "ddp" if strategy == "auto" else strategy
-        fabric = Fabric(
-            accelerator=accelerator, devices=local, num_nodes=max(1, size // local), strategy=kind, plugins=[found], loggers=loggers
-        )
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", size // int(os.environ.get("SLURM_NNODES", "1"))))
+        kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)
+        fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=kind, plugins=[found], loggers=loggers)
     fabric.launch()
     return fabric
 

@@ -23,6 +23,7 @@ from igc_dist.attributors.walk import column
 from igc_dist.audit import Auditor
 from igc_dist.designs import GROUP, Pairs
 from igc_dist.engine import Engine, Rows, on_host
+from igc_dist.faults import fault
 from igc_dist.findings import Known
 from igc_dist.model import Model
 from igc_dist.paths import Path
@@ -91,6 +92,7 @@ def fold(
             velocities.append(path.velocity(one, two, at))
         wanted = torch.from_numpy(numbers[picks]).to(ends[0].device)
         for slot, grads in model.gradients(tuple(points), wanted):
+            fault("gradient", *grads)
             _add(grads, velocities, part, picks[:, slot], into, broken)
         watch(len(part.end))
 

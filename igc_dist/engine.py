@@ -15,6 +15,7 @@ from torch import Tensor
 from igc_dist.attributors import Attributor, Task
 from igc_dist.baselines import Baseline, Surroundings
 from igc_dist.data import Source
+from igc_dist.faults import fault
 from igc_dist.features import Reduction
 from igc_dist.findings import Findings, Known
 from igc_dist.inputs import Inputs
@@ -120,6 +121,7 @@ class Engine:
             partial(_noted, notes),
         )
         values = self.inputs.attribute(self.attributor, task)
+        fault("gradient", *values)
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
         at_baseline = notes.pop("baseline_prediction", at_baseline)
         whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell, **notes)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
+from igc_dist.faults import fault
 from igc_dist.records import StoreError
 
 
@@ -43,9 +44,15 @@ class Objects:
         if (folder := os.path.dirname(target)) not in self._folders:
             os.makedirs(folder, exist_ok=True)
             self._folders.add(folder)
-        with open(partial, "wb") as file:
-            file.write(value)
-        os.replace(partial, target)
+        try:
+            with open(partial, "wb") as file:
+                file.write(value)
+                fault("write")
+            os.replace(partial, target)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(partial)  # what is half written takes room on a full disk
+            raise
 
     def names(self) -> list[str]:
         """All objects, sorted; left-overs of interrupted writes are not objects."""

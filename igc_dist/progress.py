@@ -25,6 +25,7 @@ class Meter:
     def __init__(self, world: World, bar: Progress | None = None) -> None:
         self.world, self.bar = world, bar
         self.name, self.total, self.done, self.outputs, self.per_sample = "", 0, 0, 0.0, 1
+        self.place = ""  # where this rank is, for those that wait for it
         self._line = self._started = time.monotonic()
         self._task: Any = None
 
@@ -35,6 +36,7 @@ class Meter:
         rows are to come, and so there is no rate to show).
         """
         self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, per_sample
+        self.place = name
         self._started = time.monotonic()
         if self.bar is not None:
             self._task = self.bar.add_task(name, total=total, completed=done, rate="")
@@ -42,7 +44,7 @@ class Meter:
     def rows(self, rows: int) -> None:
         """Rows of a forward pass are done; raises `Stopped` or `PeerError` when the run has to end."""
         self.world.count(f"rows/{self.name}", rows)
-        self.world.watch(self.name)
+        self.world.watch(self.place)
         self.show()
 
     def shard(self) -> int:

@@ -14,6 +14,8 @@ A forward pass of the walk has ``c * n`` rows; a gradient evaluation is one row,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -132,6 +134,24 @@ class Attribution:
         """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64, of the features before reduction."""
         total = self.total() if self.unreduced is None else self.unreduced
         return total - (self.prediction - self.baseline_prediction)
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Note on an error where it happened, unless it says so itself or is about something outside; `said` reads it."""
+    try:
+        yield
+    except (PeerError, Stopped):
+        raise
+    except Exception as error:
+        if not getattr(error, "__notes__", ()):
+            error.add_note(f"at {place}")
+        raise
+
+
+def said(error: BaseException) -> str:
+    """The text of an error and where it happened."""
+    return " ".join([str(error), *(f"[{note}]" for note in getattr(error, "__notes__", ()))])
 
 
 @dataclass(frozen=True)

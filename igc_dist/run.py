@@ -33,7 +33,7 @@ from igc_dist.job import Job, decided, plan_of
 from igc_dist.plan import Plan
 from igc_dist.predict import Predictor
 from igc_dist.progress import Meter
-from igc_dist.records import Attribution, IgcError, PrecisionError, Shard, Stopped
+from igc_dist.records import Attribution, IgcError, PrecisionError, Shard, Stopped, at, said
 from igc_dist.results import Recipe, Walked
 from igc_dist.spec import spec_hash
 from igc_dist.statistics import Cells, State
@@ -79,7 +79,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             raise
         except IgcError as error:
             if world.first or store.path is None:
-                store.fail(str(error))
+                store.fail(said(error))
             raise
     return store
 
@@ -92,7 +92,8 @@ def _passes(job: Job, plan: Plan, store: Store, world: World, meter: Meter, star
     recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete, residuals=not job.drawn)
     passed = walk_all(job, plan, store, world, meter, found, around, recipe)
     footprint.give_back()
-    finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
+    with at(f"rank {world.rank}, finalize"):
+        finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
     footprint.give_back()
 
 
@@ -121,9 +122,11 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
     predictor = Predictor(job.inputs, job.source, job.targets, plan, world.device, job.skip, job.needs_mean, job.weights)
     done = []
     for number in world.claims("predict", pending):
-        for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
-            store.write("predict", number, name, values)
-        store.commit("predict", number)
+        meter.place = f"predict shard {number}"
+        with at(f"rank {world.rank}, {meter.place}"):
+            for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
+                store.write("predict", number, name, values)
+            store.commit("predict", number)
         done.append(number)
         meter.rows(len(plan.fold(number)))
         meter.shard()
@@ -132,7 +135,8 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
 
 def _hand_round(store: Store, world: World, meter: Meter, name: str, phase: str, done: Sequence[int]) -> None:
     """Wait for the end of a pass. Without a store on disk, every rank then takes over what the others hold."""
-    world.meet(name, meter.show)
+    with at(f"rank {world.rank}, the end of {name}"):
+        world.meet(name, meter.show)
     meter.end()
     if store.path is None:
         for objects in world.gather(store.objects_of(phase, done)) if world.size > 1 else []:
@@ -238,7 +242,9 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     engine.check = auditor
     done = []
     for number in world.claims(name, pending):
-        _attribute_shard(job, plan, store, engine, auditor, phase, number)
+        meter.place = f"{phase} shard {number}"
+        with at(f"rank {world.rank}, {meter.place}"):
+            _attribute_shard(job, plan, store, engine, auditor, phase, number)
         done.append(number)
         world.log({"shards": meter.shard(), **meter.rates()})
     _hand_round(store, world, meter, name, phase, done)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,8 @@ class Store:
         """Note in the root document why a run failed. The store still resumes."""
         attributes = unsealed(self.objects.get("zarr.json"))
         if attributes is not None and attributes.get("status") == "running":
-            self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
+            with suppress(OSError):  # on a full disk it stays "running", and the failure itself is told
+                self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
 
     def _owned(self) -> set[str]:
         """Keys whose bytes are vouched for by a shard's digest."""

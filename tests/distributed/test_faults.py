@@ -24,9 +24,16 @@ KILLS = [
     # alone, a rank passes the points in a known order: the first time, in the middle, the last time
     *((1, 0, point, count) for point, counts in (("compute", (1, 4)), ("arrays", (1, 9, 12)), ("digest", (1, 4, 12))) for count in counts),
     *((1, 0, "barrier", count) for count in (1, 2)),
+    *((1, 0, "gradient", count) for count in (1, 4)),
+    (1, 0, "write", 60),  # after the documents, of which see `test_kill_among_the_documents`
     (1, 0, "finalize", 1),
     # with others: at the first pass of a shard, at the end of each pass, while rank 0 finalises
-    *((world, rank, point, 1) for world in (2, 3) for point in ("compute", "arrays", "digest") for rank in (0, world - 1)),
+    *(
+        (world, rank, point, 1)
+        for world in (2, 3)
+        for point in ("compute", "gradient", "arrays", "digest", "write")
+        for rank in (0, world - 1)
+    ),
     *((world, rank, "barrier", count) for world, rank, count in ((2, 0, 1), (2, 1, 2), (3, 2, 1), (3, 0, 2))),
     *((world, 0, "finalize", 1) for world in (2, 3)),
 ]
@@ -34,6 +41,8 @@ QUICK = {
     (1, 0, "arrays", 9),
     (1, 0, "barrier", 1),
     (1, 0, "finalize", 1),
+    (1, 0, "write", 60),
+    (2, 1, "gradient", 1),
     (2, 1, "compute", 1),
     (2, 0, "digest", 1),
     (2, 1, "barrier", 2),
@@ -78,8 +87,15 @@ def test_kill_and_resume(world: int, rank: int, point: str, count: int, undistur
     half = Store.existing(path)
     assert any("not complete" in line for line in half.verify())
     done = {phase: [n for n in range(FOLDS) if half.is_done(phase, n)] for phase in half.phases}
-    if world == 1:  # one shard at most is lost
-        commits = {"compute": FOLDS + count - 1, "arrays": count - 1, "digest": count - 1, "barrier": FOLDS * count, "finalize": 2 * FOLDS}
+    if world == 1 and point != "write":  # one shard at most is lost
+        commits = {
+            "compute": FOLDS + count - 1,
+            "gradient": FOLDS + count - 1,
+            "arrays": count - 1,
+            "digest": count - 1,
+            "barrier": FOLDS * count,
+            "finalize": 2 * FOLDS,
+        }
         assert sum(map(len, done.values())) == commits[point]
     safe = [
         key for phase, numbers in done.items() for n in numbers for key in (*half.phases[phase].keys(n), half.phases[phase].digest_key(n))
@@ -93,6 +109,18 @@ def test_kill_and_resume(world: int, rank: int, point: str, count: int, undistur
     assert files(path) == stored
     assert arrays(igc_dist.open(path)) == tree
     assert Store.existing(path).verify() == []
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 20])
+def test_kill_among_the_documents(count: int, undisturbed: Any, tmp_path: Path) -> None:
+    """Half a document beside the store is no document, be it the first; nothing can be read yet, and the next run begins there."""
+    path = tmp_path / "store.zarr"
+    assert run_ranks(1, run, path, None, IGC_FAULT=f"write:0:{count}")[0].code == -9
+    assert len([*path.rglob("*.partial")]) == 1
+    with pytest.raises(StoreError, match="not a readable igc-dist store" if count == 1 else "running, not complete"):
+        igc_dist.open(path)
+    assert values(run_ranks(2, run, path, None)) == [undisturbed[0]] * 2
+    assert files(path) == undisturbed[1]
 
 
 class Counting(Net):

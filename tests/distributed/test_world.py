@@ -21,6 +21,7 @@ from igc_dist import distributed
 from igc_dist.distributed import World, joined, world_size
 from igc_dist.records import DataError, PeerError, Stopped, StoreError
 from igc_dist.store import Store
+from tests.commands import until
 from tests.ranks import Net, Rows, attribute, ranks, run_ranks, values
 
 pytestmark = pytest.mark.dist
@@ -101,6 +102,25 @@ def test_a_run_leaves_the_process_as_it_was(n: int, fail: bool) -> None:
     """Signal handlers and the number of threads are restored, and the process group is destroyed, also after an error."""
     for before, after in values(run_ranks(n, around, fail)):
         assert before == after
+
+
+def leaving(folder: Path) -> None:
+    """Rank 0 is done, and waits for the other."""
+    with joined(accelerator="cpu", timeout=60.0) as world:
+        if world.first:
+            (folder / "done").touch()
+        else:
+            until((folder / "go").exists)
+
+
+def test_a_signal_while_ranks_leave_is_too_late(tmp_path: Path) -> None:
+    """A rank that counts as there and then stops would take the store, or the barrier, from those that come after it."""
+    with ranks(2, leaving, tmp_path) as group:
+        until((tmp_path / "done").exists)
+        group.send(0, signal.SIGTERM)
+        group.processes[0].join(0.3)
+        (tmp_path / "go").touch()
+        assert [(end.code, end.error) for end in group.ends(60.0)] == [(0, "")] * 2
 
 
 def in_a_group_of_ones_own() -> list[Any]:
