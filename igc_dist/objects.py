@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +15,16 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
 from igc_dist.faults import fault
+from igc_dist.owner import Owner, machine
 from igc_dist.records import StoreError
+
+LOCK = ".lock-"
+"""Keys of a lock begin with it: they are no part of a store's content."""
+
+_PARTIAL = re.compile(r"\.([0-9a-f]{12})-(\d+)-\d+\.partial$")
+
+ABANDONED = 600.0
+"""Seconds after which a half-written file of another machine is nobody's: no write takes so long, and no two clocks differ so much."""
 
 
 class Objects:
@@ -39,26 +51,47 @@ class Objects:
         if self.path is None:
             self.memory[key] = default_buffer_prototype().buffer.from_bytes(value)
             return
-        target = os.path.join(self.path, key)
-        partial = f"{target}.{os.getpid()}.partial"
+        target = self._target(key)
+        with _written(target, value) as partial:
+            fault("write")
+            os.replace(partial, target)
+
+    def create(self, key: str, value: bytes) -> bool:
+        """Write an object that is not there yet: whole or not at all. False if it is there; of many who try at once, one gets True."""
+        if self.path is None:
+            new = default_buffer_prototype().buffer.from_bytes(value)
+            return self.memory.setdefault(key, new) is new
+        target = self._target(key)
+        with _written(target, value) as partial:
+            try:
+                os.link(partial, target)  # unlike a rename it refuses to replace, and unlike O_EXCL nobody sees half of it
+            except FileExistsError:
+                return os.stat(partial).st_nlink == 2  # over NFS, an answer that was lost makes the second try see the first
+            except OSError:  # a file system without links
+                return _exclusive(target, value)
+        return True
+
+    def _target(self, key: str) -> str:
+        target = os.path.join(self.path or "", key)
         if (folder := os.path.dirname(target)) not in self._folders:
             os.makedirs(folder, exist_ok=True)
             self._folders.add(folder)
+        return target
+
+    def beginning(self, prefix: str) -> list[str]:
+        """Keys without a folder that begin with `prefix`, sorted."""
         try:
-            with open(partial, "wb") as file:
-                file.write(value)
-                fault("write")
-            os.replace(partial, target)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(partial)  # what is half written takes room on a full disk
-            raise
+            names = [*self.memory] if self.path is None else os.listdir(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if name.startswith(prefix) and "/" not in name and not name.endswith(".partial"))
 
     def names(self) -> list[str]:
-        """All objects, sorted; left-overs of interrupted writes are not objects."""
+        """All objects, sorted; left-overs of interrupted writes and the lock are not objects."""
         if self.path is None:
             return sorted(self.memory)
-        return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
+        found = (p for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
+        return sorted(key for p in found if not (key := p.relative_to(self.path).as_posix()).startswith(LOCK))
 
     def drop(self, key: str) -> None:
         """Remove an object."""
@@ -68,10 +101,46 @@ class Objects:
             (self.path / key).unlink()
 
     def sweep(self) -> None:
-        """Remove left-overs of interrupted writes."""
+        """Remove left-overs of interrupted writes, but not what a living process is writing. For the one who holds the lock: files
+        without a writer in their names are zarr's own, which only the holder of the lock makes."""
         if self.path is not None:
             for partial in self.path.rglob("*.partial"):
-                partial.unlink(missing_ok=True)
+                if _orphaned(partial):
+                    partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(target: str, value: bytes) -> Iterator[str]:
+    """A file beside `target` with these bytes, under a name that says who writes it; gone afterwards."""
+    partial = f"{target}.{machine()}-{os.getpid()}-{threading.get_ident()}.partial"
+    try:
+        with open(partial, "wb") as file:
+            file.write(value)
+        yield partial
+    finally:
+        with suppress(OSError):  # a rename has taken it away; and the first error is the one to tell
+            os.unlink(partial)
+
+
+def _exclusive(target: str, value: bytes) -> bool:
+    try:
+        with open(target, "xb") as file:
+            file.write(value)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _orphaned(partial: Path) -> bool:
+    """Whether nobody writes this file any more."""
+    named = _PARTIAL.search(partial.name)
+    if named is None:
+        return True
+    writer = Owner("", named[1], int(named[2]))
+    try:
+        return not writer.lives() if writer.near else time.time() - partial.stat().st_mtime > ABANDONED
+    except FileNotFoundError:  # whole by now
+        return False
 
 
 @contextmanager

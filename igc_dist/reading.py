@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from igc_dist.lock import holder
 from igc_dist.objects import Objects
 from igc_dist.records import StoreError
 from igc_dist.store import attributes
@@ -19,15 +21,17 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
     """
     status = attributes(path).get("status")
     if status != "complete" and not allow_partial:
-        raise StoreError(
-            f"store {path} is {status}, not complete: run the same command again to finish it, or open it with allow_partial=True"
-        )
+        filling = holder(Objects(path))
+        way = "run the same command again to finish it" if filling is None else f"{filling} is filling it, wait for it"
+        raise StoreError(f"store {path} is {status}, not complete: {way}, or open it with allow_partial=True")
     return tree(Objects(path), status == "complete")
 
 
 def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
     """The tree of a store, samples in data order."""
-    found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object at .* is not recognized")  # the lock of a run, and what one is writing
+        found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
     for group in {"samples", "known"} & {*found.children}:
         if "index" in found[group]:
             found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))

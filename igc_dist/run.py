@@ -30,6 +30,7 @@ from igc_dist.faults import fault
 from igc_dist.finalize import Passed, finalize, of_fold, provenance
 from igc_dist.findings import Findings
 from igc_dist.job import Job, decided, plan_of
+from igc_dist.lock import Lock
 from igc_dist.plan import Plan
 from igc_dist.predict import Predictor
 from igc_dist.progress import Meter
@@ -58,9 +59,11 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
+        lock = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock"))
+        store.guard = lock.check
         try:
             job.stages(plan)  # which may refuse
-            if _prepare(job, store, world, provenance(job, world, started)):
+            if _prepare(job, store, world, lock, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
             if not world.share(store.fallen):
@@ -78,9 +81,11 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         except Stopped:
             raise
         except IgcError as error:
-            if world.first or store.path is None:
+            if lock.held or store.path is None:  # and not into the store of another run
                 store.fail(said(error))
             raise
+        finally:
+            lock.release()
     return store
 
 
@@ -108,9 +113,11 @@ def _fall_back(store: Store, world: World, error: PrecisionError) -> None:
     world.share(store.restart)
 
 
-def _prepare(job: Job, store: Store, world: World, about: Mapping[str, Any]) -> bool:
+def _prepare(job: Job, store: Store, world: World, lock: Lock, about: Mapping[str, Any]) -> bool:
     wish = asdict(job.budget)
-    if store.path is None and not world.first:
+    if store.path is not None:
+        return bool(world.share(lambda: store.prepare(about, wish, lock.take)))
+    if not world.first:
         store.prepare(about, wish)  # every rank has its own memory
     return bool(world.share(lambda: store.prepare(about, wish)))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -48,6 +48,8 @@ class Store:
         self.path, self.objects = path, Objects(path)
         self.phases = {phase.name: phase for phase in phases}
         self.spec, self.spec_hash = dict(spec), spec_hash
+        self.guard: Callable[[], None] = lambda: None
+        """Raises where this run has lost the right to write (`igc_dist.lock`)."""
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     @classmethod
@@ -63,21 +65,18 @@ class Store:
 
     # -- creation and resume -------------------------------------------------------------------------------------
 
-    def prepare(self, provenance: Mapping[str, Any], budget: Mapping[str, Any]) -> bool:
+    def prepare(self, provenance: Mapping[str, Any], budget: Mapping[str, Any], lock: Callable[[], None] = lambda: None) -> bool:
         """Create the store, or take up one of the same spec; returns whether it is complete, within the same budget, and undamaged.
+        `lock` is called before anything is written, and may refuse; a complete store needs none.
 
         Raises `StoreError` for a store of another spec, with the keys that differ, and for a folder that is no store.
         """
         with explained(self.path):
-            found = self._found()
-            if found is not None and found.get("spec_hash") != self.spec_hash:
-                differing = "; ".join(differences(found.get("spec", {}), self.spec))
-                raise StoreError(
-                    f"store {self.path} holds another run: {differing or 'its specs hash differently'}. "
-                    "Give another store.path, or delete that store"
-                )
-            done = found is not None and found.get("status") == "complete" and found["budget"]["wish"] == budget
-            if done and not self.verify():
+            if self._ready(budget):
+                return True
+            lock()
+            found = self._mine()  # again: what was there may have gone on until then
+            if found is not None and found.get("status") == "complete" and self._ready(budget):
                 return True
             self.objects.sweep()
             kept = {"fallback": True} if found and found.get("fallback") else {}
@@ -85,12 +84,29 @@ class Store:
             self._repair_documents()
         return False
 
+    def _ready(self, budget: Mapping[str, Any]) -> bool:
+        found = self._mine()
+        done = found is not None and found.get("status") == "complete" and found["budget"]["wish"] == budget
+        return done and not self.verify()
+
+    def _mine(self) -> dict[str, Any] | None:
+        """The attributes of what is there, None if nothing is; refuses what is not of this spec."""
+        found = self._found()
+        if found is not None and found.get("spec_hash") != self.spec_hash:
+            differing = "; ".join(differences(found.get("spec", {}), self.spec))
+            raise StoreError(
+                f"store {self.path} holds another run: {differing or 'its specs hash differently'}. "
+                "Give another store.path, or delete that store"
+            )
+        return found
+
     def fallen(self) -> bool:
         """Whether the run fell back to a higher precision."""
         return bool((unsealed(self.objects.get("zarr.json")) or {}).get("fallback"))
 
     def restart(self) -> None:
         """Forget all shards, and remember that the run has fallen back. In this order: if it ends between, it falls back once more."""
+        self.guard()
         with explained(self.path):
             for key in self._owned() & {*self.objects.names()}:
                 self.objects.drop(key)
@@ -162,6 +178,7 @@ class Store:
     def commit(self, phase: str, number: int) -> None:
         """Declare a shard done: its digest over the bytes as they are stored, written last."""
         fault("arrays")
+        self.guard()
         family = self.phases[phase]
         digest = self._digest(family, number)
         if digest is None:
@@ -217,6 +234,7 @@ class Store:
 
     def create_results(self, arrays: Iterable[Array]) -> None:
         """Create result arrays, empty; those of an earlier attempt are overwritten."""
+        self.guard()
         with explained(self.path):
             root = zarr.open_group(self.objects.zarr, mode="r+", zarr_format=3)
             for array in arrays:
@@ -231,6 +249,7 @@ class Store:
     def complete(self, attributes: Mapping[str, Any]) -> None:
         """Write the root document with status complete and the digests of all other files: the last write of a run."""
         fault("finalize")
+        self.guard()
         with explained(self.path):
             owned = self._owned()
             names = [key for key in self.objects.names() if _of_zarr(key) and key != "zarr.json" and key not in owned]

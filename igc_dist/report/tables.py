@@ -69,11 +69,13 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
     return made
 
 
-def info(tree: xr.DataTree) -> Group:
-    """What a store is and holds: status, schema, method, spec hash, counts; its arrays; its spec; its provenance."""
+def info(tree: xr.DataTree, filling: str | None = None) -> Group:
+    """What a store is and holds: status, who is `filling` it, schema, method, spec hash, counts; its arrays; its spec; its provenance."""
     head = table("store", {"": False, "value": False})
     for name in ("status", "schema", "method", "spec_hash"):
         add(head, name.replace("_", " "), leaf(tree.attrs.get(name, "(absent)")))
+        if name == "status" and filling is not None:
+            add(head, "being filled by", printable(filling))
     counts = column(tree, "n")
     add(head, "samples", "(absent)" if counts is None else span(counts))
     add(head, "outputs", f"{len(labels(tree)):,}")
