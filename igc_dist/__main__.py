@@ -44,6 +44,7 @@ Your own model and data (any class or function of yours that returns them):
            data.build._target_=mypkg.Data target=one_hot
 Options:
   --allow-target PREFIX.*   let the configuration build classes of this package (only here, never in a file)
+  --trust                   let model.weights be a file that holds code, your own: a pickle or TorchScript (only here, never in a file)
   -m, --multirun            sweep          --cfg job   print the composed configuration
   --config-dir DIR          add a folder of your own groups                --version, --help, --hydra-help
 
@@ -92,7 +93,7 @@ def _help() -> str:
 
 
 def _on_config(command: str, arguments: list[str]) -> int:
-    from igc_dist import config
+    from igc_dist import config, permitted
     from igc_dist.records import ConfigError, IgcError, Stopped
 
     for flag in {"-m", "--multirun"} & {*arguments}:  # Hydra takes it before the overrides only
@@ -107,6 +108,9 @@ def _on_config(command: str, arguments: list[str]) -> int:
             raise ConfigError("--allow-target needs a prefix, for example mypkg.*")
         allow.append(arguments[at + 1])
         del arguments[at : at + 2]
+    if permitted.TRUST in arguments:
+        arguments.remove(permitted.TRUST)
+        allow.append(permitted.TRUST)
     codes: list[int] = []
 
     def task(cfg: Any) -> None:
@@ -117,7 +121,7 @@ def _on_config(command: str, arguments: list[str]) -> int:
         except IgcError as error:  # the other jobs of a sweep go on
             codes.append(_complain(error))
 
-    config.compose_and_call(task, arguments)
+    config.compose_and_call(task, arguments, allow)
     return next((code for code in codes if code), 0)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from igc_dist.admission import Guarded, admit
 from igc_dist.objects import Objects
 from igc_dist.records import StoreError
 from igc_dist.store import attributes
@@ -27,7 +29,13 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
 
 def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
     """The tree of a store, samples in data order."""
-    found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
+    source: Any = objects.zarr if objects.path is None else Guarded(objects.zarr, admit(objects.path))
+    try:
+        found = xr.open_datatree(source, engine="zarr", consolidated=None if complete else False, zarr_format=3)
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"store {objects.path} cannot be read as a tree ({type(error).__name__}: {error}): run igc-dist verify") from error
     for group in {"samples", "known"} & {*found.children}:
         if "index" in found[group]:
             found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
