@@ -76,8 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _complain(error: Any) -> int:
     """Print an error for people; returns its exit code."""
+    from igc_dist.secrets import masked_text
+
     rank = os.environ.get("RANK")
-    print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)
+    print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {masked_text(str(error))}", file=sys.stderr, flush=True)
     return int(error.exit_code)
 
 
@@ -232,12 +234,16 @@ def _show(tree: Any, path: Path, page: Path | None) -> None:
 
 
 def _log_to(folder: Path, rank: int) -> None:
-    """A file per rank; warnings of every rank and progress of the first on stderr."""
+    """A file per rank; warnings of every rank and progress of the first on stderr; no secrets in either."""
+    from igc_dist.secrets import Masking
+
     folder.mkdir(parents=True, exist_ok=True)
     stderr = logging.StreamHandler()
     stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log"), stderr]
-    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(Masking(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("igc_dist").setLevel(logging.INFO)
 
 

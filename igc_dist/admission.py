@@ -261,9 +261,7 @@ def _bound(name: str, document: Mapping[str, Any], stored: int) -> Bound:
     n_chunks = prod(-(-size // part) for size, part in zip(shape, cut, strict=True))
     at_once = len(shape) <= 1
     if not name.startswith(("shards/", "samples/")) or at_once:
-        _expect(
-            n_chunks <= max(stored, 1) or prod(shape) * itemsize <= MAX_TEXT, f"shape {shape} in {n_chunks:,} chunks, {stored:,} are there"
-        )
+        _expect(n_chunks <= stored or prod(shape) * itemsize <= MAX_TEXT, f"shape {shape} in {n_chunks:,} chunks, {stored:,} are there")
     _expect(n_chunks <= MAX_CHUNKS, f"{n_chunks:,} chunks")
     packed = "zstd" in codecs
     return Bound(MAX_TEXT, max(prod(cut), 1), packed) if kind == "string" else Bound(prod(cut) * itemsize, 0, packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,20 @@ def load_weights(module: nn.Module, path: str, trust: bool = False) -> None:
     if not Path(path).is_file():
         raise ModelError(f"model.weights={path!r}: there is no such file")
     if (why := _code(path)) and not trust:
-        raise ModelError(
-            f"model.weights={path!r} {why}: loading it would run code of whoever made it. Save the state dict as safetensors "
-            "(safetensors.torch.save_file(model.state_dict(), ...)), or give --trust on the command line if the file is your own"
-        )
+        raise ModelError(_refused(path, why))
     try:
         module.load_state_dict(_state(path, trust, bool(why)))
+    except pickle.UnpicklingError as error:
+        raise ModelError(_refused(path, f"is a pickle of objects, or no file of weights ({str(error).splitlines()[0][:200]})")) from error
     except Exception as error:
         raise ModelError(f"model.weights={path!r} do not load into {type(module).__name__}: {error}") from error
+
+
+def _refused(path: str, why: str) -> str:
+    return (
+        f"model.weights={path!r} {why}: loading it would run code of whoever made it. Save the state dict as safetensors "
+        "(safetensors.torch.save_file(model.state_dict(), ...)), or give --trust on the command line if the file is your own"
+    )
 
 
 def _state(path: str, trust: bool, archive: bool) -> Any:
@@ -36,12 +43,10 @@ def _state(path: str, trust: bool, archive: bool) -> Any:
 
     if path.endswith(".safetensors"):
         return load_file(path)
-    if archive and trust:
+    if archive:
         return torch.jit.load(path, map_location="cpu").state_dict()
     state = torch.load(path, map_location="cpu", weights_only=not trust)
-    if isinstance(state, nn.Module):
-        return state.state_dict()
-    return state.get("state_dict", state)
+    return state.state_dict() if isinstance(state, nn.Module) else state.get("state_dict", state)
 
 
 def _code(path: str) -> str:
