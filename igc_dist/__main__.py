@@ -44,6 +44,7 @@ Your own model and data (any class or function of yours that returns them):
            data.build._target_=mypkg.Data target=one_hot
 Options:
   --allow-target PREFIX.*   let the configuration build classes of this package (only here, never in a file)
+  --trust                   let model.weights be a file that holds code, your own: a pickle or TorchScript (only here, never in a file)
   -m, --multirun            sweep          --cfg job   print the composed configuration
   --config-dir DIR          add a folder of your own groups                --version, --help, --hydra-help
 
@@ -76,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _complain(error: Any) -> int:
     """Print an error for people; returns its exit code."""
     from igc_dist.records import said
+    from igc_dist.secrets import masked_text
 
     rank = os.environ.get("RANK")
-    print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {said(error)}", file=sys.stderr, flush=True)
+    print(f"igc-dist{'' if rank is None else f' (rank {rank})'}: {masked_text(said(error))}", file=sys.stderr, flush=True)
     return int(error.exit_code)
 
 
@@ -94,7 +96,7 @@ def _help() -> str:
 
 
 def _on_config(command: str, arguments: list[str]) -> int:
-    from igc_dist import config
+    from igc_dist import config, permitted
     from igc_dist.records import ConfigError, IgcError, Stopped
 
     for flag in {"-m", "--multirun"} & {*arguments}:  # Hydra takes it before the overrides only
@@ -109,6 +111,9 @@ def _on_config(command: str, arguments: list[str]) -> int:
             raise ConfigError("--allow-target needs a prefix, for example mypkg.*")
         allow.append(arguments[at + 1])
         del arguments[at : at + 2]
+    if permitted.TRUST in arguments:
+        arguments.remove(permitted.TRUST)
+        allow.append(permitted.TRUST)
     codes: list[int] = []
 
     def task(cfg: Any) -> None:
@@ -119,7 +124,7 @@ def _on_config(command: str, arguments: list[str]) -> int:
         except IgcError as error:  # the other jobs of a sweep go on
             codes.append(_complain(error))
 
-    config.compose_and_call(task, arguments)
+    config.compose_and_call(task, arguments, allow)
     return next((code for code in codes if code), 0)
 
 
@@ -230,12 +235,16 @@ def _show(tree: Any, path: Path, page: Path | None) -> None:
 
 
 def _log_to(folder: Path, rank: int) -> None:
-    """A file per rank; warnings of every rank and progress of the first on stderr."""
+    """A file per rank; warnings of every rank and progress of the first on stderr; no secrets in either."""
+    from igc_dist.secrets import Masking
+
     folder.mkdir(parents=True, exist_ok=True)
     stderr = logging.StreamHandler()
     stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log"), stderr]
-    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(Masking(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("igc_dist").setLevel(logging.INFO)
 
 

@@ -10,13 +10,18 @@ from igc_dist import baselines, config, data, designs, inputs
 from igc_dist.data import sliced, weighted
 from igc_dist.job import NONFINITE, Job, named_statistics
 from igc_dist.model import Model
+from igc_dist.permitted import TRUST
 from igc_dist.quadrature import ensure
 from igc_dist.records import ConfigError
 from igc_dist.targets import Targets
+from igc_dist.weights import load_weights
 
 
 def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -> Job:
-    """The job that a composed configuration describes. Raises `ConfigError`, `ModelError` or `DataError`."""
+    """The job that a composed configuration describes. Raises `ConfigError`, `ModelError` or `DataError`.
+
+    `allow`: what the command line allows, prefixes of `_target_`s and `permitted.TRUST`.
+    """
     c = config.typed(cfg)
     if c.on_nonfinite not in NONFINITE:
         raise ConfigError(f"on_nonfinite={c.on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)")
@@ -38,7 +43,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         final_layer=c.model.final_layer,
     )
     if c.model.weights is not None:
-        config.load_weights(module, c.model.weights)
+        load_weights(module, c.model.weights, trust=TRUST in allow)
     quadrature = ensure(c.quadrature.name, c.quadrature.n_steps)
     source = data.ensure(config.build(c.data.build, allow), c.data.num_workers, c.data.stage, c.data.prefetch)
     baseline = baselines.ensure(config.build(c.baseline, allow))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import os
 import re
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
+from hydra._internal import hydra as internal
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,19 +22,14 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
 from igc_dist.audit import Audit
 from igc_dist.budget import Budget
 from igc_dist.designs import Design, Grid
+from igc_dist.permitted import ALLOWED, check_hydra, check_targets
 from igc_dist.plan import Limits
 from igc_dist.quadrature import Auto, Quadrature
-from igc_dist.records import ConfigError, ModelError
-
-ALLOWED = (
-    "igc_dist.adapters.", "igc_dist.attributors.", "igc_dist.baselines.", "igc_dist.demo.", "igc_dist.features.", "igc_dist.paths.",
-)  # fmt: skip
-"""Prefixes of `_target_`s that a configuration may name. More are given on the command line only (--allow-target), never in a file."""
+from igc_dist.records import ConfigError
 
 
 @dataclass
@@ -211,7 +206,7 @@ def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(plain, Mapping) or "_target_" not in plain:
         raise ConfigError(f"{plain!r} cannot be built: it needs a _target_, the dotted name of a class or function")
-    _check_targets(plain, (*ALLOWED, *allow))
+    check_targets(plain, (*ALLOWED, *allow))
     try:
         return instantiate({**plain, **extra}, _convert_="all")
     except ConfigError:
@@ -221,41 +216,6 @@ def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
         if isinstance(cause, ConfigError):
             raise cause from error
         raise ConfigError(f"{plain['_target_']} could not be built: {type(cause).__name__}: {cause}") from error
-
-
-def _check_targets(node: Any, allowed: Sequence[str]) -> None:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key == "_target_" and not _is_allowed(value, allowed):
-                raise ConfigError(
-                    f"_target_ {value!r} is not allowed: the command line may allow it with --allow-target {str(value).rsplit('.', 1)[0]}.*"
-                )
-            _check_targets(value, allowed)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            _check_targets(value, allowed)
-
-
-def _is_allowed(target: Any, allowed: Sequence[str]) -> bool:
-    """Whether a target is under a prefix, and is defined there: a module under a prefix may import something else into its name space."""
-    if not isinstance(target, str) or not any(target.startswith(prefix.rstrip("*").rstrip(".") + ".") for prefix in allowed):
-        return False
-    try:
-        home = getattr(_located(target), "__module__", None)
-    except (ImportError, AttributeError):
-        return True  # not found: `instantiate` says so in its own words
-    return any(f"{home}.".startswith(prefix.rstrip("*").rstrip(".") + ".") for prefix in allowed)
-
-
-def _located(target: str) -> Any:
-    """What a dotted name means, found as Hydra finds it: attributes first, so `igc_dist.baselines.np.load` is numpy's."""
-    first, *rest = target.split(".")
-    found: Any = importlib.import_module(first)
-    for n, name in enumerate(rest, 1):
-        if not hasattr(found, name):
-            importlib.import_module(".".join((first, *rest[:n])))
-        found = getattr(found, name)
-    return found
 
 
 def build_attributor(
@@ -286,30 +246,52 @@ def _with_rule(attributor: Any, quadrature: Quadrature | Auto | None, design: De
     return dataclasses.replace(attributor, **mine) if mine else attributor
 
 
-def load_weights(module: nn.Module, path: str) -> None:
-    """Load weights into a module: safetensors, or a state dict read with `weights_only=True`. Never code."""
-    from safetensors.torch import load_file
-
-    if not Path(path).is_file():
-        raise ModelError(f"model.weights={path!r}: there is no such file")
-    try:
-        state: Any = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state.get("state_dict", state))
-    except Exception as error:
-        raise ModelError(f"model.weights={path!r} do not load into {type(module).__name__}: {error}") from error
-
-
 # -- Hydra -------------------------------------------------------------------------------------------------------------
 
 
-def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str]) -> None:
+class Checked(ConfigLoaderImpl):
+    """Hydra's loader, whose own node is checked before Hydra acts on it; each job of a sweep is composed, and checked, anew.
+
+    A class of its own, as launchers of plug-ins hand it to other processes.
+    """
+
+    allow: tuple[str, ...] = ()
+
+    def load_configuration(self, *args: Any, **keywords: Any) -> Any:
+        cfg = super().load_configuration(*args, **keywords)
+        # not resolved, as some of it is not known yet
+        check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False), self.allow)
+        _check_interpolations(cfg.hydra)
+        return cfg
+
+
+def _check_interpolations(node: Any) -> None:
+    """Raise `ConfigError` where a mapping or a list of Hydra's node is an interpolation: what it will be was not looked at."""
+    for key in range(len(node)) if OmegaConf.is_list(node) else node:
+        if OmegaConf.is_missing(node, key):
+            continue
+        if OmegaConf.is_interpolation(node, key):
+            raw = str(node._get_node(key)._value())
+            try:
+                whole = OmegaConf.is_config(node[key])
+            except OmegaConfBaseException:
+                whole = raw.count("${") > 1  # not known yet; the job's number or folder is text, a name within a name may be anything
+            if whole:
+                raise ConfigError(f"hydra: {key}={raw} is not allowed: give the node itself, not an interpolation")
+        elif OmegaConf.is_config(node[key]):
+            _check_interpolations(node[key])
+
+
+def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allow: Sequence[str] = ()) -> None:
     """Compose the configuration from the command line and call `task` with it, once, or once per job of a sweep.
 
-    Raises `ConfigError` with the nearest key or choice for an override that fits nothing.
+    Raises `ConfigError` with the nearest key or choice for an override that fits nothing, and for what Hydra may not run.
     """
     # Hydra would print its errors and leave with 1
     os.environ["HYDRA_FULL_ERROR"] = "1"
     before, sys.argv = sys.argv, ["igc-dist", *arguments]
+    loader = internal.ConfigLoaderImpl
+    internal.ConfigLoaderImpl, Checked.allow = Checked, tuple(allow)  # type: ignore[misc]
     try:
         hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -319,6 +301,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str]) -> N
             raise ConfigError("the command line does not parse: see igc-dist --help") from leaving
     finally:
         sys.argv = before
+        internal.ConfigLoaderImpl = loader  # type: ignore[misc]
 
 
 def _explain(error: Exception) -> str:

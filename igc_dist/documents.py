@@ -27,12 +27,12 @@ def unsealed(text: bytes | None) -> dict[str, Any] | None:
     try:
         document = json.loads(text or b"")
         seal = document["attributes"].pop("seal")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    if hashlib.sha256(canonical(document)).hexdigest() != seal:
-        return None
-    document["attributes"]["seal"] = seal
-    if canonical(document) != text:
+        if hashlib.sha256(canonical(document)).hexdigest() != seal:
+            return None
+        document["attributes"]["seal"] = seal
+        if canonical(document) != text:
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, NaN, no group, nested too deeply
         return None
     del document["attributes"]["seal"]
     return document["attributes"]

@@ -14,6 +14,7 @@ from typing import Any
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
+from igc_dist.admission import check_document, check_key
 from igc_dist.faults import fault
 from igc_dist.owner import Owner, machine
 from igc_dist.records import StoreError
@@ -37,12 +38,16 @@ class Objects:
         self.zarr = MemoryStore(self.memory) if self.path is None else LocalStore(self.path)
 
     def get(self, key: str) -> bytes | None:
-        """The bytes of an object, None if there is none."""
+        """The bytes of an object, None if there is none. Raises `StoreError` for a key that leads out, and a document that is too large."""
         if self.path is None:
             value = self.memory.get(key)
             return None if value is None else value.to_bytes()
+        check_key(key, self.path)
         try:
-            return (self.path / key).read_bytes()
+            with open(self.path / key, "rb") as file:
+                if key.endswith("zarr.json"):
+                    check_document(os.fstat(file.fileno()).st_size, self.path / key)
+                return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 

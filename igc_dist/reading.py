@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from igc_dist.admission import Guarded, admit
 from igc_dist.lock import holder
 from igc_dist.objects import Objects
 from igc_dist.records import StoreError
@@ -29,9 +31,15 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
 
 def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
     """The tree of a store, samples in data order."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Object at .* is not recognized")  # the lock of a run, and what one is writing
-        found = xr.open_datatree(objects.zarr, engine="zarr", consolidated=None if complete else False, zarr_format=3)  # type: ignore[arg-type]
+    source: Any = objects.zarr if objects.path is None else Guarded(objects.zarr, admit(objects.path))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Object at .* is not recognized")  # the lock of a run, and what one is writing
+            found = xr.open_datatree(source, engine="zarr", consolidated=None if complete else False, zarr_format=3)
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"store {objects.path} cannot be read as a tree ({type(error).__name__}: {error}): run igc-dist verify") from error
     for group in {"samples", "known"} & {*found.children}:
         if "index" in found[group]:
             found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))

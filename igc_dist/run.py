@@ -36,6 +36,7 @@ from igc_dist.predict import Predictor
 from igc_dist.progress import Meter
 from igc_dist.records import Attribution, IgcError, PrecisionError, Shard, Stopped, at, said
 from igc_dist.results import Recipe, Walked
+from igc_dist.secrets import masked, masked_text
 from igc_dist.spec import spec_hash
 from igc_dist.statistics import Cells, State
 from igc_dist.store import Store
@@ -55,7 +56,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         job.model.fix(plan.rows_per_pass)
         if world.first and job.attributor.complete and not plan.shapes.complete:
             log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
-        spec = job.spec(plan, world)
+        spec = masked(job.spec(plan, world))
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
@@ -82,7 +83,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             raise
         except IgcError as error:
             if lock.held or store.path is None:  # and not into the store of another run
-                store.fail(said(error))
+                store.fail(masked_text(said(error)))
             raise
         finally:
             lock.release()

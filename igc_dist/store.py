@@ -29,6 +29,7 @@ import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 
+from igc_dist.admission import check_root
 from igc_dist.documents import differences, sealed, unsealed
 from igc_dist.faults import fault
 from igc_dist.layout import Array, Phase
@@ -333,4 +334,5 @@ def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
         )
     if found.get("schema") != SCHEMA:
         raise StoreError(f"store {path} has schema {found.get('schema')}, this version reads {SCHEMA}")
+    check_root(found, path)
     return found

@@ -1,0 +1,267 @@
+"""What may be read as a store: documents of a bounded size and depth, numbers and text in codecs of our own, names that stay inside.
+
+A store may come from anybody; its seals say that nothing changed by accident, not who wrote it. So sizes and shapes are looked
+at before anything is allocated for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numcodecs.zstd import Zstd
+from zarr.abc.store import Store as ZarrStore
+from zarr.storage import WrapperStore
+
+from igc_dist.records import StoreError
+
+MAX_DOCUMENT = 64 << 20
+"""Bytes of a JSON document. 10,000 digests of chunks take 1 MB."""
+
+MAX_CHUNK = 1 << 31
+"""Bytes of a decoded chunk: what the codec takes at most."""
+
+MAX_TEXT = 64 << 20
+"""Bytes of a decoded chunk of text, and of an array of a partial store that is read at once."""
+
+MAX_SHARDS, MAX_CHUNKS = 1 << 20, 10_000_000
+"""Of a phase. Their numbers are held in lists."""
+
+TYPES = frozenset(("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"))
+CODECS = (("bytes",), ("bytes", "zstd"), ("vlen-utf8",), ("vlen-utf8", "zstd"))
+MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
+
+
+def check_key(key: Any, path: Any) -> None:
+    """Raise `StoreError` for an object's key that leads out of the store."""
+    if not isinstance(key, str) or "\0" in key or "\\" in key or any(part in ("", ".", "..") for part in key.split("/")):
+        raise StoreError(f"store {path}: {str(key)[:200]!r} is no name of an object in it; the store is damaged or hostile, do not use it")
+
+
+def check_document(size: int, file: Any) -> None:
+    """Raise `StoreError` for a document of more than `MAX_DOCUMENT` bytes, before it is read."""
+    if size > MAX_DOCUMENT:
+        raise StoreError(f"{file} has {size:,} bytes, a document of a store has at most {MAX_DOCUMENT:,}: it is not one of ours")
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """A JSON object, without NaN and without a key that is there twice. Raises `ValueError`, also where it is nested too deeply."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key is there twice")
+        return found
+
+    def never(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        document = json.loads(text, object_pairs_hook=once, parse_constant=never)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(document, dict):
+        raise ValueError("it is not an object")
+    return document
+
+
+# -- what a root document says -------------------------------------------------------------------------------------------------
+
+
+def check_root(attributes: Mapping[str, Any], path: Any) -> None:
+    """Raise `StoreError` unless layout, digests and budget of a root document are of the types, sizes and names that a run writes."""
+    try:
+        _expect(isinstance(attributes["spec"], dict) and isinstance(attributes["spec_hash"], str), "spec")
+        digests = attributes.get("digests", {})
+        _expect(isinstance(digests, dict) and all(isinstance(value, str) for value in digests.values()), "digests")
+        for key in digests:
+            check_key(key, path)
+        used = attributes.get("budget", {}).get("used", {})
+        _expect(all(value is None or _whole(value) for value in used.values()), "budget")
+        for phase in attributes["layout"]:
+            _check_phase(phase)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__} {error}"[:200]
+        raise StoreError(f"store {path}: its root document zarr.json says what no run writes ({what}): do not use it") from error
+
+
+def _check_phase(phase: Mapping[str, Any]) -> None:
+    grid = phase["grid"]
+    _expect(phase["name"].isidentifier() and len(grid) in (1, 2) and all(map(_whole, grid)), "grid of a phase")
+    _expect(prod(grid) <= MAX_SHARDS, f"{prod(grid):,} shards")
+    chunks = 0
+    for name, array in phase["arrays"].items():
+        shape, cuts, axes, per = (array[key] for key in ("shape", "chunks", "axes", "per"))
+        _expect(_identifiers(name) and _identifiers(array["path"]), f"path {array['path']!r}")
+        _expect(array["dtype"] in TYPES, f"type {array['dtype']!r}")
+        _expect(len({*map(len, (shape, cuts, axes, per, array["dims"]))}) == 1, f"dimensions of {name}")
+        _expect(all(map(_whole, (*shape, *cuts, *per))) and 0 not in cuts and 0 not in per, f"shape of {name}")
+        _expect(all(axis is None or (_whole(axis) and axis < len(grid)) for axis in axes), f"axes of {name}")
+        _expect(prod(cuts) * np.dtype(array["dtype"]).itemsize <= MAX_CHUNK, f"chunks of {name}")
+        # an axis that no shard cuts is in the chunks of every shard
+        again = prod(size for number, size in enumerate(grid) if number not in axes)
+        chunks += prod(-(-size // cut) for size, cut in zip(shape, cuts, strict=True)) * again
+    _expect(chunks <= MAX_CHUNKS, f"{chunks:,} chunks")
+
+
+def _expect(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _identifiers(path: Any) -> bool:
+    return isinstance(path, str) and all(part.isidentifier() for part in path.split("/"))
+
+
+# -- what is in its folder -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a chunk of an array may be: `size` bytes when decoded, or `texts` strings."""
+
+    size: int
+    texts: int = 0
+    packed: bool = True
+
+    def check(self, chunk: bytes, key: str) -> None:
+        """Raise `StoreError` for a stored chunk that decodes to another size, before it is decoded."""
+        size = _frame(chunk) if self.packed else len(chunk)
+        most = MAX_TEXT if self.texts else self.size
+        if size is None or size > most or (not self.texts and size < most):
+            said = "does not say its size" if size is None else f"decodes to {size:,} bytes"
+            raise StoreError(f"{key} {said}, its array declares {most:,}: the chunk is damaged or hostile, do not use this store")
+        if self.texts:
+            head = (Zstd().decode(chunk) if self.packed else chunk)[:4]
+            n = int.from_bytes(head, "little")
+            if len(head) < 4 or n > self.texts:
+                raise StoreError(f"{key} holds {n:,} strings, its array declares {self.texts:,}: do not use this store")
+
+
+def _frame(chunk: bytes) -> int | None:
+    """Bytes that a zstd frame says it decodes to; None if it does not say, or is none."""
+    if len(chunk) < 6 or chunk[:4] != MAGIC:
+        return None
+    head = chunk[4]
+    single, flag = head >> 5 & 1, head >> 6
+    width = (single, 2, 4, 8)[flag]
+    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[head & 3]
+    if width == 0 or len(chunk) < start + width:
+        return None
+    return int.from_bytes(chunk[start : start + width], "little") + (256 if width == 2 else 0)
+
+
+class Guarded(WrapperStore[ZarrStore]):
+    """A zarr store, read only, whose chunks are looked at before they are decoded; `bounds` by the path of an array."""
+
+    def __init__(self, store: ZarrStore, bounds: Mapping[str, Bound] | None = None) -> None:
+        super().__init__(store)
+        self.bounds = dict(bounds or {})
+
+    def _with_store(self, store: ZarrStore) -> Guarded:
+        return Guarded(store, self.bounds)
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        value = await self._store.get(key, prototype, byte_range)
+        array = key.partition("/c/")[0].removesuffix("/c")
+        if value is not None and array != key and array in self.bounds:
+            self.bounds[array].check(value.to_bytes(), f"{self._store}/{key}")
+        return value
+
+
+def admit(path: Path) -> dict[str, Bound]:
+    """Look at a store in a folder; returns what each of its arrays may decode to. Reads documents only.
+
+    Raises `StoreError` that names the file: for links that lead out, what is no file, documents that are too large or no JSON, arrays
+    of other types or codecs than a run writes, and shapes that are far more than what is stored.
+    """
+    sizes = _files(path)
+    metadata = _metadata(path, sizes)
+    chunks: dict[str, int] = {}
+    for key in sizes:
+        array = key.partition("/c/")[0].removesuffix("/c")
+        if array != key:
+            chunks[array] = chunks.get(array, 0) + 1
+    bounds = {}
+    for name, document in metadata.items():
+        file = path / name / "zarr.json"
+        try:
+            if document["node_type"] == "array":
+                bounds[name] = _bound(name, document, chunks.get(name, 0))
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise StoreError(f"{file} describes no array that a run writes ({type(error).__name__}: {error}): do not use it") from error
+    for key, size in sizes.items():
+        bound = bounds.get(key.partition("/c/")[0].removesuffix("/c")) if not key.endswith("zarr.json") else None
+        if bound is not None and size > bound.size + bound.size // 64 + 1024:
+            raise StoreError(f"{path / key} has {size:,} bytes, its array declares chunks of {bound.size:,}: do not use this store")
+    return bounds
+
+
+def _files(path: Path) -> dict[str, int]:
+    """Sizes of all files, by key."""
+    sizes, folders, inside = {}, [str(path)], os.path.realpath(path)
+    while folders:
+        with os.scandir(folders.pop()) as found:
+            for entry in found:
+                if entry.is_symlink():
+                    real = os.path.realpath(entry.path)
+                    if not real.startswith(inside + os.sep) or entry.is_dir():
+                        raise StoreError(f"{entry.path} is a link that leads out of the store, or to a folder: do not use this store")
+                if entry.is_dir():
+                    folders.append(entry.path)
+                elif entry.is_file():
+                    sizes[os.path.relpath(entry.path, path) if os.sep == "/" else entry.path] = entry.stat().st_size
+                else:
+                    raise StoreError(f"{entry.path} is neither a file nor a folder: do not use this store")
+    for key, size in sizes.items():
+        if key.endswith("zarr.json"):
+            check_document(size, path / key)
+    return sizes
+
+
+def _metadata(path: Path, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The documents that zarr will read: the consolidated ones of the root, or those of all groups and arrays."""
+
+    def read(key: str) -> dict[str, Any]:
+        try:
+            return parsed((path / key).read_bytes())
+        except ValueError as error:
+            raise StoreError(f"{path / key} is no document of a store: {error}") from error
+
+    inside = (read("zarr.json") if "zarr.json" in sizes else {}).get("consolidated_metadata")
+    if isinstance(inside, dict) and isinstance(inside.get("metadata"), dict):
+        for name in inside["metadata"]:
+            check_key(name, path)
+        return inside["metadata"]
+    return {key.removesuffix("/zarr.json"): read(key) for key in sizes if key.endswith("/zarr.json")}
+
+
+def _bound(name: str, document: Mapping[str, Any], stored: int) -> Bound:
+    shape, cut = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
+    kind, codecs = document["data_type"], tuple(codec["name"] for codec in document["codecs"])
+    _expect(_identifiers(name), f"name {name[:200]!r}")
+    _expect(all(map(_whole, (*shape, *cut))) and 0 not in cut and len(shape) == len(cut), f"shape {shape}, chunks {cut}")
+    _expect(kind == "string" or kind in TYPES, f"type {str(kind)[:200]!r}")
+    _expect(codecs in CODECS and (kind == "string") == (codecs[0] == "vlen-utf8"), f"codecs {codecs}")
+    _expect(not document.get("storage_transformers"), "storage transformers")
+    _expect(document["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}, "keys of chunks")
+    itemsize = 8 if kind == "string" else np.dtype(kind).itemsize
+    _expect(prod(cut) * itemsize <= MAX_CHUNK, f"chunks of {prod(cut) * itemsize:,} bytes, at most {MAX_CHUNK:,}")
+    # a run writes every chunk, but for shards that it did not get to: what is not there would be made up on reading
+    n_chunks = prod(-(-size // part) for size, part in zip(shape, cut, strict=True))
+    at_once = len(shape) <= 1
+    if not name.startswith(("shards/", "samples/")) or at_once:
+        _expect(n_chunks <= stored or prod(shape) * itemsize <= MAX_TEXT, f"shape {shape} in {n_chunks:,} chunks, {stored:,} are there")
+    _expect(n_chunks <= MAX_CHUNKS, f"{n_chunks:,} chunks")
+    packed = "zstd" in codecs
+    return Bound(MAX_TEXT, max(prod(cut), 1), packed) if kind == "string" else Bound(prod(cut) * itemsize, 0, packed)

@@ -1,0 +1,45 @@
+"""Secrets of configurations and of the environment, masked wherever a run writes: spec, provenance, logs, messages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MASK = "***"
+_WORDS = r"token|secret|passw(?:or)?d|passphrase|credential|api_?key|(?<![a-z])key(?![a-z])"
+_NAME = re.compile(_WORDS, re.IGNORECASE)
+_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
+_PAIR = re.compile(
+    rf"([\w.+~/-]*(?:{_WORDS})[\w-]*(?:\s*=|['\"]\s*:)\s*)(?!-?[\d.]+\b|None\b|null\b)('[^']*'|\"[^\"]*\"|[^\s,'\"}}\])]+)", re.IGNORECASE
+)
+SHORTEST = 8
+"""Characters of a variable of the environment that is looked for in texts: shorter ones would mask ordinary words."""
+
+
+def masked(value: Any, secret: bool = False) -> Any:
+    """The value with every text below a key that sounds like a secret replaced, and the user of every URL. Numbers stay: `n_tokens`."""
+    if isinstance(value, Mapping):
+        return {key: masked(item, secret or bool(_NAME.search(str(key)))) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(item, secret) for item in value]
+    if not isinstance(value, str):
+        return value
+    return MASK if secret and value else _URL.sub(rf"\g<1>{MASK}@", value)
+
+
+def masked_text(text: str) -> str:
+    """A message or an override with its secrets replaced: `token=...`, users of URLs, and values of the environment's secrets."""
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST and _NAME.search(name):
+            text = text.replace(value, MASK)
+    return _URL.sub(rf"\g<1>{MASK}@", _PAIR.sub(rf"\g<1>{MASK}", text))
+
+
+class Masking(logging.Formatter):
+    """A formatter whose records hold no secrets, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked_text(super().format(record))

@@ -1,0 +1,109 @@
+"""Weights are numbers: a file that holds code is refused unless the command line trusts it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+from igc_dist.permitted import TRUST
+from igc_dist.records import ModelError
+from igc_dist.weights import load_weights
+
+
+class Evil:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def same(module: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def written(kind: str, net: nn.Module, path: Path) -> str:
+    """A file of the net's weights."""
+    if kind == "safetensors":
+        save_file(net.state_dict(), path.with_suffix(".safetensors"))
+        return str(path.with_suffix(".safetensors"))
+    if kind == "torchscript":
+        torch.jit.save(torch.jit.trace(net, torch.zeros(1, 3)), str(path))
+    elif kind == "torchscript called safetensors":
+        path = path.with_suffix(".safetensors")
+        torch.jit.save(torch.jit.trace(net, torch.zeros(1, 3)), str(path))
+    elif kind == "module":
+        torch.save(net, path)
+    elif kind == "lightning":
+        torch.save({"state_dict": net.state_dict(), "epoch": 3}, path)
+    elif kind == "legacy":
+        torch.save(net.state_dict(), path, _use_new_zipfile_serialization=False)
+    else:
+        torch.save(net.state_dict(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "state dict", "lightning", "legacy"])
+def test_numbers_load(kind: str, tmp_path: Path) -> None:
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    for trust in (False, True):
+        load_weights(other, written(kind, net, tmp_path / "net.pt"), trust)
+        assert same(net, other)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["module", "torchscript"])
+def test_code_is_refused_unless_trusted(kind: str, tmp_path: Path) -> None:
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    path = written(kind, net, tmp_path / "net.pt")
+    with pytest.raises(ModelError, match=r"would run code of whoever made it.*safetensors.*--trust"):
+        load_weights(other, path)
+    assert not same(net, other)
+    load_weights(other, path, trust=True)
+    assert same(net, other)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_name_does_not_make_safetensors(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="do not load"):
+        load_weights(nn.Linear(3, 2), written("torchscript called safetensors", nn.Linear(3, 2), tmp_path / "net"))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle", "legacy"])
+def test_a_pickle_does_not_run(how: str, tmp_path: Path) -> None:
+    path, left = tmp_path / "net.pt", tmp_path / "left"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(Evil(left)))
+    else:
+        torch.save({"weight": Evil(left)}, path, _use_new_zipfile_serialization=how == "torch")
+    with pytest.raises(ModelError, match=r"--trust"):
+        load_weights(nn.Linear(3, 2), str(path))
+    assert not left.exists()
+
+
+def test_a_file_cannot_trust_itself(tmp_path: Path) -> None:
+    """There is no setting for it; only what the command line allows reaches the loader."""
+    from igc_dist import config
+    from igc_dist.compose import from_config
+
+    assert "trust" not in json.dumps(config.leaves())
+    path = written("module", nn.Linear(3, 2), tmp_path / "net.pt")
+    import hydra
+
+    with hydra.initialize_config_dir(str(config.folder()), version_base="1.3"):
+        cfg = hydra.compose("config", [f"model.weights={path}"])
+    OmegaConf.resolve(cfg)
+    with pytest.raises(ModelError, match="would run code"):
+        from_config(cfg, None)
+    with pytest.raises(ModelError, match="do not load into DigitsCNN"):
+        from_config(cfg, None, [TRUST])
