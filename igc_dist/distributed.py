@@ -25,18 +25,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LSFEnvironment,
-    MPIEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from igc_dist.environments import environment, world_size
 from igc_dist.faults import fault
+from igc_dist.handshake import agree
 from igc_dist.records import ConfigError, PeerError, Stopped, said
 
 log = logging.getLogger(__name__)
@@ -202,22 +198,6 @@ def _together(world: World | None, failure: type[Exception] = RuntimeError) -> I
         raise PeerError(f"another rank is gone, see its own message; run again to resume ({str(error).splitlines()[0]})") from error
 
 
-def environment() -> ClusterEnvironment | None:
-    """The cluster that started this process as one of several ranks, if any."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()  # a launcher that sets torchrun's variables, as Kubeflow's does
-    for kind in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment):
-        if kind.detect():
-            return kind()
-    return None
-
-
-def world_size() -> int:
-    """Ranks of the job that this process belongs to; 1 when it was started alone."""
-    found = environment()
-    return 1 if found is None else found.world_size()
-
-
 @contextmanager
 def joined(
     *, accelerator: str = "auto", strategy: str = "auto", timeout: float = 1800.0, threads: int | None = None, loggers: Sequence[Any] = ()
@@ -266,27 +246,29 @@ def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tup
     """The process group's store under this run's own prefix, and whether the group is ours to destroy."""
     global _runs
     _runs += 1
-    attempt = f"igc/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_runs}"
     if dist.is_initialized():
+        attempt = f"igc/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_runs}"
         return dist.PrefixStore(attempt, dist.distributed_c10d._get_default_store()), False
     os.environ.setdefault("MASTER_ADDR", found.main_address)
     os.environ.setdefault("MASTER_PORT", str(found.main_port))
     rank, size, limit = found.global_rank(), found.world_size(), timedelta(seconds=timeout)
     key = (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size)
     if key not in _stores:
-        _stores[key], _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+        whole, _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+        whole.set_timeout(limit)
+        # without a prefix of its own, a restarted attempt reads the stale addresses of the one that died
+        _stores[key] = dist.PrefixStore(f"igc/{agree(whole, rank, size, timeout)}", whole)
     base = _stores[key]
     base.set_timeout(limit)
     cuda = accelerator in ("cuda", "gpu")
-    # without a prefix of its own, a restarted attempt reads the stale addresses of the one that died
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        store=dist.PrefixStore(f"{attempt}/group", base),
+        store=dist.PrefixStore(f"{_runs}/group", base),
         rank=rank,
         world_size=size,
         timeout=limit,
     )
-    return dist.PrefixStore(f"{attempt}/run", base), True
+    return dist.PrefixStore(f"{_runs}/run", base), True
 
 
 def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int, loggers: list[Any]) -> Fabric:

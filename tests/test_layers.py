@@ -18,10 +18,11 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 ORDER = (
     "records", "activations", "seeds", "faults", "secrets", "footprint", "quadrature", "designs", "paths", "data", "targets", "final",
-    "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs", "statistics", "cost",
-    "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "distributed", "layout", "documents", "admission", "owner",
-    "objects", "lock", "store", "reading", "results", "budget", "progress", "spec", "permitted", "weights", "config", "job", "compose",
-    "finalize", "trial", "run", "api", "compat", "captum", "saliency", "metrics", "report", "demo", "__main__",
+    "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs", "statistics",
+    "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake", "distributed",
+    "layout", "documents", "admission", "owner", "objects", "lock", "store", "reading", "results", "budget", "progress", "spec",
+    "permitted", "weights", "config", "job", "compose", "finalize", "trial", "run", "api", "compat", "captum", "saliency", "metrics",
+    "report", "demo", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 
@@ -30,7 +31,7 @@ DOORS = {
     "zarr": {"store.py", "objects.py", "admission.py"},
     "hydra": {"config.py", "__main__.py"},
     "omegaconf": {"config.py", "__main__.py"},
-    "lightning": {"distributed.py", "config.py"},
+    "lightning": {"distributed.py", "environments.py", "config.py"},
     "torch.autograd": {"derivatives.py"},
     "torch.func": set(),
     "matplotlib": {"report/figures.py", "report/maps.py", "report/gallery.py"},
