@@ -241,8 +241,8 @@ def joined(
         world = World(fabric.global_rank, size, fabric.device, fabric, store, silence=timeout)
         with _signals(world):
             try:
-                world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
                 with _together(None, dist.DistError):  # the store goes with the rank that holds it
+                    world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
                     yield world
                     world.done = True
                     world.meet("end")
