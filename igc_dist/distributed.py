@@ -37,8 +37,7 @@ from igc_dist.records import ConfigError, PeerError, Stopped, said
 
 log = logging.getLogger(__name__)
 
-LINGER = 5.0
-"""Seconds that rank 0 waits for the others to hear that it ends."""
+LINGER = 5.0  # seconds that rank 0 waits for the others to hear that it ends
 
 POLL = 0.05
 """Seconds between looks at the store while waiting: 25 us each, so a waiting rank costs 0.05 % of a core."""
@@ -104,7 +103,7 @@ class World:
             if rank != self.rank:
                 raise PeerError(f"rank {rank} failed: {message}", code)
 
-    def abort(self, error: BaseException) -> None:
+    def abort(self, error: BaseException, own_group: bool = False) -> None:
         """Tell the other ranks why this one fails, unless one did before. Rank 0 may hold the store, so it leaves them time to hear it."""
         if self.store is None:
             return
@@ -112,6 +111,8 @@ class World:
             if not isinstance(error, Stopped):  # of which they hear by themselves
                 text = json.dumps([self.rank, f"{type(error).__name__}: {said(error)}", getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)
+            if own_group:
+                dist.destroy_process_group()  # wakes those that exchange, while the store can still tell them why
             ended, until = self.count("ended", 1), time.monotonic() + LINGER
             while self.first and ended < self.size and time.monotonic() < until:
                 time.sleep(POLL)
@@ -220,13 +221,13 @@ def joined(
         world = World(fabric.global_rank, size, fabric.device, fabric, store, silence=timeout)
         with _signals(world):
             try:
-                world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
                 with _together(None, dist.DistError):  # the store goes with the rank that holds it
+                    world.watch("the first look at model and data", force=True)  # a rank that never spoke could not fall silent
                     yield world
                     world.done = True
                     world.meet("end")
             except BaseException as error:
-                world.abort(error)
+                world.abort(error, own_group)
                 raise
             if own_group:
                 with _together(None):
@@ -260,9 +261,8 @@ def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tup
         _stores[key] = dist.PrefixStore(f"igc/{agree(whole, rank, size, timeout)}", whole)
     base = _stores[key]
     base.set_timeout(limit)
-    cuda = accelerator in ("cuda", "gpu")
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        "cpu:gloo,cuda:nccl" if accelerator in ("cuda", "gpu") else "gloo",
         store=dist.PrefixStore(f"{_runs}/group", base),
         rank=rank,
         world_size=size,

@@ -25,7 +25,12 @@ from igc_dist.store import Store
 from tests.ranks import Ended, arrays, attribute, files, ranks, run_ranks, values
 
 SETTINGS: dict[str, Any] = {"n": 24, "n_folds": 6, "micro_batch": 4}
-FAULTS = [(p, k) for p in POINTS for k in KINDS if k not in ("hang", "slow") and ONLY.get(k, p) == p and (p, k) != ("gradient", "oom")]
+FAULTS = [
+    (point, kind)
+    for point in POINTS
+    for kind in KINDS
+    if kind not in ("hang", "slow") and ONLY.get(kind, point) == point and (point, kind) not in (("gradient", "oom"), ("write", "oom"))
+]  # rows of samples are written inside the walk
 CODES = {"kill": {-9}, "exception": {1}, "oom": {1}, "sigterm": {75}, "nan": {4}, "enospc": {2}}
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL)
 ACTIONS = ("fault", "fault", "signal", "flip", "cut", "delete")
@@ -57,7 +62,8 @@ class Round:
         self.story.append(f"to the end on {world}")
         found = self.watched(lambda: run_ranks(world, run, self.path, timeout=120.0))
         assert [end.code for end in found] == [0] * world, "\n".join(end.trace for end in found)
-        assert [value == tree for value in values(found)] == [True] * world, "other bits are returned"
+        for rank, value in enumerate(values(found)):
+            assert value == tree, f"rank {rank} returns others: {[k for k in {*value, *tree} if value.get(k) != tree.get(k)][:5]}"
         assert files(self.path) == stored, "other files are stored"
         assert arrays(igc_dist.open(self.path)) == tree, "other bits are stored"
         assert Store.existing(self.path).verify() == [], "the store is damaged"

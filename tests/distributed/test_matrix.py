@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import igc_dist
+from igc_dist.distributed import World
 from igc_dist.faults import KINDS, ONLY, POINTS
 from igc_dist.records import ConfigError
 from igc_dist.store import Store
@@ -123,6 +124,16 @@ def test_fault_and_resume(world: int, point: str, kind: str, undisturbed: Any, t
     assert files(path) == stored
     assert arrays(igc_dist.open(path)) == tree
     assert Store.existing(path).verify() == []
+
+
+def test_a_rank_says_its_shard_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sign of life names the shard, not only the first, or a rank that hangs late in a long one could not be asked where."""
+    places: list[str] = []
+    monkeypatch.setattr(World, "watch", lambda self, where, force=False: places.append(where))
+    attribute(None, n=4, n_folds=2, micro_batch=2)
+    for phase in ("predict", "attribute"):
+        assert {place for place in places if place.startswith(phase)} == {f"{phase} shard {n}" for n in (0, 1)}
+    assert len(places) > 8
 
 
 def told(world: int, rank: int, point: str, kind: str, ended: list[Ended]) -> None:

@@ -123,6 +123,25 @@ def test_a_signal_while_ranks_leave_is_too_late(tmp_path: Path) -> None:
         assert [(end.code, end.error) for end in group.ends(60.0)] == [(0, "")] * 2
 
 
+def exchanging(there: Path) -> None:
+    """Rank 0 is told to stop when it counts as there, and rank 1 exchanges already."""
+    with joined(accelerator="cpu", timeout=60.0) as world:
+        world.meet("all")
+        if world.first:
+            there.touch()
+            until(lambda: world.stopping)
+            world.watch("between")
+        world.sum(np.zeros(1))
+
+
+def test_a_rank_that_stops_takes_those_with_it_that_exchange(tmp_path: Path) -> None:
+    """They see a socket that closes, and look why: all end with 75, or a scheduler would take it for a failure."""
+    with ranks(2, exchanging, tmp_path / "there") as group:
+        until((tmp_path / "there").exists)
+        group.send(0, signal.SIGTERM)
+        assert [(end.code, end.error) for end in group.ends(60.0)] == [(75, "Stopped")] * 2
+
+
 def in_a_group_of_ones_own() -> list[Any]:
     """Two runs inside a process group that the caller made and goes on using."""
     dist.init_process_group("gloo")

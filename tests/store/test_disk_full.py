@@ -66,7 +66,7 @@ def test_every_way_to_fill_a_disk(disk: Path, tmp_path: Path) -> None:
     path, met, done = disk / "store.zarr", 0, 0
     needed = sum(1 for _ in whole.rglob("*") if _.is_file())
     for _ in range(needed):
-        filler = leave(disk, 17)
+        filler = leave(disk, 33)
         if (found := refused(path)) is not None:
             assert found == tree
             break
@@ -79,7 +79,7 @@ def test_every_way_to_fill_a_disk(disk: Path, tmp_path: Path) -> None:
             now = sum(half.is_done(name, n) for name, phase in half.phases.items() for n in range(len(phase)))
             assert now >= done
             done = now
-    assert met >= 5, "the disk was too large to be filled"
+    assert met >= 4, "the disk was too large to be filled"
     assert files(path) == files(whole)
     assert Store.existing(path).verify() == []
 
