@@ -185,7 +185,7 @@ def admit(path: Path) -> dict[str, Bound]:
     Raises `StoreError` that names the file: for links that lead out, what is no file, documents that are too large or no JSON, arrays
     of other types or codecs than a run writes, and shapes that are far more than what is stored.
     """
-    sizes = _files(path)
+    sizes = files(path)
     metadata = _metadata(path, sizes)
     chunks: dict[str, int] = {}
     for key in sizes:
@@ -207,8 +207,8 @@ def admit(path: Path) -> dict[str, Bound]:
     return bounds
 
 
-def _files(path: Path) -> dict[str, int]:
-    """Sizes of all files, by key."""
+def files(path: Path) -> dict[str, int]:
+    """Sizes of all files, by key. Raises `StoreError` for links that lead out, what is no file, and documents that are too large."""
     sizes, folders, inside = {}, [str(path)], os.path.realpath(path)
     while folders:
         with os.scandir(folders.pop()) as found:
@@ -220,7 +220,7 @@ def _files(path: Path) -> dict[str, int]:
                 if entry.is_dir():
                     folders.append(entry.path)
                 elif entry.is_file():
-                    sizes[os.path.relpath(entry.path, path) if os.sep == "/" else entry.path] = entry.stat().st_size
+                    sizes[os.path.relpath(entry.path, path)] = entry.stat().st_size
                 else:
                     raise StoreError(f"{entry.path} is neither a file nor a folder: do not use this store")
     for key, size in sizes.items():

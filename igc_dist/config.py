@@ -260,7 +260,7 @@ class Checked(ConfigLoaderImpl):
     def load_configuration(self, *args: Any, **keywords: Any) -> Any:
         cfg = super().load_configuration(*args, **keywords)
         # not resolved, as some of it is not known yet
-        check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False), self.allow)
+        check_hydra(dict(OmegaConf.to_container(cfg.hydra, resolve=False)), self.allow)  # type: ignore[arg-type]
         _check_interpolations(cfg.hydra)
         return cfg
 

@@ -273,7 +273,8 @@ def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tup
 
 def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int, loggers: list[Any]) -> Fabric:
     if found is None:
-        fabric = Fabric(accelerator=accelerator, devices=1, loggers=loggers)
+        # alone, also where SLURM is installed, for which Lightning would look and give hints
+        fabric = Fabric(accelerator=accelerator, devices=1, loggers=loggers, plugins=[LightningEnvironment()])
     else:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", size // int(os.environ.get("SLURM_NNODES", "1"))))
         kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)

@@ -30,7 +30,7 @@ import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 
-from igc_dist.admission import check_root
+from igc_dist.admission import check_root, files
 from igc_dist.documents import differences, sealed, unsealed
 from igc_dist.faults import fault
 from igc_dist.layout import Array, Phase
@@ -57,6 +57,8 @@ class Store:
     @classmethod
     def existing(cls, path: str | Path) -> Store:
         """A store on disk, for reading and verifying. Its layout is in the root document, or in the copy beside the shards."""
+        if Path(path).is_dir():
+            files(Path(path))
         found = attributes(path, also="shards/zarr.json")
         return cls(path, [Phase.read(phase) for phase in found["layout"]], found["spec"], found["spec_hash"])
 

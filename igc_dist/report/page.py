@@ -237,7 +237,10 @@ def rank_rows(ranks: Any) -> dict[str, Any] | None:
     if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
         return None
     heads = list(dict.fromkeys(str(key) for record in records for key in record))
-    return {"heads": heads, "rows": [[leaf(record[head]) if head in record else "" for head in heads] for record in records]}
+    return {
+        "heads": [printable(head) for head in heads],
+        "rows": [[leaf(record[head]) if head in record else "" for head in heads] for record in records],
+    }
 
 
 def provenance_rows(tree: xr.DataTree) -> dict[str, str]:

@@ -196,6 +196,7 @@ def test_the_loader_of_hydra_is_given_back() -> None:
 # -- stores --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:The `srun` command")
 def test_the_spec_of_a_store_is_never_built(tmp_path: Path) -> None:
     """Neither reading nor verifying, reporting or resuming calls what a spec or a provenance names."""
     from igc_dist.report import compare, info, write_report
