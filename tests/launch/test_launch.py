@@ -1,4 +1,4 @@
-"""The files of launch/: they parse, tell their use, pass arguments on, and those for one machine run here. See test_slurm and test_nodes."""
+"""The files of launch/: they parse, tell their use and pass arguments on; those for one machine run. Others: test_slurm, test_nodes."""
 
 from __future__ import annotations
 
