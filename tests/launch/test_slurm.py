@@ -65,7 +65,7 @@ def test_two_tasks_store_the_same_bytes(slurm: Cluster, alone: Path, tmp_path: P
 
 @pytest.mark.fault
 def test_sigusr1_requeues_and_the_job_goes_on(slurm: Cluster, alone: Path, tmp_path: Path) -> None:
-    """What --signal=USR1@300 does: the ranks leave with 75, the job comes back under its number, keeps what it had, and ends with the same bytes."""
+    """As by --signal=USR1@300: the ranks leave with 75, the job comes back, keeps what it had, and ends with the same bytes."""
     path = tmp_path / "a.zarr"
     number = submit(slurm, tmp_path, "store.path=a.zarr", *PAUSED)
     until(lambda: committed(path))
