@@ -25,8 +25,9 @@ def environment() -> ClusterEnvironment | None:
     # a launcher that sets torchrun's variables is one too, as Kubeflow's
     if ("RANK" in os.environ and "WORLD_SIZE" in os.environ) or TorchElasticEnvironment.detect():
         return Torchrun()
-    # Lightning's own look for SLURM warns wherever srun is installed
-    for kind in (*([SLURMEnvironment] if "SLURM_NTASKS" in os.environ else []), LSFEnvironment, MPIEnvironment):
+    if "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect():  # whose own look warns wherever srun is installed
+        return SLURMEnvironment()
+    for kind in (LSFEnvironment, MPIEnvironment):
         if kind.detect():
             return kind()
     return None
