@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -270,7 +270,7 @@ def _connect(found: ClusterEnvironment, accelerator: str, timeout: float) -> tup
 
 def _fabric(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int, loggers: list[Any]) -> Fabric:
     if found is None:
-        fabric = Fabric(accelerator=accelerator, devices=1, loggers=loggers)
+        fabric = Fabric(accelerator=accelerator, devices=1, plugins=[LightningEnvironment()], loggers=loggers)
     else:
         nodes = int(os.environ.get("SLURM_NNODES", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", size // nodes))

@@ -26,7 +26,8 @@ def environment() -> ClusterEnvironment | None:
     if ("RANK" in os.environ and "WORLD_SIZE" in os.environ) or TorchElasticEnvironment.detect():
         return Torchrun()
     for kind in (SLURMEnvironment, LSFEnvironment, MPIEnvironment):
-        if kind.detect():
+        # asked outside SLURM, Lightning warns wherever srun is installed
+        if (kind is not SLURMEnvironment or "SLURM_NTASKS" in os.environ) and kind.detect():
             return kind()
     return None
 
