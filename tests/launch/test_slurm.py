@@ -88,7 +88,12 @@ def test_a_signal_before_the_ranks_are_ready(slurm: Cluster, alone: Path, tmp_pa
     """SIGUSR1 kills an interpreter that still imports: the job is requeued all the same."""
     number = submit(slurm, tmp_path, "store.path=a.zarr")
     until(lambda: "State=RUNNING" in slurm.call("scontrol", "-o", "show", "step", f"{number}.0", check=False))
-    slurm.call("scancel", "--signal=USR1", number)
+
+    def told() -> bool:
+        slurm.call("scancel", "--signal=USR1", number, check=False)  # one before the tasks are there goes unheard
+        return slurm.job(number)["Restarts"] == "1"
+
+    until(told)
     job = slurm.ended(number)
     said = (tmp_path / "out.txt").read_text()
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), said
