@@ -29,7 +29,7 @@ KILLS = [
     (1, 0, "finalize", 1),
     # with others: at the first pass of a shard, at the end of each pass, while rank 0 finalises
     *((world, rank, point, 1) for world in (2, 3) for point in ("compute", "gradient", "arrays", "digest") for rank in (0, world - 1)),
-    *((world, rank, "write", 1 if rank else 60) for world in (2, 3) for rank in (0, world - 1)),
+    *((world, world - 1, "write", 1) for world in (2, 3)),
     *((world, rank, "barrier", count) for world, rank, count in ((2, 0, 1), (2, 1, 2), (3, 2, 1), (3, 0, 2))),
     *((world, 0, "finalize", 1) for world in (2, 3)),
 ]
