@@ -28,12 +28,8 @@ KILLS = [
     (1, 0, "write", 60),  # after the documents, of which see `test_kill_among_the_documents`
     (1, 0, "finalize", 1),
     # with others: at the first pass of a shard, at the end of each pass, while rank 0 finalises
-    *(
-        (world, rank, point, 1)
-        for world in (2, 3)
-        for point in ("compute", "gradient", "arrays", "digest", "write")
-        for rank in (0, world - 1)
-    ),
+    *((world, rank, point, 1) for world in (2, 3) for point in ("compute", "gradient", "arrays", "digest") for rank in (0, world - 1)),
+    *((world, world - 1, "write", 1) for world in (2, 3)),
     *((world, rank, "barrier", count) for world, rank, count in ((2, 0, 1), (2, 1, 2), (3, 2, 1), (3, 0, 2))),
     *((world, 0, "finalize", 1) for world in (2, 3)),
 ]
