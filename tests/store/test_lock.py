@@ -393,6 +393,7 @@ def test_a_run_that_lost_its_lock_stops(tmp_path: Path, monkeypatch: pytest.Monk
     assert igc_dist.open(path, allow_partial=True).attrs["status"] == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.fault
 def test_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
