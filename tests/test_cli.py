@@ -79,6 +79,7 @@ def test_torchrun_on_two_ranks_stores_the_same_bytes(alone: Path, tmp_path: Path
     assert {p.name for p in (tmp_path / "B.zarr.run" / "logs").glob("*.log")} == {"rank-0.log", "rank-1.log"}
 
 
+@pytest.mark.slow
 def test_three_ranks_of_the_command_store_the_same_bytes(alone: Path, tmp_path: Path) -> None:
     """It starts them itself, from a folder whose name Hydra would take apart; the store is in the run's folder."""
     folder = tmp_path / "a=1, b='c'"

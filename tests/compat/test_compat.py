@@ -413,6 +413,7 @@ def drawn() -> bytes:
     return attr.compute(3, n_steps=4, check_error=False, fabric={"threads": 1, "timeout": 60.0}).tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.dist
 def test_two_ranks_give_the_same_bits() -> None:
     """Sampled baselines, of data that is drawn from a generator, do not depend on the number of ranks."""
