@@ -43,7 +43,7 @@ class Walk(Attributor):
     ``x - x0`` like those of other walks. `n_ending`: rows that the prediction where it ends costs.
     """
 
-    outwards: bool = False
+    outwards: ClassVar[bool] = False
     n_ending: ClassVar[int] = 1
 
     @abstractmethod

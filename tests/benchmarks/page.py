@@ -101,7 +101,7 @@ WHY = {
     "in the order of the predictions, tent-folded offsets, more nodes",
     "zero_baseline_shifted/pooled": "the noise of drawn nodes; tried: the same",
     "one_hot_1000/n_others/time": "1,001 passes over 5 are at most 200, less what is not the net; tried: a partition in place of two sorts",
-    "package_layout/digits": "near the bound, and higher on a busy machine: alone it has kept it",
+    "package_layout/digits": "near the bound, and higher on a busy machine",
 }
 """Causes of bounds that may be missed, and what was tried."""
 

@@ -22,15 +22,6 @@ SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of one rank, without a launcher."""
-    folder = tmp_path_factory.mktemp("alone")
-    found = command(*TINY, "store.path=a.zarr", cwd=folder)
-    assert found.returncode == 0, found.stderr
-    return files(folder / "a.zarr")
-
-
 def script(name: str, *arguments: str, cwd: Path, path: str = PATH, **environ: str) -> subprocess.CompletedProcess[str]:
     """A launch file to its end."""
     return subprocess.run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, TINY, command, until
+from tests.commands import ROOT, TINY, until
 from tests.launch.namespaces import Node, missing, nodes
 from tests.ranks import files
 
@@ -27,15 +27,6 @@ SLOW = ("+data.build.slow=0", "+data.build.pause=0.1")
 def pair() -> Iterator[Sequence[Node]]:
     with nodes() as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of one rank, without a launcher."""
-    folder = tmp_path_factory.mktemp("alone")
-    found = command(*TINY, "store.path=a.zarr", cwd=folder)
-    assert found.returncode == 0, found.stderr
-    return files(folder / "a.zarr")
 
 
 def logs(folder: Path) -> list[str]:
