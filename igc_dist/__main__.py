@@ -272,39 +272,10 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
     plan.check()
 
 
-# -- commands on stores ------------------------------------------------------------------------------------------------
-
-
 def _on_stores(command: str, arguments: list[str]) -> int:
-    from rich.console import Console
+    from igc_dist import commands
 
-    from igc_dist import lock, objects, reading, report, store
-    from igc_dist.records import ConfigError
-
-    allowed = {"verify": (1, 1), "info": (1, 1), "report": (1, 2), "compare": (2, 99)}[command]
-    if not allowed[0] <= len(arguments) <= allowed[1] or any(argument.startswith("-") for argument in arguments):
-        raise ConfigError(f"igc-dist {command} takes {'a store' if allowed[1] == 1 else 'stores'}, got {arguments}: see igc-dist --help")
-    path, console = Path(arguments[0]), Console()
-    filling = lock.holder(objects.Objects(path))
-    if command == "verify":
-        damage = store.Store.existing(path).verify()
-        for line in damage:
-            print(line)
-        if damage and filling is not None:
-            print(f"{path}: running, {filling} is filling it; what is missing above may be still to come: verify it again after its end")
-        else:
-            print(f"{path}: {f'{len(damage)} damages; run the same command again to repair them' if damage else 'complete and undamaged'}")
-        return 2 if damage else 0
-    if command == "info":
-        console.print(report.info(reading.open(path, allow_partial=True), None if filling is None else str(filling)))
-    elif command == "report":
-        folder = (
-            Path(arguments[1]) if len(arguments) > 1 else (path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run"))
-        )
-        print(report.write_report(reading.open(path), folder))
-    else:
-        console.print(report.compare({argument: reading.open(argument) for argument in arguments}))
-    return 0
+    return commands.call(command, arguments)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ ORDER = (
     "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake", "distributed",
     "layout", "documents", "admission", "owner", "objects", "lock", "store", "reading", "results", "budget", "progress", "spec",
     "permitted", "weights", "config", "job", "compose", "finalize", "trial", "run", "api", "compat", "captum", "saliency", "metrics",
-    "report", "demo", "__main__",
+    "report", "demo", "commands", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 
