@@ -167,6 +167,7 @@ def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> None:
             accelerator=fabric.accelerator,
             strategy=fabric.strategy,
             timeout=fabric.timeout,
+            lease=fabric.lease,
             threads=fabric.threads,
             loggers=distributed.loggers(fabric.loggers, beside / "logs"),
         ) as world,

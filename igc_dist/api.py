@@ -74,6 +74,7 @@ def attribute(
     on_nonfinite: str = "fail",
     progress: bool = False,
     timeout: float = 1800.0,
+    lease: float | None = None,
     **limits: Any,
 ) -> xr.DataTree:
     """Attribute a task: fold attributions of a whole data set into maps, one per output.
@@ -113,7 +114,8 @@ def attribute(
     a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`, or
     with `precision_on_error="fallback"` the whole run is done again in the higher one. `trial`
     and `channels_last="auto"` let a clock choose, see `igc_dist.trial`; `prefetch`: a thread reads the next batch; attribute `retried`:
-    shards that ran out of memory, see `igc_dist.retry`. Under torchrun or srun all ranks share the work and each returns the same tree.
+    shards that ran out of memory, see `igc_dist.retry`. Under torchrun or srun all ranks share the work and each returns the same tree;
+    the shard of a rank that is silent for `lease` seconds (None: a sixth of `timeout`) is done by others, after `timeout` the run ends.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
@@ -164,6 +166,6 @@ def attribute(
         slices=sliced(source, slices),
     )
     accelerator = accelerator or {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}.get(lent.device.type, lent.device.type)
-    with joined(accelerator=accelerator, timeout=timeout, threads=threads) as world, metered(world, progress) as meter:
+    with joined(accelerator=accelerator, timeout=timeout, lease=lease, threads=threads) as world, metered(world, progress) as meter:
         done = run(job, world, meter)
     return tree(done.objects)

@@ -119,6 +119,7 @@ class FabricConfig:
     precision: str = "32-true"
     threads: int | None = 1
     timeout: float = 1800.0
+    lease: float | None = None
     loggers: list[str] = field(default_factory=lambda: ["csv"])
 
 

@@ -33,7 +33,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from igc_dist.environments import environment, world_size
 from igc_dist.faults import fault
 from igc_dist.handshake import agree
-from igc_dist.records import ConfigError, PeerError, Stopped, said
+from igc_dist.records import ConfigError, PeerError, Stopped, Superseded, said
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,12 @@ class World:
     store: Any = None
     silence: float = 1800.0
     """Seconds without a sign of life after which a rank counts as lost."""
+    lease: float = 300.0
+    """Seconds without a sign of life after which others do the shard of a rank."""
+    held: str = ""
+    """The lease of the shard that this rank is at (`igc_dist.leases`)."""
+    reissued: int = 0
+    """Shards of silent ranks that this rank did."""
     stopping: bool = False
     done: bool = False  # a signal is too late: who left now, counted as there, would fail the others
     attempt: int = 0  # a run that begins again counts from 0
@@ -74,14 +80,9 @@ class World:
             return self._counts[name]
         return int(self.store.add(name, step))
 
-    def claims(self, phase: str, pending: Sequence[int]) -> Iterator[int]:
-        """Shard numbers that this rank is to do, until none of `pending` is left. The list must be the same on all ranks."""
-        while (turn := self.count(f"claim/{phase}", 1) - 1) < len(pending):
-            self.watch(f"{phase} shard {pending[turn]}", force=True)
-            yield pending[turn]
-
     def watch(self, where: str, force: bool = False) -> None:
-        """Say where this rank is (once a second); raises `Stopped` after a signal here or on another rank, `PeerError` if one failed."""
+        """Say where this rank is (once a second); raises `Stopped` after a signal here or on another rank, `PeerError` if one failed,
+        `Superseded` if this rank was silent for so long that another does its shard."""
         if self.stopping and not self.done:
             if self.store is not None:
                 self.store.set("stop", "1")
@@ -92,10 +93,13 @@ class World:
         if self.store is None or (now - self._beat < 1 and not force):
             return
         self._beat = now
-        self.store.set(f"beat/{self.rank}", json.dumps([self._next("beat"), where]))
+        self.store.set(f"beat/{self.rank}", json.dumps({"n": self._next("beat"), "at": where, "held": self.held}))
         self._check_peers()
         if self.store.check(["stop"]):
             raise Stopped(f"rank {self.rank} stops at {where}, since another rank was told to: run the same command again to go on")
+        if self.held and self.count(self.held):
+            log.warning("rank %d was silent for so long that another rank does what it is at: %s", self.rank, where)
+            raise Superseded(where)
 
     def _check_peers(self) -> None:
         if self.store.check(["abort"]):
@@ -124,16 +128,17 @@ class World:
         if self.store is None:
             return
         self.count(f"meet/{name}", 1)
-        self._wait(lambda: self.count(f"meet/{name}") >= self.size, f"waiting at {name}", while_waiting)
+        self.wait(lambda: self.count(f"meet/{name}") >= self.size, f"waiting at {name}", while_waiting)
 
-    def _wait(self, ready: Callable[[], bool], where: str, while_waiting: Callable[[], None] = lambda: None) -> None:
+    def wait(self, ready: Callable[[], bool], where: str, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Wait until something that other ranks do is there; raises as `meet` does."""
         warned: set[int] = set()
         while not ready():
             time.sleep(POLL)
             while_waiting()
             self.watch(where)
-            for rank, silent, last in self._silent():
+            for rank, silent, beat in self.silent():
+                last = beat["at"]
                 if silent > self.silence:
                     raise PeerError(
                         f"rank {rank} is silent for {silent:.0f} s, last seen at {last}: it hangs or is gone; run again to resume"
@@ -142,14 +147,14 @@ class World:
                     warned.add(rank)
                     log.warning("rank %d is silent for %.0f s, last seen at %s", rank, silent, last)
 
-    def _silent(self) -> Iterator[tuple[int, float, str]]:
-        """Every other rank, for how long its sign of life has not changed under these eyes (clocks of nodes differ), and where it was."""
+    def silent(self) -> Iterator[tuple[int, float, dict[str, Any]]]:
+        """Every other rank, for how long its sign of life has not changed under these eyes (clocks of nodes differ), and what that was."""
         for rank in range(self.size):
             if rank != self.rank and self.store.check([f"beat/{rank}"]):
                 beat, now = self.store.get(f"beat/{rank}"), time.monotonic()
                 if self._heard.get(rank, (b"", 0.0))[0] != beat:
                     self._heard[rank] = beat, now
-                yield rank, now - self._heard[rank][1], json.loads(beat)[1]
+                yield rank, now - self._heard[rank][1], json.loads(beat)
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""
@@ -179,7 +184,7 @@ class World:
         key = f"share/{self._next('share')}"
         if self.first:
             self.store.set(key, json.dumps(make()))
-        self._wait(lambda: self.store.check([key]), "waiting for rank 0")
+        self.wait(lambda: self.store.check([key]), "waiting for rank 0")
         return json.loads(self.store.get(key))
 
     def _next(self, name: str) -> int:
@@ -201,10 +206,17 @@ def _together(world: World | None, failure: type[Exception] = RuntimeError) -> I
 
 @contextmanager
 def joined(
-    *, accelerator: str = "auto", strategy: str = "auto", timeout: float = 1800.0, threads: int | None = None, loggers: Sequence[Any] = ()
+    *,
+    accelerator: str = "auto",
+    strategy: str = "auto",
+    timeout: float = 1800.0,
+    lease: float | None = None,
+    threads: int | None = None,
+    loggers: Sequence[Any] = (),
 ) -> Iterator[World]:
     """Join the ranks of this job for one run; leaves threads, signal handlers and process group as they were.
 
+    `timeout`: seconds of silence after which a rank is lost; `lease`: after which its shard is done by others (None: a sixth of it).
     `threads`: of each rank on CPU. Bits are the same for any number of ranks only if this is the same, since a BLAS may
     cut its sums by threads; None leaves the process's own.
     """
@@ -218,7 +230,9 @@ def joined(
         if found is not None and size > 1:
             store, own_group = _connect(found, accelerator, timeout)
         fabric = _fabric(found if size > 1 else None, accelerator, strategy, size, list(loggers))
-        world = World(fabric.global_rank, size, fabric.device, fabric, store, silence=timeout)
+        world = World(
+            fabric.global_rank, size, fabric.device, fabric, store, silence=timeout, lease=timeout / 6 if lease is None else lease
+        )
         with _signals(world):
             try:
                 with _together(None, dist.DistError):  # the store goes with the rank that holds it

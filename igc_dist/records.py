@@ -77,6 +77,10 @@ class Stopped(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's
     exit_code = 75
 
 
+class Superseded(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's
+    """This rank was silent for so long that another one does its shard (`igc_dist.leases`)."""
+
+
 class PeerError(IgcError, RuntimeError):
     """Another rank failed or fell silent; `exit_code` is that rank's where it is known."""
 

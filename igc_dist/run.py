@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -30,11 +30,12 @@ from igc_dist.faults import fault
 from igc_dist.finalize import Passed, finalize, of_fold, provenance
 from igc_dist.findings import Findings
 from igc_dist.job import Job, decided, plan_of
+from igc_dist.leases import claims
 from igc_dist.lock import Lock
 from igc_dist.plan import Plan
 from igc_dist.predict import Predictor
 from igc_dist.progress import Meter
-from igc_dist.records import Attribution, IgcError, PrecisionError, Shard, Stopped, at, said
+from igc_dist.records import Attribution, IgcError, PeerError, PrecisionError, Shard, Stopped, at, said
 from igc_dist.results import Recipe, Walked
 from igc_dist.secrets import masked, masked_text
 from igc_dist.spec import spec_hash
@@ -128,24 +129,40 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
     pending = world.share(lambda: store.pending("predict"))
     meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
     predictor = Predictor(job.inputs, job.source, job.targets, plan, world.device, job.skip, job.needs_mean, job.weights)
-    done = []
-    for number in world.claims("predict", pending):
-        meter.place = f"predict shard {number}"
-        with at(f"rank {world.rank}, {meter.place}"):
-            for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
-                store.write("predict", number, name, values)
-            store.commit("predict", number)
-        done.append(number)
+    done: list[int] = []
+
+    def fold(number: int) -> None:
+        for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
+            store.write("predict", number, name, values)
+        store.commit("predict", number)
         meter.rows(len(plan.fold(number)))
+
+    for _ in _done(store, world, meter, "predict", "predict", pending, fold, done):
         meter.shard()
-    _hand_round(store, world, meter, "predict", "predict", done)
 
 
-def _hand_round(store: Store, world: World, meter: Meter, name: str, phase: str, done: Sequence[int]) -> None:
-    """Wait for the end of a pass. Without a store on disk, every rank then takes over what the others hold."""
+def _done(
+    store: Store, world: World, meter: Meter, name: str, phase: str, pending: Sequence[int], work: Callable[[int], None], done: list[int]
+) -> Iterator[int]:
+    """Do the shards of a pass with the other ranks, to its end: yields, and adds to `done`, each that this rank contributes.
+
+    Without a store on disk, every rank then takes over what the others hold.
+    """
+    again = []
+    for claim in claims(world, name, pending, meter.show):
+        meter.place = f"{phase} shard {claim.number}"
+        with at(f"rank {world.rank}, {meter.place}"):
+            if not claim.do(partial(work, claim.number)):
+                continue
+        done.append(claim.number)
+        again += [claim.number] * (claim.generation > 0)
+        yield claim.number
     with at(f"rank {world.rank}, the end of {name}"):
         world.meet(name, meter.show)
     meter.end()
+    for number in again:  # who was silent may have written other bytes over them, if memory ran out on one of both: the rounding differs
+        if not store.is_done(phase, number):
+            raise PeerError(f"{phase} shard {number} was written by two ranks, with other bytes: run again to resume")
     if store.path is None:
         for objects in world.gather(store.objects_of(phase, done)) if world.size > 1 else []:
             store.absorb(objects)
@@ -248,14 +265,9 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     meter.start(name, len(numbers), len(numbers) - len(pending), per_row, per_sample)
     auditor = Auditor(engine, job.audited, job.stages(plan)[0]) if job.audited and phase == "attribute" else None
     engine.check = auditor
-    done = []
-    for number in world.claims(name, pending):
-        meter.place = f"{phase} shard {number}"
-        with at(f"rank {world.rank}, {meter.place}"):
-            _attribute_shard(job, plan, store, engine, auditor, phase, number)
-        done.append(number)
+    done: list[int] = []
+    for _ in _done(store, world, meter, name, phase, pending, partial(_attribute_shard, job, plan, store, engine, auditor, phase), done):
         world.log({"shards": meter.shard(), **meter.rates()})
-    _hand_round(store, world, meter, name, phase, done)
     # shards of an earlier run are contributed by turns
     earlier = sorted({*numbers} - {*pending})
     return done + [number for number in earlier if number % world.size == world.rank]

@@ -19,6 +19,7 @@ from torch import Tensor
 import igc_dist
 from igc_dist import distributed
 from igc_dist.distributed import World, joined, world_size
+from igc_dist.leases import claims
 from igc_dist.records import DataError, PeerError, Stopped, StoreError
 from igc_dist.store import Store
 from tests.commands import until
@@ -30,13 +31,14 @@ pytestmark = pytest.mark.dist
 def exchanged() -> dict[str, Any]:
     """What the ranks learn of each other in a few exchanges."""
     with joined(accelerator="cpu", timeout=60.0) as world:
-        claims = list(world.claims("first", list(range(100, 137))))
-        second = list(world.claims("second", [5, 7]))
+        first, second = (
+            [c.number for c in claims(world, *of) if c.do(lambda: None)] for of in (("a", list(range(100, 137))), ("b", [5, 7]))
+        )
         slots = np.zeros(3)
         slots[world.rank] = 0.1 + world.rank
         found = {
             "rank": world.rank,
-            "first": claims,
+            "first": first,
             "second": second,
             "sum": world.sum(slots).tolist(),
             "gather": world.gather(world.rank * 10),
@@ -63,8 +65,8 @@ def test_exchange_over_ranks() -> None:
 def test_alone_every_exchange_is_the_identity() -> None:
     """One process needs no group: it claims everything in order, and hears itself."""
     world = World()
-    assert list(world.claims("phase", [3, 1, 2])) == [3, 1, 2]
-    assert list(world.claims("other", [4])) == [4]
+    assert [c.number for c in claims(world, "phase", [3, 1, 2]) if c.do(lambda: None)] == [3, 1, 2]
+    assert [c.number for c in claims(world, "other", [4]) if c.do(lambda: None)] == [4]
     assert (world.share(lambda: {"a": 1}), world.gather(5), world.count("n", 3), world.count("n")) == ({"a": 1}, [5], 3, 3)
     np.testing.assert_array_equal(world.sum(np.arange(3.0)), np.arange(3.0))
     world.meet("end")
@@ -209,10 +211,8 @@ def silent(rank: int, where: str) -> None:
         if where == "share" and world.rank == rank:
             os.kill(os.getpid(), signal.SIGSTOP)
         world.share(lambda: 1)
-        for _ in world.claims("phase", list(range(4))):
-            if world.rank == rank:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(0.2)
+        for claim in claims(world, "phase", list(range(4))):
+            claim.do(lambda: os.kill(os.getpid(), signal.SIGSTOP) if world.rank == rank else time.sleep(0.2))
         world.meet("phase")
 
 
