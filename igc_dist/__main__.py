@@ -129,7 +129,7 @@ def _on_config(command: str, arguments: list[str]) -> int:
 
 
 def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
-    from igc_dist import config, distributed, reading
+    from igc_dist import agent, config, distributed, reading
 
     folder, overrides = config.hydra_job()
     path = Path(cfg.store.path) if cfg.store.path is not None else folder / "store.zarr"
@@ -137,7 +137,7 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
     if distributed.environment() is None and cfg.fabric.devices > 1:
         flags = [part for prefix in allow for part in ("--allow-target", prefix)]
         kept = config.folder_flags(arguments)
-        return distributed.launch(
+        return agent.launch(
             cfg.fabric.devices,
             ["run", *flags, *kept, *overrides, config.override("store.path", path), config.override("hydra.run.dir", folder)],
             path.name,

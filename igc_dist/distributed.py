@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +25,6 @@ import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from igc_dist.environments import environment, world_size
 from igc_dist.faults import fault
@@ -162,6 +158,16 @@ class World:
             with _together(self):
                 dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM)
         return array
+
+    def deal(self, hand: np.ndarray, sizes: Sequence[int], theirs: Sequence[int]) -> np.ndarray:
+        """Hand a flat array round, cut into a piece of ``sizes[r]`` numbers for each rank r; returns the pieces for this rank, one
+        after the other, of which rank r gives ``theirs[r]`` numbers."""
+        if self.store is None:
+            return hand
+        taken = torch.empty(sum(theirs), dtype=torch.float64)
+        with _together(self):
+            dist.all_to_all_single(taken, torch.from_numpy(hand), [*theirs], [*sizes])
+        return taken.numpy()
 
     def log(self, metrics: Mapping[str, int | float]) -> None:
         """Hand metrics to the loggers, on rank 0."""
@@ -314,40 +320,6 @@ def _signals(world: World) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def launch(devices: int, arguments: Sequence[str], run_id: str) -> int:
-    """Start `devices` ranks of ``python -m igc_dist`` on this machine, as torchrun does; returns the exit code of the run."""
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=devices,
-        run_id=run_id,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr="127.0.0.1",
-        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
-    )
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # `_cause` says it in our words
-    try:
-        elastic_launch(config, sys.executable)("-m", "igc_dist", *arguments)
-    except ChildFailedError as error:
-        return _cause({rank: failure.exitcode for rank, failure in error.failures.items()})
-    except (SignalException, KeyboardInterrupt):
-        return Stopped.exit_code
-    return 0
-
-
-def _cause(codes: dict[int, int]) -> int:
-    """The exit code of a run from those of its ranks: the agent ends all with SIGTERM once the first has failed."""
-    killed = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
-    for rank, number in killed.items():
-        print(f"igc-dist: rank {rank} was killed by signal {number}: run the same command again to go on", file=sys.stderr)
-    own = [code for code in codes.values() if code > 0 and code != Stopped.exit_code]
-    return 1 if killed else own[0] if own else Stopped.exit_code
 
 
 def loggers(names: Sequence[str], folder: Path) -> list[Any]:

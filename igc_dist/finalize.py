@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,7 @@ from igc_dist.job import Job
 from igc_dist.layout import Array
 from igc_dist.plan import Plan
 from igc_dist.predict import BAD
-from igc_dist.results import Recipe, Walked
+from igc_dist.results import Block, Recipe, Walked
 from igc_dist.statistics.state import SCALAR_TERMS
 from igc_dist.store import Store
 
@@ -52,7 +52,7 @@ Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
 def finalize(
     job: Job, plan: Plan, store: Store, world: World, passed: Passed, found: Findings, recipe: Recipe, provenance: Mapping[str, Any]
 ) -> None:
-    """Exchange the states, a few outputs at a time; rank 0 writes the results (every rank, in memory)."""
+    """Exchange the states, a few outputs of each rank at a time; it writes their maps, and rank 0 the rest (in memory, each rank all)."""
     writes = world.first or store.path is None
     tables: dict[str, list[np.ndarray]] = {}
     if job.audited:
@@ -62,23 +62,34 @@ def finalize(
     if plan.work.certified and writes:
         for name, counts in zip(("failed", "evaluations"), store.read("attribute", "certificate").sum(0), strict=True):
             tables[name] = [counts]
-    for cut in results.output_cuts(plan):
+    before = {*store.objects.names()} if store.path is None else set()
+    found_here: dict[int, dict[str, np.ndarray]] = {}
+    for number, cuts in enumerate(results.dealt(world, plan)):
         slots, *again = (
-            results.exchange(world, store, plan, phase, walked, cut, found.centre, job.terms) for phase, walked in passed.walked.items()
+            results.exchange(world, store, plan, phase, walked, cuts, found.centre, job.terms) for phase, walked in passed.walked.items()
         )
-        if not writes:
+        block = None if slots is None else results.results(slots, recipe)
+        if number == 0:
+            _create_maps(store, world, () if block is None else _maps(plan, block))
+        if slots is None or block is None:
             continue
-        block = results.results(slots, recipe)
+        cut = cuts[world.rank]
         if (job.budget.limited or again) and any(statistic.jackknifed for statistic in job.statistics):
             block.outputs["rel_se"] = relative_errors(slots, recipe)
-        if again:
-            block.outputs["draw_share"] = draw_share(slots, again[0], recipe)
-        for folder, arrays in (("", block.outputs), ("convergence/", block.running), ("slices/", block.slice_outputs)):
-            for name, values in arrays.items():
-                tables.setdefault(folder + name, []).append(values)
-        for folder, by_input in (("", block.maps), ("slices/", block.slice_maps)):
-            for input_name, dims, maps in zip(plan.shapes.input_names, plan.shapes.dims, by_input, strict=False):
-                _put_maps(store, f"{folder}{input_name}", maps, cut, plan, dims)
+        for others in again:
+            assert others is not None  # the same cut
+            block.outputs["draw_share"] = draw_share(slots, others, recipe)
+        folders = {"": block.outputs, "convergence/": block.running, "slices/": block.slice_outputs}
+        found_here[cut.start] = {folder + name: values for folder, arrays in folders.items() for name, values in arrays.items()}
+        for array, maps in _maps(plan, block):
+            store.put(array.path, (*(slice(None),) * array.dims.index("output"), cut), maps)
+    for part in results.gathered(world, found_here):
+        for name, values in part.items():
+            tables.setdefault(name, []).append(values)
+    if store.path is None:
+        keys = [key for key in store.objects.names() if key not in before]
+        for objects in world.gather({key: store.objects.get(key) for key in keys}) if world.size > 1 else []:
+            store.absorb(objects)
     if writes:
         axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
         dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
@@ -95,16 +106,28 @@ def finalize(
     world.meet("complete")
 
 
-def _put_maps(store: Store, folder: str, maps: Mapping[str, np.ndarray], cut: slice, plan: Plan, dims: tuple[str, ...]) -> None:
-    """Write maps (..., J, *P) of some outputs; the first cut creates the arrays."""
-    for name, values in maps.items():
-        at = values.ndim - len(dims) - 1  # the axis of the outputs
-        lead, features = values.shape[:at], values.shape[at + 1 :]
-        if cut.start == 0:
-            shape, chunks = (*lead, len(plan.work.outputs), *features), (*lead, plan.finalize_outputs, *features)
-            names = (*("slice",) * at, "output", *dims)
-            store.create_results([Array(f"{folder}/{name}", shape, chunks, "float64", names)])
-        store.put(f"{folder}/{name}", (*(slice(None),) * at, cut), values)
+def _maps(plan: Plan, block: Block) -> Iterator[tuple[Array, np.ndarray]]:
+    """Maps of some outputs, (J, *P) or (S, J, *P), each with the array of all outputs that it is a part of."""
+    for folder, by_input in (("", block.maps), ("slices/", block.slice_maps)):
+        for input_name, dims, maps in zip(plan.shapes.input_names, plan.shapes.dims, by_input, strict=False):
+            for name, values in maps.items():
+                at = values.ndim - len(dims) - 1  # the axis of the outputs
+                lead, features = values.shape[:at], values.shape[at + 1 :]
+                shape, chunks = ((*lead, outputs, *features) for outputs in (len(plan.work.outputs), plan.finalize_outputs))
+                yield Array(f"{folder}{input_name}/{name}", shape, chunks, "float64", (*("slice",) * at, "output", *dims)), values
+
+
+def _create_maps(store: Store, world: World, maps: Iterable[tuple[Array, np.ndarray]]) -> None:
+    """Create the arrays that rank 0 has maps for, once for all ranks; in memory, each rank its own."""
+    arrays = [array for array, _ in maps]
+
+    def create() -> list[Any]:
+        store.create_results(arrays)
+        return [asdict(array) for array in arrays]
+
+    named = world.share(create)
+    if store.path is None and not world.first:
+        store.create_results(Array(**array) for array in named)
 
 
 def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:

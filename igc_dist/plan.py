@@ -164,8 +164,9 @@ class Plan:
 
     @property
     def finalize_outputs(self) -> int:
-        """Outputs finalised at a time: what finalising holds, in a quarter of the budget."""
-        return max(1, min(self.output_block, int(self.limits.host_memory * GIB / 4 // max(self._finalize_bytes(), 1))))
+        """Outputs finalised at a time, by one rank: what finalising holds, in a quarter of the budget. They divide a block."""
+        most = max(1, min(self.output_block, int(self.limits.host_memory * GIB / 4 // max(self._finalize_bytes(), 1))))
+        return most if self.n_output_blocks == 1 else next(size for size in range(most, 0, -1) if self.output_block % size == 0)
 
     def _finalize_bytes(self) -> int:
         """Memory of finalising one output."""
@@ -175,8 +176,9 @@ class Plan:
         if self.work.n_cells > self.work.n_slices:  # the states of two groups, and what the test of their difference makes of them
             maps += (2 * self.work.n_terms + 10) * self.work.n_slices
         statistics = (2 * terms + maps) * self.n_folds * one_map
-        # where blocks of baselines are merged: slots of all parts, and the levels of the tree, each half of the one before
-        merge = 2 * terms * self.n_parts * one_map if self.n_baseline_blocks > 1 else 0
+        # slots of all parts as they are handed over, as they come and in order; where blocks of baselines are merged, the levels of the
+        # tree come instead of the former two, each half of the one before
+        merge = 3 * terms * self.n_parts * one_map
         return max(statistics, merge)
 
     def memory(self) -> dict[str, int]:

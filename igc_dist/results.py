@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -78,29 +80,48 @@ class Walked:
 
 
 def exchange(
-    world: World, store: Store, plan: Plan, phase: str, walked: Walked, outputs: slice, centre: Centre, terms: tuple[str, ...]
-) -> Slots:
-    """All-reduce the states of some outputs of one block: a slot per shard, zero but for the shards of this rank, summed.
+    world: World, store: Store, plan: Plan, phase: str, walked: Walked, cuts: Sequence[slice], centre: Centre, terms: tuple[str, ...]
+) -> Slots | None:
+    """Hand the states of some outputs to the rank that finalizes them: those of ``cuts[r]`` to rank r, as `dealt` gives them.
 
-    Each slot has one contributor, so the sum is exact, and the same for any number of ranks and any claiming order.
+    A slot per shard, filled by the one rank that contributes it: the same numbers for any number of ranks and any claiming
+    order, and each state travels once, where an all-reduce would carry all states to all ranks. None for a rank without a cut.
     """
-    block = outputs.start // plan.output_block
     family = store.phases[phase]
     n_parts, n_slots = family.grid[0], walked.n_folds * plan.n_baseline_blocks
-    parts = sorted(number % n_parts for number in walked.mine if number // n_parts == block and number % n_parts < n_slots)
+    blocks = [cut.start // plan.output_block for cut in cuts]
+    held = [sorted(n % n_parts for n in walked.mine if n // n_parts == block and n % n_parts < n_slots) for block in blocks]
+    everyone = world.gather(held)
+    mine = world.rank if world.rank < len(cuts) else None
 
-    def slots(name: str) -> np.ndarray:
+    def slots(name: str) -> np.ndarray | None:
         array = family.arrays[name]
-        buffer = np.zeros((n_slots, *array.shape[1:3], outputs.stop - outputs.start, *array.shape[4:]))
-        for part in parts:
-            mine_of = store.read_own(phase, block * n_parts + part, name)
-            buffer[part] = mine_of[0][:, :, outputs.start - block * plan.output_block : outputs.stop - block * plan.output_block]
-        total = world.sum(buffer)
+        shapes = [(*array.shape[1:3], cut.stop - cut.start, *array.shape[4:]) for cut in cuts]
+        sizes = [len(parts) * prod(shape) for parts, shape in zip(held, shapes, strict=True)] + [0] * (world.size - len(cuts))
+        hand = np.empty(sum(sizes))
+        ends = np.cumsum(sizes)
+        pieces = [hand[end - size : end].reshape(-1, *shape) for end, size, shape in zip(ends, sizes, shapes, strict=False) if prod(shape)]
+        for block in sorted({*blocks}):  # a chunk is read once for all its cuts
+            of = [r for r, its in enumerate(blocks) if its == block]
+            for place, part in enumerate(held[of[0]]):
+                values, first = store.read_own(phase, block * n_parts + part, name)[0], block * plan.output_block
+                for r in of:
+                    pieces[r][place] = values[:, :, cuts[r].start - first : cuts[r].stop - first]
+        theirs = [0 if mine is None else len(their[mine]) * prod(shapes[mine]) for their in everyone]
+        taken = world.deal(hand, sizes, theirs)
+        del hand, pieces
+        if mine is None:
+            return None
+        total = np.empty((n_slots, *shapes[mine]))
+        total[[part for their in everyone for part in their[mine]]] = taken.reshape(-1, *shapes[mine])
         # blocks of baselines of one fold are one mean: merge them first
         cut = total.reshape(walked.n_folds, plan.n_baseline_blocks, *total.shape[1:])
         return tree_sum(np.moveaxis(cut, 1, 0))
 
-    return Slots(centre.outputs(outputs), terms, slots("scalars"), tuple(slots(name) for name in plan.shapes.input_names))
+    scalars, *features = (slots(name) for name in ("scalars", *plan.shapes.input_names))
+    if mine is None or scalars is None:
+        return None
+    return Slots(centre.outputs(cuts[mine]), terms, scalars, tuple(values for values in features if values is not None))
 
 
 def audited(world: World, store: Store, plan: Plan, mine: Sequence[int]) -> np.ndarray:
@@ -234,7 +255,18 @@ def _distance(running: tuple[Mapping[str, np.ndarray], ...], final: tuple[Mappin
 
 def output_cuts(plan: Plan) -> Iterator[slice]:
     """Ranges of outputs finalised at a time: within one block, small enough for the memory budget."""
-    for start in range(0, len(plan.work.outputs), plan.output_block):
-        stop = min(start + plan.output_block, len(plan.work.outputs))
-        for at in range(start, stop, plan.finalize_outputs):
-            yield slice(at, min(at + plan.finalize_outputs, stop))
+    for start in range(0, len(plan.work.outputs), plan.finalize_outputs):
+        yield slice(start, min(start + plan.finalize_outputs, len(plan.work.outputs)))
+
+
+def dealt(world: World, plan: Plan) -> Iterator[list[slice]]:
+    """Ranges of outputs that are finalised at the same time, the r-th of them by rank r."""
+    cuts = output_cuts(plan)
+    while some := list(islice(cuts, world.size)):
+        yield some
+
+
+def gathered(world: World, found: Mapping[int, Any]) -> list[Any]:
+    """What all ranks found for their cuts, by the first output of each: in the order of the outputs."""
+    whole = {start: value for one in world.gather(dict(found)) for start, value in one.items()}
+    return [whole[start] for start in sorted(whole)]

@@ -220,10 +220,12 @@ def _enough(job: Job, plan: Plan, store: Store, world: World, walked: Walked, fo
     """Why to stop after these folds, or "". All ranks decide the same: from the same states, or by the clock of rank 0."""
     spent = world.share(lambda: time.monotonic() - started)
     if job.budget.rel_se is not None:
-        cuts = (
-            results.exchange(world, store, plan, "attribute", walked, cut, found.centre, job.terms) for cut in results.output_cuts(plan)
-        )
-        errors = np.concatenate([relative_errors(slots, recipe) for slots in cuts])
+        found_here = {}
+        for cuts in results.dealt(world, plan):
+            slots = results.exchange(world, store, plan, "attribute", walked, cuts, found.centre, job.terms)
+            if slots is not None:
+                found_here[cuts[world.rank].start] = relative_errors(slots, recipe)
+        errors = np.concatenate(results.gathered(world, found_here))
         # an output that is constant so far, as a rare label, has no error yet; one that is so in all of the data will have none
         unknown = np.isnan(errors) & (found.y_std > 0) & (found.r_std > 0)
         worst = float("inf") if unknown.any() else float(np.nanmax(errors, initial=0.0))

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 import igc_dist
 from igc_dist import Budget, distributed, trial
 from igc_dist.baselines import Mean, Resampled
-from igc_dist.distributed import World
 from igc_dist.features import Total
+from igc_dist.leases import Claim
+from igc_dist.plan import Plan
+from igc_dist.store import Store
 from tests import ranks
 from tests.ranks import Net, Rows, arrays, attribute, files, run_ranks, values
 
@@ -81,15 +83,14 @@ def test_memory_holds_what_the_disk_holds(case: str, tmp_path: Path) -> None:
 def claimed(path: Path | None, settings: dict[str, Any]) -> tuple[dict[str, bytes], list[int]]:
     """The tree, and the shards of pass 2 that this rank did."""
     mine: list[int] = []
-    original = World.claims
+    original = Claim.do
 
-    def spied(self: World, phase: str, pending: Any) -> Any:
-        for number in original(self, phase, pending):
-            if phase == "attribute":
-                mine.append(number)
-            yield number
+    def spied(self: Claim, work: Any) -> bool:
+        if self.phase == "attribute":
+            mine.append(self.number)
+        return original(self, work)
 
-    World.claims = spied  # type: ignore[method-assign]
+    Claim.do = spied  # type: ignore[method-assign]
     return run(path, settings), mine
 
 
@@ -103,6 +104,31 @@ def test_claiming_order_changes_no_bit(slow: int, tmp_path: Path) -> None:
     counts = [len(mine) for _, mine in ended]
     assert sorted(ended[0][1] + ended[1][1]) == list(range(8))
     assert counts[slow] < counts[1 - slow]
+
+
+CUTS: dict[str, Any] = {"n": 24, "outputs": 5, "n_folds": 4, "micro_batch": 3, "samples": False, "slices": np.arange(24) % 2}
+
+
+def cut(path: Path | None, outputs: int, settings: dict[str, Any]) -> dict[str, bytes]:
+    """As if memory sufficed to finalise so many outputs at a time only."""
+    Plan.finalize_outputs = property(lambda plan: outputs)  # type: ignore[assignment]
+    return run(path, {**CUTS, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"output_block": 4, "baseline_block": 1, "baseline": 2},
+        pytest.param({"budget": Budget(rel_se=0.3, replicates=2), "baseline": Resampled(2)}, marks=pytest.mark.slow),
+    ],
+)
+def test_outputs_are_dealt_to_ranks(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Each rank finalises some of the outputs and writes their maps: the same results as of one rank that does all at once."""
+    expected = run(None, {**CUTS, **settings})
+    for n, outputs in ((2, 2), (3, 1)):
+        for path in (tmp_path / f"{n}.zarr", None):
+            assert [tree == expected for tree in values(run_ranks(n, cut, path, outputs, settings))] == [True] * n
+        assert Store.existing(tmp_path / f"{n}.zarr").verify() == []
 
 
 def test_seven_samples_on_three_ranks_are_seven() -> None:

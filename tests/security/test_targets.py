@@ -39,7 +39,7 @@ GADGETS = (
     "safetensors.torch.load_file", "sys.exit", "os._exit", "atexit.register", "signal.signal", "webbrowser.open", "pydoc.pipepager",
     "timeit.timeit", "cProfile.run", "pdb.run", "doctest.debug_script", "torch.distributed.run.main", "torch.compile",
     # the package's own doors
-    "igc_dist.__main__.main", "igc_dist.run.run", "igc_dist.weights.load_weights", "igc_dist.distributed.launch",
+    "igc_dist.__main__.main", "igc_dist.run.run", "igc_dist.weights.load_weights", "igc_dist.agent.launch",
     "igc_dist.objects.Objects", "igc_dist.api.attribute", "igc_dist.attribute", "igc_dist.demo.train.main", "igc_dist.demo.train.train",
     "igc_dist.baselines.ensure.__builtins__", "igc_dist.baselines.ensure.__code__.replace", "igc_dist.demo.digits.__loader__.load_module",
     "igc_dist.baselines.Zeros.__init__.__globals__", "igc_dist.baselines.Zeros.__reduce_ex__", "igc_dist.baselines.__dict__.get",
