@@ -2,7 +2,7 @@
 
 The config names the model, the data, the baselines and the targets; a first pass predicts; the plan cuts inputs x
 baselines x outputs into shards; ranks claim shards; for each shard the engine walks a path with a quadrature and hands
-on attributions; statistics fold them; the store keeps what was folded; an all-reduce joins the ranks; the report shows it.
+on attributions; statistics fold them; the store keeps what was folded; an exchange joins the ranks; the report shows it.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def _engine(job: Job, plan: Plan, world: World, meter: Meter, found: Findings, c
 
 
 def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine: Engine, phase: str, n_folds: int) -> list[int]:
-    """The shards of the first folds that are not done; returns those that this rank contributes to the all-reduce."""
+    """The shards of the first folds that are not done; returns those that this rank contributes to the exchange."""
     n_parts, name = n_folds * plan.n_baseline_blocks, f"{phase} {n_folds}" if job.budget.limited else phase
     numbers = store.phases[phase].numbers(n_parts)
     pending = world.share(lambda: store.pending(phase, n_parts))

@@ -75,3 +75,11 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:^|`)make ([\w-]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_guarantee_names_the_tests_that_hold_it() -> None:
+    """Each number of "What you can rely on" links to files of tests; that these exist is tested above."""
+    section = README.split("## What you can rely on")[1].split("\n## ")[0]
+    guarantees = re.split(r"^\d+\. ", section, flags=re.MULTILINE)[1:]
+    assert len(guarantees) >= 8
+    assert [text[:40] for text in guarantees if not re.search(r"`tests/\S+\.py`", text)] == []

@@ -1,6 +1,6 @@
 """What the features of an attribution are: their names, and how they are reduced before they are folded.
 
-A reducer maps the attribution of one input, (n, J, *P), to (n, J, *Q) on the device, so that states, stores and all-reduces
+A reducer maps the attribution of one input, (n, J, *P), to (n, J, *Q) on the device, so that states, stores and exchanges
 have the size of Q. Those of `reducers` are linear and preserve sums, ``sum_q R(a)_q = sum_p a_p``: covariances are linear in
 the attribution, so the reduced IGC is ``IGC_q = sum_p R_qp IGC_p`` and still adds up to the correlation; a deviation is
 not, so it has to be that of the reduced attributions. A free function of the user's may be anything; a probe tells whether

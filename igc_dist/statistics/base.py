@@ -23,7 +23,7 @@ class Finalized:
 
 
 class Statistic(ABC):
-    """A monoid over inputs: declare `terms`, write `finalize`; update, merge and all-reduce are `State.__add__`.
+    """A monoid over inputs: declare `terms`, write `finalize`; update, merge and reduction over ranks are `State.__add__`.
 
     `linear` says whether the result is linear in the attribution. Only then may the baselines of one sample be cut
     into blocks, and may unbiased but noisy attributions be folded. A statistic with `n_groups` > 1 parts the samples by

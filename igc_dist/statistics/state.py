@@ -1,4 +1,4 @@
-"""The one algebra: sums about a centre, in float64. Update, merge and all-reduce are all the same addition.
+"""The one algebra: sums about a centre, in float64. Update, merge and reduction over ranks are all the same addition.
 
 A state holds, for weighted samples, the sums of first and second order of a few variables about fixed centres:
 
