@@ -18,7 +18,7 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist [run] [overrides]     compute; without overrides the embedded demo (handwritten digits)
   igc-dist plan [overrides]      print shards, gradient evaluations, memory and disk; exit 2 if they do not fit
   igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped
-  igc-dist verify STORE          check every file of a store; run again to repair it
+  igc-dist verify STORE          check every file of a store (run again to repair it), and results against shards; --quick: files only
   igc-dist report STORE [DIR]    write report.html and PNG files
   igc-dist compare STORE STORE.. what differs: specs, correlations, maps
   igc-dist info STORE            status, spec, arrays and provenance
