@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from igc_dist import lock, objects, reading, report
+from igc_dist import compact, lock, merge, objects, reading, report
 from igc_dist import verify as looked
 from igc_dist.records import ConfigError
 
@@ -53,6 +53,25 @@ def compare(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     return 0
 
 
+def merge_stores(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+    """Shards of one run from several stores, or runs over disjoint data, in one store."""
+    *paths, out = arguments
+    merged = merge.merge(paths, out, overlap="--overlap" in flags)
+    if merged.complete:
+        print(f"{out}: complete, of the data of {len(paths)} stores")
+    else:
+        print(f"{out}: {merged.done} of {merged.total} shards; run the same command with store.path={out} to finish")
+    return 0
+
+
+def make_compact(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+    """A complete store in few files."""
+    path, out = arguments
+    before, after = compact.compact(path, out)
+    print(f"{out}: complete, {after:,} files instead of {before:,}; {path} may go")
+    return 0
+
+
 class Command(NamedTuple):
     """A command: what it does, how many arguments it takes, and which flags."""
 
@@ -67,6 +86,8 @@ COMMANDS = {
     "report": Command(write_report, 1, 2),
     "compare": Command(compare, 2, 99),
     "info": Command(info, 1, 1),
+    "merge": Command(merge_stores, 3, 99, ("--overlap",)),
+    "compact": Command(make_compact, 2, 2),
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from igc_dist import seeds
+from igc_dist.admission import TYPES
 from igc_dist.attributors import Price
 from igc_dist.budget import Budget
 from igc_dist.cost import Work
@@ -119,6 +120,18 @@ class Recorded:
     def audited(self) -> int:
         return int(self.plan.work.audited)
 
+    def union(self, plan: Joined, recipe: Recipe, weights: np.ndarray | None, slices: Sliced | None) -> Recorded:
+        """The job over this data and others, with a recipe that says so; of all folds."""
+        said = dict(self.document)
+        said["plan"] = {
+            **said["plan"],
+            "pieces": plain(plan.pieces),
+            "shapes": plain(asdict(plan.shapes)),
+            "work": plain(asdict(plan.work)),
+        }
+        said |= {"slices": _said(slices), "folded": True}
+        return replace(self, document=said, plan=plan, recipe=recipe, weights=weights, slices=slices, budget=Budget())
+
 
 def document(job: Job | Recorded, plan: Plan, recipe: Recipe) -> dict[str, Any] | None:
     """The recipe as JSON; None for a statistic that is not of this package, of which a store cannot say what it is."""
@@ -146,6 +159,7 @@ def document(job: Job | Recorded, plan: Plan, recipe: Recipe) -> dict[str, Any] 
             "shapes": plain(asdict(shapes)),
             "work": plain(asdict(plan.work)),
         },
+        "slices": _said(job.slices),
         "pooled": pooled,
         "folded": False,
     }
@@ -180,13 +194,12 @@ def plan_of(found: Mapping[str, Any]) -> Joined:
     return Joined(shapes, Work(**work), Limits(host_memory=plan["host_memory"]), plan["seed"], **cuts, pieces=pieces)
 
 
-def recorded(found: Mapping[str, Any] | None, about: Mapping[str, Any], names: np.ndarray, **columns: Any) -> Recorded:
-    """The job of a recipe, from the document in the root attributes `about`; `columns` are the weights and slices of the samples.
+def recorded(found: Mapping[str, Any], about: Mapping[str, Any], names: np.ndarray) -> Recorded:
+    """The job of a recipe, from the document in the root attributes `about`, without the weights of the samples.
 
     Raises `StoreError` for a document that no run writes.
     """
     try:
-        assert found is not None
         plan = plan_of(found)
         statistics = tuple(STATISTICS[entry["name"]](**entry["settings"]) for entry in found["statistics"])
         labels = Labels(str(found["labels"]["prefix"]), dict(found["labels"]["named"]), bool(found["labels"]["complete"]))
@@ -195,6 +208,19 @@ def recorded(found: Mapping[str, Any] | None, about: Mapping[str, Any], names: n
             raise ValueError("its numbers do not add up")
         recipe = Recipe(statistics, labels, cells, bool(found["complete"]), bool(found["residuals"]))
         budget = Budget(**about.get("budget", {}).get("wish", {}))
-        return Recorded(dict(found), plan, recipe, about["method"], names, about.get("fallback") or "", budget=budget, **columns)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        slices = found["slices"] and _slices(found["slices"], plan.work.n_slices)
+        return Recorded(dict(found), plan, recipe, about["method"], names, about.get("fallback") or "", slices=slices, budget=budget)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(f"the recipe in the root document says what no run writes ({type(error).__name__}: {error})"[:300]) from error
+
+
+def _said(slices: Sliced | None) -> dict[str, Any] | None:
+    return None if slices is None else {"labels": plain(slices.labels), "type": str(slices.labels.dtype)}
+
+
+def _slices(found: Mapping[str, Any], n_slices: int) -> Sliced:
+    """The labels of the slices; which sample is in which is in the states."""
+    labels = np.asarray(found["labels"], dtype=found["type"] if found["type"] in TYPES else None)
+    if labels.shape != (n_slices,):
+        raise ValueError(f"{n_slices} slices have labels of shape {labels.shape}")
+    return Sliced(np.zeros(0, dtype=np.int64), labels)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from igc_dist import findings
-from igc_dist.data import Sliced
 from igc_dist.distributed import World
 from igc_dist.documents import unsealed
 from igc_dist.finalize import Passed, finalize, of_fold
@@ -75,6 +74,10 @@ class View(Store):
         if key not in self._near or self._near[key][0] != at:
             self._near[key] = at, self.held.read(phase, name, (slice(0, array.shape[0]), *region[1:]))
         return self._near[key][1][rows].copy()
+
+    def complete(self, attributes: Mapping[str, Any]) -> None:
+        """Complete the store itself."""
+        self.held.complete(attributes)
 
     def fold_state(self, phase: str, fold: int, block: int, name: str) -> np.ndarray:
         """The sums of a fold for a block of outputs, of all its blocks of baselines: (T, C, J, *P), added as a run adds them."""
@@ -144,18 +147,18 @@ def remembered(store: Store, about: Mapping[str, Any]) -> Recorded:
     found = about.get("recipe")
     if found is None:
         raise StoreError(f"store {store.path}: {without(about)}")
-    job = recorded(found, about, _column(store, "output"))
-    plan, target = job.plan, store.phases["predict"].arrays["target"]
+    names = np.asarray(store.array("output")[...])
+    job = recorded(found, about, names.astype(object) if names.dtype.kind in "OTU" else names)
+    plan, first = job.plan, store.phases["predict"].arrays
     features = [store.phases["attribute"].arrays[name].shape[4:] for name in plan.shapes.input_names]
-    if target.shape != (plan.shapes.n_samples, len(plan.work.outputs)) or features != [*plan.shapes.features]:
+    sizes = (plan.shapes.n_samples, len(plan.work.outputs)), [*plan.shapes.features], plan.n_folds
+    if (first["target"].shape, features, first["means"].shape[0]) != sizes:
         raise StoreError(f"store {store.path}: its recipe does not fit its arrays, no run wrote it: do not use it")
-    weights = slices = None
-    if store.spec.get("weights") is not None:
-        weights = np.empty(plan.shapes.n_samples)
-        weights[plan.order] = store.array("known/sample_weight")[...]
-    if plan.work.n_slices > 1:
-        slices = Sliced(np.zeros(0, dtype=np.int64), _column(store, "slices/slice"))
-    return replace(job, weights=weights, slices=slices)
+    if store.spec.get("weights") is None:
+        return job
+    weights = np.empty(plan.shapes.n_samples)
+    weights[plan.order] = store.array("known/sample_weight")[...]
+    return replace(job, weights=weights)
 
 
 def without(about: Mapping[str, Any]) -> str:
@@ -163,12 +166,6 @@ def without(about: Mapping[str, Any]) -> str:
     old = about.get("written", SCHEMA) < SCHEMA
     why = f"schema {about['written']} had none" if old else "a statistic is not of this package"
     return f"it has no recipe to make its results by ({why})"
-
-
-def _column(store: Store, path: str) -> np.ndarray:
-    """Labels: text as objects."""
-    found = np.asarray(store.array(path)[...])
-    return found.astype(object) if found.dtype.kind in "OTU" else found
 
 
 def found_in(view: View, job: Recorded) -> Findings:
