@@ -1,4 +1,4 @@
-"""The door: `igc-dist [run|plan|verify|report|compare|info]`. Hydra stands behind run and plan."""
+"""The door: `igc-dist [run|plan|verify|report|compare|info|merge|compact]`. Hydra stands behind run and plan."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist [run] [overrides]     compute; without overrides the embedded demo (handwritten digits)
   igc-dist plan [overrides]      print shards, gradient evaluations, memory and disk; exit 2 if they do not fit
   igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped
-  igc-dist verify STORE          check every file of a store; run again to repair it
+  igc-dist verify STORE          check every file of a store (run again to repair it), and results against shards; --quick: files only
   igc-dist report STORE [DIR]    write report.html and PNG files
   igc-dist compare STORE STORE.. what differs: specs, correlations, maps
   igc-dist info STORE            status, spec, arrays and provenance
+  igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over disjoint data (--overlap)
+  igc-dist compact STORE OUT     the same store in few files
   torchrun --nproc-per-node N -m igc_dist [overrides]     the same on N ranks, with the same bits; srun works too
 
 Overrides are Hydra's: group=choice selects a file of conf/, key=value sets a leaf. Groups and choices:
@@ -51,7 +53,7 @@ Options:
 Exit codes: 0 done, 2 bad configuration, 3 bad model or data, 4 non-finite values or too low a precision, 75 stopped by a signal (resumes)
 """
 
-COMMANDS = ("run", "plan", "verify", "report", "compare", "info")
+COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "compact")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

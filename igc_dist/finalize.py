@@ -22,6 +22,7 @@ from igc_dist.job import Job
 from igc_dist.layout import Array
 from igc_dist.plan import Plan
 from igc_dist.predict import BAD
+from igc_dist.recipe import Recorded, document
 from igc_dist.results import Block, Recipe, Walked
 from igc_dist.statistics.state import SCALAR_TERMS
 from igc_dist.store import Store
@@ -50,14 +51,22 @@ Tables = dict[str, tuple[tuple[str, ...], np.ndarray]]
 
 
 def finalize(
-    job: Job, plan: Plan, store: Store, world: World, passed: Passed, found: Findings, recipe: Recipe, provenance: Mapping[str, Any]
+    job: Job | Recorded,
+    plan: Plan,
+    store: Store,
+    world: World,
+    passed: Passed,
+    found: Findings,
+    recipe: Recipe,
+    provenance: Mapping[str, Any],
 ) -> None:
     """Exchange the states, a few outputs of each rank at a time; it writes their maps, and rank 0 the rest (in memory, each rank all)."""
     writes = world.first or store.path is None
     tables: dict[str, list[np.ndarray]] = {}
     if job.audited:
         precise = audit.errors(results.audited(world, store, plan, passed.walked["attribute"].mine))
-        job.audit.judge(job.model, precise, job.targets.labels(plan.work.outputs))
+        if isinstance(job, Job):  # and not a store that was let pass
+            job.audit.judge(job.model, precise, job.targets.labels(plan.work.outputs))
         tables |= {name: [values] for name, values in precise.items()}
     if plan.work.certified and writes:
         for name, counts in zip(("failed", "evaluations"), store.read("attribute", "certificate").sum(0), strict=True):
@@ -93,10 +102,11 @@ def finalize(
     if writes:
         axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
         dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
-        _write_tables(job, plan, store, {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
+        _write_tables(job, plan, store, found, {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()})
         _write_known(job, plan, store, found)
         about = {
             "method": job.method,
+            "recipe": document(job, plan, recipe),
             "sums_to_prediction": recipe.complete,
             "skipped": _skipped(plan, store),
             "cost": _cost(plan, passed),
@@ -130,7 +140,7 @@ def _create_maps(store: Store, world: World, maps: Iterable[tuple[Array, np.ndar
         store.create_results(Array(**array) for array in named)
 
 
-def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:
+def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings, tables: Tables) -> None:
     """Write results that are not maps, coordinates, and the tables of the samples."""
     tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
     if job.slices is not None and len(job.slices.labels) > 1:
@@ -139,6 +149,10 @@ def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:
     tables["convergence/fold"] = (("fold",), np.arange(1, 1 + len(tables["convergence/n"][1])))
     tables["shards/attribute/term"] = (("term",), np.asarray([term or "1" for term in job.terms], dtype=object))
     tables["shards/attribute/scalar_term"] = (("scalar_term",), np.asarray([term or "1" for term in SCALAR_TERMS], dtype=object))
+    if job.weights is not None:
+        tables["known/sample_weight"] = (("sample",), job.weights[plan.order])
+    for name, dims, centre in zip(plan.shapes.input_names, plan.shapes.dims, found.centre.a or (), strict=False):
+        tables[f"shards/centre/{name}"] = (("output", *dims), centre)
     if job.samples:
         tables |= {"samples/index": (("sample",), plan.order)}
         tables |= {f"samples/{name}": (("sample", "output"), store.read("predict", name)) for name in ("target", "prediction")}
@@ -148,7 +162,7 @@ def _write_tables(job: Job, plan: Plan, store: Store, tables: Tables) -> None:
         store.put(path, ..., values)
 
 
-def _write_known(job: Job, plan: Plan, store: Store, found: Findings) -> None:
+def _write_known(job: Job | Recorded, plan: Plan, store: Store, found: Findings) -> None:
     """What pass 1 knows of each sample, some folds at a time."""
     n, outputs = plan.shapes.n_samples, len(plan.work.outputs)
     at_once = plan.fold_size * max(1, 2**22 // (plan.fold_size * outputs))
@@ -168,7 +182,7 @@ def _write_known(job: Job, plan: Plan, store: Store, found: Findings) -> None:
         start, waiting = rows.stop, []
 
 
-def _spent(job: Job, plan: Plan, passed: Passed, tables: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
+def _spent(job: Job | Recorded, plan: Plan, passed: Passed, tables: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
     """What the budget was, where the run ended and why, and what to add."""
     used = {phase: walked.n_folds * plan.n_baseline_blocks for phase, walked in passed.walked.items()}
     found = {"wish": asdict(job.budget), "folds": passed.n_folds, "of": plan.n_folds, "reason": passed.reason, "used": used}

@@ -64,6 +64,8 @@ class Phase:
     @property
     def digest(self) -> Array:
         dims = ("fold",) if len(self.grid) == 1 else ("part", "output_block")
+        if any(array.dims[0] == dims[0] and array.shape[0] != self.grid[0] for array in self.arrays.values()):
+            dims = ("whole", *dims[1:])  # many folds are one shard (`folded`)
         ones = (1,) * len(self.grid)
         shape, axes = (*self.grid, DIGEST), (*range(len(self.grid)), None)
         return Array(f"shards/{self.name}/digest", shape, (*ones, DIGEST), "uint8", (*dims, "byte"), axes, (*ones, 1))

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from igc_dist.attributors import Attributor
 from igc_dist.distributed import World
 from igc_dist.plan import Plan
 from igc_dist.statistics import Agreement, Cells, Centre, Correlation, State, Statistic, parted, tree_sum
@@ -134,12 +133,22 @@ def audited(world: World, store: Store, plan: Plan, mine: Sequence[int]) -> np.n
     return tree_sum(world.sum(buffer))
 
 
+@runtime_checkable
+class Labelled(Protocol):
+    """What results are called: an attributor, or what a store remembers of one."""
+
+    @property
+    def complete(self) -> bool: ...
+
+    def label(self, result: str) -> str: ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What to make of the states. `complete`: the sums over features mean something, so they are among the results."""
 
     statistics: Sequence[Statistic]
-    attributor: Attributor
+    attributor: Labelled
     cells: Cells
     complete: bool
     residuals: bool = True
@@ -216,7 +225,7 @@ def _finalized(
     return outputs, maps
 
 
-def _sum_label(attributor: Attributor, name: str) -> str:
+def _sum_label(attributor: Labelled, name: str) -> str:
     return f"{attributor.label(name.removesuffix('_sum'))}_sum"
 
 

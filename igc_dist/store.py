@@ -73,7 +73,8 @@ class Store:
         """Create the store, or take up one of the same spec; returns whether it is complete, within the same budget, and undamaged.
         `lock` is called before anything is written, and may refuse; a complete store needs none.
 
-        Raises `StoreError` for a store of another spec, with the keys that differ, and for a folder that is no store.
+        Raises `StoreError` for a store of another spec, with the keys that differ, for one of another layout, and for a folder that is
+        no store.
         """
         with explained(self.path):
             if self._ready(budget):
@@ -90,8 +91,17 @@ class Store:
 
     def _ready(self, budget: Mapping[str, Any]) -> bool:
         found = self._mine()
-        done = found is not None and found.get("status") == "complete" and found["budget"]["wish"] == budget
-        return done and not self.verify()
+        if found is None:
+            return False
+        done = found.get("status") == "complete" and found["budget"]["wish"] == budget
+        if found.get("layout") == self._identity["layout"]:
+            return done and not self.verify()
+        if done and self.path is not None and not Store.existing(self.path).verify():  # it was made compact, or by an older version
+            return True
+        raise StoreError(
+            f"store {self.path} holds this run in another layout (compact, or of an older version), and is not complete, damaged or of "
+            "another budget: it cannot be gone on with. Give another store.path, or delete that store"
+        )
 
     def _mine(self) -> dict[str, Any] | None:
         """The attributes of what is there, None if nothing is; refuses what is not of this spec."""

@@ -21,8 +21,8 @@ ORDER = (
     "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs", "statistics",
     "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake", "agent",
     "distributed", "leases", "layout", "documents", "admission", "owner", "objects", "lock", "store", "reading", "results", "budget",
-    "progress", "spec", "permitted", "weights", "config", "job", "compose", "finalize", "trial", "run", "api", "compat", "captum",
-    "saliency", "metrics", "report", "demo", "commands", "__main__",
+    "progress", "spec", "permitted", "weights", "config", "job", "compose", "recipe", "finalize", "recomputed", "verify", "folded", "compact",
+    "merge", "trial", "run", "api", "compat", "captum", "saliency", "metrics", "report", "demo", "commands", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 

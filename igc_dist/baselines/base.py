@@ -36,10 +36,12 @@ class Baseline(ABC):
     """`count` baselines per sample; `shared` by all samples or not.
 
     `needs_mean` asks pass 1 for the mean input, `needs_ranks` for the order of the predictions, `needs_classes` for so many of the most
-    predicted classes of each sample.
+    predicted classes of each sample. `pooled`: they depend on the data set, not on the sample alone, so that runs over parts of it cannot
+    be merged.
     """
 
     shared: ClassVar[bool]
+    pooled: ClassVar[bool] = True
     needs_mean: ClassVar[bool] = False
 
     @property

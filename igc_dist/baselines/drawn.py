@@ -77,6 +77,7 @@ class Noise(Baseline):
     mean: float = 0.0
     k: int = 1
     shared = False
+    pooled = False
 
     def __post_init__(self) -> None:
         check_positive("baseline.k", self.k)
@@ -104,6 +105,7 @@ class Blur(Baseline):
 
     sigma: float = 2.0
     shared = False
+    pooled = False
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:

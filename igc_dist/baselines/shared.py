@@ -20,6 +20,7 @@ class Constant(Baseline):
 
     value: float = 0.0
     shared = True
+    pooled = False
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         return tuple(torch.full((1, 1, *x.shape[1:]), float(self.value), dtype=x.dtype) for x in batch.inputs)
@@ -40,6 +41,7 @@ class Constants(Baseline):
 
     values: Any
     shared = True
+    pooled = False
 
     def __post_init__(self) -> None:
         values = tuple(self.values) if isinstance(self.values, list | tuple) else (self.values,)
@@ -61,6 +63,7 @@ class Given(Baseline):
 
     values: Tensors
     shared = True
+    pooled = False
 
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
         if len(self.values) != len(features):
