@@ -33,6 +33,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from igc_dist.environments import environment, world_size
 from igc_dist.faults import fault
 from igc_dist.handshake import agree
+from igc_dist.pulse import Pulse, Pulsing
 from igc_dist.records import ConfigError, PeerError, Stopped, said
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class World:
     stopping: bool = False
     done: bool = False  # a signal is too late: who left now, counted as there, would fail the others
     attempt: int = 0  # a run that begins again counts from 0
+    pulse: Pulsing = field(default_factory=Pulsing)
     _beat: float = 0.0
     _counts: dict[str, int] = field(default_factory=dict)
     _heard: dict[int, tuple[bytes, float]] = field(default_factory=dict)
@@ -77,7 +79,9 @@ class World:
     def claims(self, phase: str, pending: Sequence[int]) -> Iterator[int]:
         """Shard numbers that this rank is to do, until none of `pending` is left. The list must be the same on all ranks."""
         while (turn := self.count(f"claim/{phase}", 1) - 1) < len(pending):
-            self.watch(f"{phase} shard {pending[turn]}", force=True)
+            where = f"{phase} shard {pending[turn]}"
+            self.pulse.begin(where)
+            self.watch(where, force=True)
             yield pending[turn]
 
     def watch(self, where: str, force: bool = False) -> None:
@@ -92,7 +96,7 @@ class World:
         if self.store is None or (now - self._beat < 1 and not force):
             return
         self._beat = now
-        self.store.set(f"beat/{self.rank}", json.dumps([self._next("beat"), where]))
+        self.store.set(f"beat/{self.rank}", json.dumps([self._next("beat"), where, self.pulse.said()]))
         self._check_peers()
         if self.store.check(["stop"]):
             raise Stopped(f"rank {self.rank} stops at {where}, since another rank was told to: run the same command again to go on")
@@ -150,6 +154,12 @@ class World:
                 if self._heard.get(rank, (b"", 0.0))[0] != beat:
                     self._heard[rank] = beat, now
                 yield rank, now - self._heard[rank][1], json.loads(beat)[1]
+
+    def pulses(self) -> dict[int, tuple[Pulse, float]]:
+        """What each rank last said of itself, and the seconds since it did under these eyes."""
+        silent = {} if self.store is None else {rank: seconds for rank, seconds, _ in self._silent()}
+        others = {rank: (Pulse.read(json.loads(self._heard[rank][0])[2]) or Pulse(), seconds) for rank, seconds in silent.items()}
+        return dict(sorted({self.rank: (self.pulse.now(), 0.0), **others}.items()))
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""

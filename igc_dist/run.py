@@ -22,6 +22,7 @@ from igc_dist import findings, footprint, layout, modes, results, retry, seeds
 from igc_dist.attributors import Task
 from igc_dist.audit import TERMS, Audit, Auditor
 from igc_dist.baselines import Surroundings
+from igc_dist.beacon import Beacon
 from igc_dist.budget import relative_errors
 from igc_dist.distributed import World
 from igc_dist.draws import DrawnEngine
@@ -38,7 +39,7 @@ from igc_dist.records import Attribution, IgcError, PrecisionError, Shard, Stopp
 from igc_dist.results import Recipe, Walked
 from igc_dist.secrets import masked, masked_text
 from igc_dist.spec import spec_hash
-from igc_dist.statistics import Cells, State
+from igc_dist.statistics import Cells, State, unexplained
 from igc_dist.store import Store
 from igc_dist.trial import settled
 
@@ -49,7 +50,9 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     """Do the job on this rank, together with the others: returns the complete store. Resumes what the store already holds."""
     started = time.time()
     footprint.keep_freed()
+    meter.clock.enter("first_look")
     job = settled(job, world)
+    world.pulse.waiting = lambda: job.source.waited
     with job.model.borrowed(world.device):
         job = decided(job, world.device)
         plan = plan_of(job, world.device)
@@ -60,13 +63,14 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
-        lock = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock"))
+        lock, beacon = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock")), Beacon(store.objects)
         store.guard = lock.check
         try:
             job.stages(plan)  # which may refuse
             if _prepare(job, store, world, lock, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
+            meter.tell = beacon.shine
             if not world.share(store.fallen):
                 try:
                     _passes(job, plan, store, world, meter, started)
@@ -86,6 +90,8 @@ def run(job: Job, world: World, meter: Meter) -> Store:
                 store.fail(masked_text(said(error)))
             raise
         finally:
+            if lock.held:
+                beacon.out()
             lock.release()
     return store
 
@@ -98,8 +104,10 @@ def _passes(job: Job, plan: Plan, store: Store, world: World, meter: Meter, star
     recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete, residuals=not job.drawn)
     passed = walk_all(job, plan, store, world, meter, found, around, recipe)
     footprint.give_back()
+    meter.clock.enter("finalize")
     with at(f"rank {world.rank}, finalize"):
         finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
+    meter.clock.enter("")
     footprint.give_back()
 
 
@@ -132,18 +140,20 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
     for number in world.claims("predict", pending):
         meter.place = f"predict shard {number}"
         with at(f"rank {world.rank}, {meter.place}"):
-            for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
+            arrays = predictor.run(number).arrays(plan.shapes.input_names)
+            for name, values in arrays.items():
                 store.write("predict", number, name, values)
             store.commit("predict", number)
         done.append(number)
         meter.rows(len(plan.fold(number)))
-        meter.shard()
+        meter.shard(lost=int((arrays["bad"] > 0).sum()))
     _hand_round(store, world, meter, "predict", "predict", done)
 
 
 def _hand_round(store: Store, world: World, meter: Meter, name: str, phase: str, done: Sequence[int]) -> None:
     """Wait for the end of a pass. Without a store on disk, every rank then takes over what the others hold."""
     with at(f"rank {world.rank}, the end of {name}"):
+        meter.arrive()
         world.meet(name, meter.show)
     meter.end()
     if store.path is None:
@@ -252,17 +262,20 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     for number in world.claims(name, pending):
         meter.place = f"{phase} shard {number}"
         with at(f"rank {world.rank}, {meter.place}"):
-            _attribute_shard(job, plan, store, engine, auditor, phase, number)
+            noted = _attribute_shard(job, plan, store, engine, auditor, phase, number)
         done.append(number)
-        world.log({"shards": meter.shard(), **meter.rates()})
+        meter.shard(**noted)
     _hand_round(store, world, meter, name, phase, done)
     # shards of an earlier run are contributed by turns
     earlier = sorted({*numbers} - {*pending})
     return done + [number for number in earlier if number % world.size == world.rank]
 
 
-def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor: Auditor | None, phase: str, number: int) -> None:
-    """Compute, write and commit one shard. A function of its own, so that its state is gone before the next is computed."""
+def _attribute_shard(
+    job: Job, plan: Plan, store: Store, engine: Engine, auditor: Auditor | None, phase: str, number: int
+) -> dict[str, Any]:
+    """Compute, write and commit one shard; returns what is to be told of it. A function of its own, so that its state is gone before
+    the next is computed."""
     fault("compute")
     block, part = divmod(number, store.phases[phase].grid[0])
     shard, first = plan.shard(block * plan.n_parts + part), phase == "attribute"
@@ -292,6 +305,8 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
         store.write(phase, number, name, values)
     store.commit(phase, number)
+    residual = unexplained(state) if job.attributor.complete and not job.drawn else 0.0
+    return {"lost": len(lost), "retried": walked is not plan, "residual": residual}
 
 
 def _keeper(store: Store, plan: Plan, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Any:
