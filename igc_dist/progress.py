@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from igc_dist.distributed import World
 from igc_dist.pulse import GIB, Heard, Stragglers, measures, rate
+from igc_dist.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,10 @@ class Meter:
         """Shards that were done when a phase began."""
         self.heard: dict[str, tuple[Heard, int, float]] = {}
         """Of each phase that is over: what the ranks said at its end, rows per sample, gradients per row. On rank 0."""
+        self.store: Store | None = None
+        self.takeovers = 0  # locks of dead runs that were in the way
+        self.opened: Callable[[], None] = lambda: None
+        """Hears that the store is this run's to fill. On rank 0."""
         self.tell: Callable[[Mapping[str, Any]], None] = lambda document: None
         """Takes a document for those that watch from outside, now and then. On rank 0."""
         self.passed: Callable[[str], None] = lambda name: None
@@ -72,7 +77,7 @@ class Meter:
         Each row of a forward pass is `outputs` gradients on average (0: forward only), and `per_sample` rows make a sample (0: no
         rows are to come, and so there is no rate to show).
         """
-        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, per_sample
+        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, float(outputs), per_sample
         self.place = name
         self.resumed.setdefault(self.phase, done)
         self.clock.enter(self.phase)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -114,8 +115,8 @@ class Pulsing:
         tally.residual = max(tally.residual, residual)
 
     def now(self) -> Pulse:
-        """The pulse at this moment."""
-        pulse = self._pulse
+        """A copy of the pulse at this moment."""
+        pulse = deepcopy(self._pulse)
         pulse.seconds = time.monotonic() - self._since if pulse.shard else 0.0
         pulse.resident, pulse.peak = footprint.resident(), footprint.resident_peak()
         if torch.cuda.is_available() and torch.cuda.is_initialized():

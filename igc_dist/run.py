@@ -64,13 +64,15 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
         lock, beacon = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock")), Beacon(store.objects)
-        store.guard = lock.check
+        store.guard, meter.store = lock.check, store
         try:
             job.stages(plan)  # which may refuse
             if _prepare(job, store, world, lock, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
-            meter.tell = beacon.shine
+            meter.tell, meter.takeovers = beacon.shine, lock.takeovers
+            if world.first:
+                meter.opened()
             if not world.share(store.fallen):
                 try:
                     _passes(job, plan, store, world, meter, started)

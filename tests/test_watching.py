@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from igc_dist import baselines, beacon, config, data, inputs, progress, pulse, quadrature, run
+from igc_dist import baselines, beacon, commands, config, data, inputs, lock, progress, pulse, quadrature, run, watch
 from igc_dist.distributed import joined, loggers
 from igc_dist.job import Job, named_statistics
 from igc_dist.model import Model
+from igc_dist.objects import LOCK, Objects
+from igc_dist.owner import Owner
 from igc_dist.plan import Limits
 from igc_dist.pulse import Pulse, Pulsing, Stragglers, Tally
+from igc_dist.records import ConfigError, StoreError
 from igc_dist.statistics import unexplained
 from igc_dist.statistics.state import Centre, State
+from igc_dist.store import Store
 from igc_dist.targets import Targets
-from tests.ranks import Net, Rows, run_ranks, values
+from tests.commands import until
+from tests.ranks import Net, Rows, attribute, ranks, run_ranks, values
 
 
 def of(phase: str = "attribute", shard: str = "", seconds: float = 0.0, **tally: Any) -> tuple[Pulse, float]:
@@ -175,3 +183,105 @@ def test_metrics_tell_what_the_results_say(tmp_path: Path) -> None:
     assert unexplained(State(centre, {k: v[None] for k, v in scalars.items()}, ())) == pytest.approx(expected, rel=1e-12)
     empty = State(centre, {k: np.zeros((1, 2)) for k in scalars}, ())
     assert unexplained(empty) == 0.0
+
+
+# -- from another process --------------------------------------------------------------------------------------------------------
+
+
+def twelve(path: Path | None, slow: int | None = None, pause: float = 0.0) -> dict[str, bytes]:
+    return attribute(path, 24, slow=slow, pause=pause, n_folds=12)
+
+
+@pytest.mark.dist
+def test_a_running_store_is_followed_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines while it goes on, with shards, rate and ranks; a table on a terminal; 0 when it is complete, and then no beacon is left."""
+    path = tmp_path / "a.zarr"
+    with ranks(2, twelve, path, 1, 0.05) as group:
+        until((path / "zarr.json").exists)
+        watcher = watch.Watcher(path)
+        until(lambda: (path / ".beacon").exists() and watcher.look().done["attribute"] > 0)
+        view = watcher.look()
+        screen = Console(file=io.StringIO(), force_terminal=True, width=200)
+        screen.print(watch.table(watcher, view))
+        assert watch.follow(path, 0.1, Console(file=io.StringIO())) == 0
+        assert [end.code for end in group.ends(60.0)] == [0, 0]
+    assert (view.status, view.of) == ("running", {"predict": 12, "attribute": 12})
+    assert "(2 ranks)" in str(view.filling)
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert all(text in shown for text in ("running, process", "attribute", "samples/s", "data wait", "GiB"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 2
+    assert re.match(r"running, predict 12 of 12 shards, attribute \d+ of 12 shards, .* shards/s, .*2 ranks, peak memory 0\.", lines[0])
+    assert lines[-1] == "complete, predict 12 of 12 shards, attribute 12 of 12 shards"
+    assert not list(path.glob(".*"))
+    assert Store.existing(path).verify() == []
+
+
+@pytest.mark.dist
+def test_a_store_that_nobody_fills_is_not_waited_for(tmp_path: Path) -> None:
+    """After kill -9 the watch ends with 2; what the run said last does not count, and a rerun takes it away."""
+    path = tmp_path / "a.zarr"
+    with ranks(1, twelve, path, 0, 0.03) as group:
+        until(lambda: (path / ".beacon").exists() and watch.Watcher(path).look().done["attribute"] > 0)
+        group.kill()
+    assert (path / ".beacon").exists()
+    with pytest.raises(StoreError, match="is running, and nobody fills it: run the same command again"):
+        watch.follow(path)
+    assert watch.Watcher(path).look().said == {}
+    assert {".beacon"} & {*Objects(path).names()} == set()
+    assert twelve(path) == twelve(None)
+    assert not list(path.glob(".*"))
+
+
+def test_a_holder_elsewhere_lives_while_its_lock_is_renewed(tmp_path: Path) -> None:
+    """Two clocks are not compared: what moves under these eyes is alive."""
+    there, clock = lock.Holder(Owner("afar", "0" * 12, 7), 4, 0.0, "token"), [0.0]
+    objects, watcher = Objects(tmp_path), watch.Watcher(tmp_path, lambda: clock[0])
+    objects.set(f"{LOCK}000001", there.text())
+    assert watcher.look().status == "starting"
+    clock[0] += lock.EXPIRY - 1
+    assert watcher.look().status == "starting"
+    objects.set(f"{LOCK}000001", replace(there, beat=1).text())
+    clock[0] += 2
+    assert watcher.look().filling is not None
+    clock[0] += lock.EXPIRY + 1
+    with pytest.raises(StoreError, match="not a readable igc-dist store"):
+        watcher.look()
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"[]", b"{", b'{"ranks": 3}', b'{"ranks": {"0": {"tallies": {}, "phase": 1}, "x": null}, "pass": 1}']
+)
+def test_a_beacon_that_says_nonsense(said: bytes, tmp_path: Path) -> None:
+    """It is anybody's file: there are no ranks to show, and that is all."""
+    Objects(tmp_path).set(".beacon", said)
+    view = watch.View("running", "somebody", {"predict": 1}, {"predict": 2}, beacon.seen(Objects(tmp_path)) or {})
+    watcher = watch.Watcher(tmp_path, _seen=[(0.0, "predict", 0), (2.0, "predict", 1)])
+    assert watch.line(watcher, view) == "running, predict 1 of 2 shards, 0.5 shards/s, about 2 s left in predict"
+    screen = Console(file=io.StringIO(), width=100)
+    screen.print(watch.table(watcher, view))
+    assert "rank" not in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_command_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--watch and --watch=SECONDS; Ctrl-C is no failure; other options are none."""
+    asked: list[Any] = []
+    monkeypatch.setattr(watch, "follow", lambda *arguments: asked.append(arguments) or 0)
+    assert [commands.call("info", ["A", "--watch"]), commands.call("info", ["--watch=2.5", "B"])] == [0, 0]
+    assert asked == [("A", None), ("B", 2.5)]
+    for name, *wrong in (
+        ("info", "A", "--watch=0"),
+        ("info", "A", "--watch=x"),
+        ("info", "A", "--wach"),
+        ("info", "--watch"),
+        ("verify", "A", "--watch"),
+    ):
+        with pytest.raises(ConfigError):
+            commands.call(name, wrong)
+    monkeypatch.undo()
+    monkeypatch.setattr(watch.Watcher, "look", raised)
+    assert watch.follow(tmp_path) == 0
+
+
+def raised(self: watch.Watcher) -> None:
+    raise KeyboardInterrupt
