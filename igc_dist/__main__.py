@@ -24,6 +24,7 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist info STORE            status, spec, arrays and provenance
   igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over disjoint data (--overlap)
   igc-dist compact STORE OUT     the same store in few files
+  igc-dist info STORE --watch    a running store, live: shards done, rate, time left, each rank; ends with the run (0 complete, else 2)
   torchrun --nproc-per-node N -m igc_dist [overrides]     the same on N ranks, with the same bits; srun works too
 
 Overrides are Hydra's: group=choice selects a file of conf/, key=value sets a leaf. Groups and choices:
@@ -41,6 +42,7 @@ Often used:
   data.slices=site data.weights=weight      attributes of the data set; reduce=patches reduce.size=8      sums of features
   method=guided_ig method.attributor.n_steps=50 | blur_ig | ig2 baseline=references | idgi      other paths; experiment=gallery  all of them
   model.final_layer=fc plan.mode=forward      many outputs; model.categories=50      categorical inputs
+  profile=true      a trace of a few forward passes; run.json in the run's folder: how the run went, in one document
 Your own model and data (any class or function of yours that returns them):
   igc-dist --allow-target mypkg.* model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\
            data.build._target_=mypkg.Data target=one_hot
@@ -159,23 +161,29 @@ def _rank() -> int:
 
 def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> None:
     """One rank of a run."""
-    from igc_dist import compose, distributed, progress, run
+    from igc_dist import account, compose, config, distributed, profiling, progress, run
 
     _log_to(beside / "logs", _rank())
-    todo = compose.from_config(cfg, path, allow)
-    fabric = cfg.fabric
-    with (
-        distributed.joined(
-            accelerator=fabric.accelerator,
-            strategy=fabric.strategy,
-            timeout=fabric.timeout,
-            lease=fabric.lease,
-            threads=fabric.threads,
-            loggers=distributed.loggers(fabric.loggers, beside / "logs"),
-        ) as world,
-        progress.metered(world, show=True) as meter,
-    ):
-        run.run(todo, world, meter)
+    mine, fabric = account.Account(beside / "run.json", path, config.hydra_job()[1]) if _rank() == 0 else None, cfg.fabric
+    with account.kept(mine):
+        todo = compose.from_config(cfg, path, allow)
+        with (
+            distributed.joined(
+                accelerator=fabric.accelerator,
+                strategy=fabric.strategy,
+                timeout=fabric.timeout,
+                lease=fabric.lease,
+                threads=fabric.threads,
+                loggers=distributed.loggers(fabric.loggers, beside / "logs"),
+            ) as world,
+            progress.metered(world, show=True) as meter,
+            profiling.profiled(beside / "trace.json.gz" if cfg.profile and world.first else None) as profile,
+        ):
+            if profile is not None:
+                meter.passed = profile.passed
+            if mine is not None:
+                mine.join(meter)
+            run.run(todo, world, meter)
 
 
 def _columns(cfg: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from igc_dist import compact, lock, merge, objects, reading, report
+from igc_dist import compact, lock, merge, objects, reading, report, watch
 from igc_dist import verify as looked
 from igc_dist.records import ConfigError
 
@@ -33,10 +33,24 @@ def verify(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
 
 
 def info(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
-    """What a store holds, and who fills it."""
+    """What a store holds, and who fills it; with --watch, how its run goes on, until it ends."""
+    for flag in flags:
+        return watch.follow(arguments[0], _seconds(flag))
     filling = lock.holder(objects.Objects(arguments[0]))
     Console().print(report.info(reading.open(arguments[0], allow_partial=True), None if filling is None else str(filling)))
     return 0
+
+
+def _seconds(option: str) -> float | None:
+    """Of --watch=SECONDS; None for --watch. Raises `ConfigError`."""
+    _, given, text = option.partition("=")
+    try:
+        seconds = float(text) if given else None
+    except ValueError:
+        seconds = 0.0
+    if seconds is not None and not 0 < seconds < 86400:
+        raise ConfigError(f"{option}: give seconds between two looks, above 0 and below a day, or --watch alone")
+    return seconds
 
 
 def write_report(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
@@ -73,7 +87,7 @@ def make_compact(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
 
 
 class Command(NamedTuple):
-    """A command: what it does, how many arguments it takes, and which flags."""
+    """A command: what it does, how many arguments it takes, and which flags, of which some may have a value (--flag=value)."""
 
     do: Callable[[Sequence[str], Collection[str]], int]
     least: int
@@ -85,7 +99,7 @@ COMMANDS = {
     "verify": Command(verify, 1, 1, ("--quick",)),
     "report": Command(write_report, 1, 2),
     "compare": Command(compare, 2, 99),
-    "info": Command(info, 1, 1),
+    "info": Command(info, 1, 1, ("--watch",)),
     "merge": Command(merge_stores, 3, 99, ("--overlap",)),
     "compact": Command(make_compact, 2, 2),
 }
@@ -96,6 +110,6 @@ def call(name: str, arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     flags = {argument for argument in arguments if argument.startswith("-")}
     paths = [argument for argument in arguments if argument not in flags]
-    if not command.least <= len(paths) <= command.most or not flags <= {*command.flags}:
+    if not command.least <= len(paths) <= command.most or not {flag.partition("=")[0] for flag in flags} <= {*command.flags}:
         raise ConfigError(f"igc-dist {name} takes {'a store' if command.most == 1 else 'stores'}, got {[*arguments]}: see igc-dist --help")
     return command.do(paths, flags)

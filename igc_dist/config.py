@@ -161,6 +161,7 @@ class Config:
     seed: int = 0
     on_nonfinite: str = "fail"
     name: str = "igc"
+    profile: bool = False
     gallery: list[str] = field(default_factory=list)
 
 

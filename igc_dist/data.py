@@ -7,8 +7,10 @@ same each time an index is read. Every index is read once; nothing is dropped, r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -42,6 +44,7 @@ class Source:
         if num_workers < 0:
             raise ConfigError(f"data.num_workers={num_workers}: give 0 (load in the main process) or more")
         self.dataset, self.collate, self.num_workers = dataset, collate, num_workers
+        self.waited = 0.0  # seconds that somebody waited for a batch
         # workers read ahead by themselves; and what is in memory is there
         self.ahead = prefetch and num_workers == 0 and not isinstance(dataset, _Arrays | TensorDataset)
         if len(self) == 0:
@@ -66,7 +69,14 @@ class Source:
         """The samples of each cut as a batch."""
         loader = DataLoader(self.dataset, batch_sampler=cuts, num_workers=self.num_workers, collate_fn=self.collate, pin_memory=pin)
         batches = (self._batch(item, cut) for cut, item in zip(cuts, loader, strict=True))
-        yield from read_ahead(batches) if self.ahead and len(cuts) > 1 else batches
+        with closing(read_ahead(batches) if self.ahead and len(cuts) > 1 else batches) as coming:
+            while True:
+                began = time.perf_counter()
+                batch = next(coming, None)
+                self.waited += time.perf_counter() - began
+                if batch is None:
+                    return
+                yield batch
 
     def _batch(self, item: Any, indices: Sequence[int]) -> Batch:
         if not isinstance(item, list | tuple) or len(item) != 2:
@@ -117,7 +127,7 @@ _READING = threading.RLock()
 _END = object()
 
 
-def read_ahead(items: Iterator[T]) -> Iterator[T]:
+def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items; a thread makes the next one while this one is used. What it raises is raised here, at the item's turn.
 
     The thread ends with the last item, or when the iterator is closed.

@@ -29,6 +29,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment, LightningE
 from igc_dist.environments import environment, world_size
 from igc_dist.faults import fault
 from igc_dist.handshake import agree
+from igc_dist.pulse import Pulse, Pulsing
 from igc_dist.records import ConfigError, PeerError, Stopped, Superseded, said
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class World:
     stopping: bool = False
     done: bool = False  # a signal is too late: who left now, counted as there, would fail the others
     attempt: int = 0  # a run that begins again counts from 0
+    pulse: Pulsing = field(default_factory=Pulsing)
     _beat: float = 0.0
     _counts: dict[str, int] = field(default_factory=dict)
     _heard: dict[int, tuple[bytes, float]] = field(default_factory=dict)
@@ -89,7 +91,8 @@ class World:
         if self.store is None or (now - self._beat < 1 and not force):
             return
         self._beat = now
-        self.store.set(f"beat/{self.rank}", json.dumps({"n": self._next("beat"), "at": where, "held": self.held}))
+        beat = {"n": self._next("beat"), "at": where, "held": self.held, "pulse": self.pulse.said()}
+        self.store.set(f"beat/{self.rank}", json.dumps(beat))
         self._check_peers()
         if self.store.check(["stop"]):
             raise Stopped(f"rank {self.rank} stops at {where}, since another rank was told to: run the same command again to go on")
@@ -151,6 +154,12 @@ class World:
                 if self._heard.get(rank, (b"", 0.0))[0] != beat:
                     self._heard[rank] = beat, now
                 yield rank, now - self._heard[rank][1], json.loads(beat)
+
+    def pulses(self) -> dict[int, tuple[Pulse, float]]:
+        """What each rank last said of itself, and the seconds since it did under these eyes."""
+        heard = [] if self.store is None else self.silent()
+        others = {rank: (Pulse.read(beat["pulse"]) or Pulse(), seconds) for rank, seconds, beat in heard}
+        return dict(sorted({self.rank: (self.pulse.now(), 0.0), **others}.items()))
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """All-reduce by addition, in place. Exact when each element has one contributor and zeros otherwise."""

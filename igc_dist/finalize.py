@@ -218,10 +218,15 @@ def _cost(plan: Plan, passed: Passed) -> dict[str, Any]:
     return {"mode": plan.mode, "shards": shards} | {name: number * rows // plan.shapes.n_samples for name, number in of.items()}
 
 
-def provenance(job: Job, world: World, started: float) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Of this package, of those that decide its numbers, and of Python."""
     packages = ("igc-dist", "torch", "lightning", "numpy", "zarr")
+    return {name: _version(name) for name in packages} | {"python": platform.python_version()}
+
+
+def provenance(job: Job, world: World, started: float) -> dict[str, Any]:
     return {
-        "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
+        "versions": versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
         "ranks": world.size,

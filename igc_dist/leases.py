@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from igc_dist.distributed import World
 from igc_dist.records import Superseded
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,24 @@ class Claim:
         """The counter that goes up when this claim ends: who finds 0 there ends it."""
         return f"lease/{self.phase}/{self.turn}/{self.generation}"
 
-    def do(self, work: Callable[[], None]) -> bool:
-        """Do the shard. False if this rank was silent for so long that another does it, and contributes it."""
+    def do(self, work: Callable[[], T]) -> T | None:
+        """Do the shard. None if this rank was silent for so long that another does it, and contributes it."""
+        where = f"{self.phase} shard {self.number}"
         self.world.held = self.lease
+        self.world.pulse.begin(where)
         try:
-            self.world.watch(f"{self.phase} shard {self.number}", force=True)
-            work()
+            self.world.watch(where, force=True)
+            result = work()
         except Superseded:
-            return False
+            self.world.pulse.drop()
+            return None
         finally:
             self.world.held = ""
         if not self._ended():
-            return False
+            self.world.pulse.drop()
+            return None
         self.world.count(f"published/{self.phase}", 1)
-        return True
+        return result
 
     def taken(self) -> Claim | None:
         """The next lease on this shard, if this rank is the one to have it."""

@@ -83,6 +83,8 @@ class Lock:
         self.objects, self.ranks, self.watch = objects, ranks, watch
         self.renew, self.expiry = renew, expiry
         self.lost = False
+        self.takeovers = 0
+        """Locks of dead runs that were in the way."""
         self._key, self._text = "", b""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -166,7 +168,7 @@ class Lock:
             return False
         # its own once more, and last: a listing may miss a lock that comes while another goes, but then this one went before
         if _locks(self.objects) == {**seen, key: text} and self.objects.get(key) == text:
-            self._key, self._text = key, text
+            self._key, self._text, self.takeovers = key, text, len(seen)
             for dead in seen:
                 self._drop(dead)
             return True

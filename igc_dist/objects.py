@@ -22,6 +22,9 @@ from igc_dist.records import StoreError
 LOCK = ".lock-"
 """Keys of a lock begin with it: they are no part of a store's content."""
 
+BEACON = ".beacon"
+"""What a run says of itself (`igc_dist.beacon`): no part of the content either."""
+
 _PARTIAL = re.compile(r"\.([0-9a-f]{12})-(\d+)-\d+\.partial$")
 
 ABANDONED = 600.0
@@ -45,7 +48,7 @@ class Objects:
         check_key(key, self.path)
         try:
             with open(self.path / key, "rb") as file:
-                if key.endswith("zarr.json"):
+                if key.endswith("zarr.json") or key.startswith("."):
                     check_document(os.fstat(file.fileno()).st_size, self.path / key)
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -91,12 +94,19 @@ class Objects:
             return []
         return sorted(name for name in names if name.startswith(prefix) and "/" not in name and not name.endswith(".partial"))
 
+    def below(self, folder: str) -> list[str]:
+        """Objects in a folder and in its folders, in no order: a listing, nothing is read."""
+        if self.path is None:
+            return [key for key in self.memory if key.startswith(f"{folder}/")]
+        found = ((at, name) for at, _, files in os.walk(self.path / folder) for name in files if not name.endswith(".partial"))
+        return [os.path.relpath(os.path.join(at, name), self.path) for at, name in found]
+
     def names(self) -> list[str]:
-        """All objects, sorted; left-overs of interrupted writes and the lock are not objects."""
+        """All objects, sorted; left-overs of interrupted writes, the lock and the beacon are not objects."""
         if self.path is None:
             return sorted(self.memory)
         found = (p for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
-        return sorted(key for p in found if not (key := p.relative_to(self.path).as_posix()).startswith(LOCK))
+        return sorted(key for p in found if not (key := p.relative_to(self.path).as_posix()).startswith((LOCK, BEACON)))
 
     def drop(self, key: str) -> None:
         """Remove an object."""

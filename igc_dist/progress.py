@@ -5,18 +5,41 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from igc_dist.distributed import World
+from igc_dist.pulse import GIB, Heard, Stragglers, measures, rate
+from igc_dist.store import Store
 
 log = logging.getLogger(__name__)
 
 EVERY = 30.0
 """Seconds between plain lines."""
+
+LOOK = 2.0
+"""Seconds between looks of rank 0 at what the ranks say of themselves. A look takes 50 us and 70 us more for each other rank, so
+with more than 100 ranks it comes every 20 ms times their number, and takes 0.4 % of rank 0."""
+
+
+class Stopwatch:
+    """Seconds of the parts of a run, each of which begins where the one before ends."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._part, self._since = "", time.monotonic()
+
+    def enter(self, part: str) -> None:
+        """A part begins, or goes on; "" for none."""
+        now = time.monotonic()
+        if self._part:
+            self.seconds[self._part] = self.seconds.get(self._part, 0.0) + now - self._since
+        self._part, self._since = part, now
 
 
 class Meter:
@@ -26,8 +49,27 @@ class Meter:
         self.world, self.bar = world, bar
         self.name, self.total, self.done, self.outputs, self.per_sample = "", 0, 0, 0.0, 1
         self.place = ""  # where this rank is, for those that wait for it
+        self.clock, self.stragglers = Stopwatch(), Stragglers()
+        self.resumed: dict[str, int] = {}
+        """Shards that were done when a phase began."""
+        self.heard: dict[str, tuple[Heard, int, float]] = {}
+        """Of each phase that is over: what the ranks said at its end, rows per sample, gradients per row. On rank 0."""
+        self.store: Store | None = None
+        self.takeovers = 0  # locks of dead runs that were in the way
+        self.opened: Callable[[], None] = lambda: None
+        """Hears that the store is this run's to fill. On rank 0."""
+        self.tell: Callable[[Mapping[str, Any]], None] = lambda document: None
+        """Takes a document for those that watch from outside, now and then. On rank 0."""
+        self.passed: Callable[[str], None] = lambda name: None
+        """Hears of each forward pass."""
+        self._look = time.monotonic() + LOOK
         self._line = self._started = time.monotonic()
         self._task: Any = None
+
+    @property
+    def phase(self) -> str:
+        """The phase of the pass: of a budget, passes of several numbers of folds are one."""
+        return self.name.split(" ")[0]
 
     def start(self, name: str, total: int, done: int, outputs: float = 0, per_sample: int = 1) -> None:
         """Begin a pass of `total` shards of which `done` are done.
@@ -35,8 +77,11 @@ class Meter:
         Each row of a forward pass is `outputs` gradients on average (0: forward only), and `per_sample` rows make a sample (0: no
         rows are to come, and so there is no rate to show).
         """
-        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, outputs, per_sample
+        self.name, self.total, self.done, self.outputs, self.per_sample = name, total, done, float(outputs), per_sample
         self.place = name
+        self.resumed.setdefault(self.phase, done)
+        self.clock.enter(self.phase)
+        self.world.pulse.enter(self.phase)
         self._started = time.monotonic()
         if self.bar is not None:
             self._task = self.bar.add_task(name, total=total, completed=done, rate="")
@@ -44,39 +89,73 @@ class Meter:
     def rows(self, rows: int) -> None:
         """Rows of a forward pass are done; raises `Stopped` or `PeerError` when the run has to end."""
         self.world.count(f"rows/{self.name}", rows)
+        self.world.pulse.rows(rows)
+        self.passed(self.phase)
         self.world.watch(self.place)
         self.show()
 
-    def shard(self) -> int:
-        """A shard is committed; returns how many are, on all ranks together."""
+    def shard(self, **noted: Any) -> None:
+        """The shard of this rank is committed; what is `noted` of it is as in `pulse.Tally`."""
+        self.world.pulse.done(**noted)
         done = self.done + self.world.count(f"done/{self.name}", 1)
         self.show()
-        return done
+        self.world.log({"shards_done": done, **self.rates()})
 
     def rates(self) -> dict[str, float]:
         """Samples and gradients per second of all ranks since the pass began."""
         rows = self.world.count(f"rows/{self.name}") / max(time.monotonic() - self._started, 1e-9)
-        return {"samples_per_s": rows / max(self.per_sample, 1), "gradients_per_s": rows * self.outputs}
+        return {"images_per_s": rows / max(self.per_sample, 1), "grad_evals_per_s": rows * self.outputs}
+
+    def arrive(self) -> None:
+        """This rank has no more shards to do; the others hear what it did."""
+        if self.world.store is not None:
+            self.world.watch(f"the end of {self.name}", force=True)
+        pulse = self.world.pulse.now()
+        tally, rows = pulse.tally, rate(pulse)
+        per = [f"{rows * self.outputs:,.0f} gradients/s"] * bool(self.outputs)
+        per += [f"{rows / max(self.per_sample, 1):,.1f} samples/s"] * bool(self.per_sample)
+        per += [f"{tally.waited:.1f} s waiting for data", f"peak memory {pulse.peak / GIB:.2f} GiB"]
+        per += [f"of the device {pulse.device_peak / GIB:.2f} GiB"] * bool(pulse.device_peak)
+        log.info("%s: rank %d did %d shards in %.1f s, %s", self.name, self.world.rank, tally.shards, tally.busy, ", ".join(per))
 
     def end(self) -> None:
         """The pass is over on all ranks."""
         self.show()
         if self.world.first:
+            self.heard[self.phase] = (self.look(), self.per_sample, self.outputs)
             log.info("%s: %d shards in %.1f s%s", self.name, self.total, time.monotonic() - self._started, self._speed())
+
+    def look(self) -> Heard:
+        """What the ranks say of themselves: handed to the loggers and to those that watch; slow ranks are named. On rank 0."""
+        heard, done = self.world.pulses(), self._done()
+        for line in self.stragglers.of(heard):
+            log.warning("%s", line)
+        rates = self.rates()
+        self.world.log({"shards_done": done, **rates, **measures(heard, self.per_sample, self.outputs)})
+        ranks = {str(rank): {**asdict(pulse), "silent": silent} for rank, (pulse, silent) in heard.items()}
+        pass_ = {"name": self.name, "total": self.total, "done": done, "per_sample": self.per_sample, "outputs": self.outputs}
+        self.tell({"pass": {**pass_, **rates}, "ranks": ranks})
+        self._look = time.monotonic() + max(LOOK, self.world.size / 50)
+        return heard
+
+    def _done(self) -> int:
+        return self.done + self.world.count(f"done/{self.name}")
 
     def _speed(self) -> str:
         rates = self.rates()
-        gradients = f", {rates['gradients_per_s']:,.0f} gradients/s" * bool(self.outputs)
-        return gradients + f", {rates['samples_per_s']:,.1f} samples/s" * bool(self.per_sample)
+        gradients = f", {rates['grad_evals_per_s']:,.0f} gradients/s" * bool(self.outputs)
+        return gradients + f", {rates['images_per_s']:,.1f} samples/s" * bool(self.per_sample)
 
     def show(self) -> None:
         """Refresh the bar, or print a line now and then."""
         if not self.world.first:
             return
         now = time.monotonic()
+        if now > self._look:
+            self.look()
         if self.bar is None and now - self._line < EVERY:
             return
-        done = self.done + self.world.count(f"done/{self.name}")
+        done = self._done()
         if self.bar is not None:
             self.bar.update(self._task, completed=done, rate=self._speed().removeprefix(", "))
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from igc_dist import findings, footprint, layout, modes, results, retry, seeds
 from igc_dist.attributors import Task
 from igc_dist.audit import TERMS, Audit, Auditor
 from igc_dist.baselines import Surroundings
+from igc_dist.beacon import Beacon
 from igc_dist.budget import relative_errors
 from igc_dist.distributed import World
 from igc_dist.draws import DrawnEngine
@@ -39,7 +40,7 @@ from igc_dist.records import Attribution, IgcError, PeerError, PrecisionError, S
 from igc_dist.results import Recipe, Walked
 from igc_dist.secrets import masked, masked_text
 from igc_dist.spec import spec_hash
-from igc_dist.statistics import Cells, State
+from igc_dist.statistics import Cells, State, unexplained
 from igc_dist.store import Store
 from igc_dist.trial import settled
 
@@ -50,7 +51,9 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     """Do the job on this rank, together with the others: returns the complete store. Resumes what the store already holds."""
     started = time.time()
     footprint.keep_freed()
+    meter.clock.enter("first_look")
     job = settled(job, world)
+    world.pulse.waiting = lambda: job.source.waited
     with job.model.borrowed(world.device):
         job = decided(job, world.device)
         plan = plan_of(job, world.device)
@@ -61,13 +64,16 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
-        lock = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock"))
-        store.guard = lock.check
+        lock, beacon = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock")), Beacon(store.objects)
+        store.guard, meter.store = lock.check, store
         try:
             job.stages(plan)  # which may refuse
             if _prepare(job, store, world, lock, provenance(job, world, started)):
                 log.info("store %s is complete: nothing to do", job.store)
                 return store
+            meter.tell, meter.takeovers = beacon.shine, lock.takeovers
+            if world.first:
+                meter.opened()
             if not world.share(store.fallen):
                 try:
                     _passes(job, plan, store, world, meter, started)
@@ -87,6 +93,8 @@ def run(job: Job, world: World, meter: Meter) -> Store:
                 store.fail(masked_text(said(error)))
             raise
         finally:
+            if lock.held:
+                beacon.out()
             lock.release()
     return store
 
@@ -99,8 +107,10 @@ def _passes(job: Job, plan: Plan, store: Store, world: World, meter: Meter, star
     recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete, residuals=not job.drawn)
     passed = walk_all(job, plan, store, world, meter, found, around, recipe)
     footprint.give_back()
+    meter.clock.enter("finalize")
     with at(f"rank {world.rank}, finalize"):
         finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
+    meter.clock.enter("")
     footprint.give_back()
 
 
@@ -131,20 +141,28 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
     predictor = Predictor(job.inputs, job.source, job.targets, plan, world.device, job.skip, job.needs_mean, job.weights)
     done: list[int] = []
 
-    def fold(number: int) -> None:
-        for name, values in predictor.run(number).arrays(plan.shapes.input_names).items():
+    def fold(number: int) -> dict[str, Any]:
+        arrays = predictor.run(number).arrays(plan.shapes.input_names)
+        for name, values in arrays.items():
             store.write("predict", number, name, values)
         store.commit("predict", number)
         meter.rows(len(plan.fold(number)))
+        return {"lost": int((arrays["bad"] > 0).sum())}
 
-    for _ in _done(store, world, meter, "predict", "predict", pending, fold, done):
-        meter.shard()
+    _do(store, world, meter, "predict", "predict", pending, fold, done)
 
 
-def _done(
-    store: Store, world: World, meter: Meter, name: str, phase: str, pending: Sequence[int], work: Callable[[int], None], done: list[int]
-) -> Iterator[int]:
-    """Do the shards of a pass with the other ranks, to its end: yields, and adds to `done`, each that this rank contributes.
+def _do(
+    store: Store,
+    world: World,
+    meter: Meter,
+    name: str,
+    phase: str,
+    pending: Sequence[int],
+    work: Callable[[int], dict[str, Any]],
+    done: list[int],
+) -> None:
+    """Do the shards of a pass with the other ranks, to its end; `done` gets those that this rank contributes, the meter what `work` noted.
 
     Without a store on disk, every rank then takes over what the others hold.
     """
@@ -152,12 +170,13 @@ def _done(
     for claim in claims(world, name, pending, meter.show):
         meter.place = f"{phase} shard {claim.number}"
         with at(f"rank {world.rank}, {meter.place}"):
-            if not claim.do(partial(work, claim.number)):
-                continue
-        done.append(claim.number)
-        again += [claim.number] * (claim.generation > 0)
-        yield claim.number
+            noted = claim.do(partial(work, claim.number))
+        if noted is not None:
+            done.append(claim.number)
+            again += [claim.number] * (claim.generation > 0)
+            meter.shard(**noted)
     with at(f"rank {world.rank}, the end of {name}"):
+        meter.arrive()
         world.meet(name, meter.show)
     meter.end()
     for number in again:  # who was silent may have written other bytes over them, if memory ran out on one of both: the rounding differs
@@ -268,15 +287,17 @@ def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine
     auditor = Auditor(engine, job.audited, job.stages(plan)[0]) if job.audited and phase == "attribute" else None
     engine.check = auditor
     done: list[int] = []
-    for _ in _done(store, world, meter, name, phase, pending, partial(_attribute_shard, job, plan, store, engine, auditor, phase), done):
-        world.log({"shards": meter.shard(), **meter.rates()})
+    _do(store, world, meter, name, phase, pending, partial(_attribute_shard, job, plan, store, engine, auditor, phase), done)
     # shards of an earlier run are contributed by turns
     earlier = sorted({*numbers} - {*pending})
     return done + [number for number in earlier if number % world.size == world.rank]
 
 
-def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor: Auditor | None, phase: str, number: int) -> None:
-    """Compute, write and commit one shard. A function of its own, so that its state is gone before the next is computed."""
+def _attribute_shard(
+    job: Job, plan: Plan, store: Store, engine: Engine, auditor: Auditor | None, phase: str, number: int
+) -> dict[str, Any]:
+    """Compute, write and commit one shard; returns what is to be told of it. A function of its own, so that its state is gone before
+    the next is computed."""
     fault("compute")
     block, part = divmod(number, store.phases[phase].grid[0])
     shard, first = plan.shard(block * plan.n_parts + part), phase == "attribute"
@@ -306,6 +327,8 @@ def _attribute_shard(job: Job, plan: Plan, store: Store, engine: Engine, auditor
     for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
         store.write(phase, number, name, values)
     store.commit(phase, number)
+    residual = unexplained(state) if job.attributor.complete and not job.drawn else 0.0
+    return {"lost": len(lost), "retried": walked is not plan, "residual": residual}
 
 
 def _keeper(store: Store, plan: Plan, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Any:

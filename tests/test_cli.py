@@ -65,8 +65,8 @@ def test_what_a_run_leaves(alone: Path) -> None:
     (metrics,) = beside.rglob("metrics.csv")
     with metrics.open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(float(row["shards"])) for row in rows][-1] == 4
-    assert {"gradients_per_s", "samples_per_s"} <= set(rows[0])
+    assert [int(float(row["shards_done"])) for row in rows][-1] == 4
+    assert {"grad_evals_per_s", "images_per_s", "rank_skew", "memory_peak_gib/rank_0"} <= set(rows[0])
     assert (beside / "report.html").stat().st_size > 10_000
     assert list(beside.rglob("*.png"))
     assert {p.name for p in alone.parent.iterdir()} <= {"A.zarr", "A.zarr.run", "outputs"}

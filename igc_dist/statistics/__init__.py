@@ -1,6 +1,6 @@
 """Statistics of attributions over a data set. One algebra per file; the algebra they share is `state.py`."""
 
-from igc_dist.statistics.agreement import Agreement
+from igc_dist.statistics.agreement import Agreement, unexplained
 from igc_dist.statistics.autocorrelation import AutoCorrelation
 from igc_dist.statistics.base import Finalized, Statistic
 from igc_dist.statistics.cells import Cells, parted
@@ -34,4 +34,5 @@ __all__ = [
     "of",
     "parted",
     "tree_sum",
+    "unexplained",
 ]

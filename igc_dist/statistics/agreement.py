@@ -46,3 +46,12 @@ class Agreement(Statistic):
             },
             tuple({} for _ in state.features),
         )
+
+
+def unexplained(state: State) -> float:
+    """The mean completeness residual over the root mean square of ``f(x) - mean_b f(x0_b)``, of the worst output; 0 if nothing rose."""
+    sums = {term: state.scalars[term].reshape(-1, state.scalars[term].shape[-1]).sum(0) for term in ("", "d", "r", "b", "rr", "bb", "rb")}
+    weight, apart = sums[""], state.centre.r - state.centre.b
+    square = sums["rr"] - 2 * sums["rb"] + sums["bb"] + 2 * apart * (sums["r"] - sums["b"]) + weight * apart**2
+    rose = (weight > 0) & (square > 0)
+    return float(np.max(sums["d"][rose] / np.sqrt(weight[rose] * square[rose]), initial=0.0))

@@ -46,7 +46,7 @@ def two() -> tuple[World, World]:
 def test_a_shard_that_is_done_is_not_taken() -> None:
     one, other = two()
     claim = next(claims(one, "phase", [7]))
-    assert claim.do(lambda: None)
+    assert claim.do(lambda: True)
     assert Claim(other, "phase", 0, 7).taken() is None
     assert list(claims(other, "phase", [7])) == []
 
@@ -56,14 +56,15 @@ def test_of_two_who_do_a_shard_one_contributes_it() -> None:
     one, other = two()
     mine, done = next(claims(one, "phase", [7])), []
 
-    def meanwhile() -> None:
+    def meanwhile() -> bool:
         taken = next(claims(other, "phase", [7]))
         assert (taken.number, taken.generation) == (7, 1)
         assert Claim(World(2, 3, store=one.store), "phase", 0, 7).taken() is None  # a third one comes too late
         again = taken.taken()  # as the third would, if the other were silent as well
         assert again is not None
-        assert not taken.do(lambda: None)
-        done.append(again.do(lambda: None))
+        assert not taken.do(lambda: True)
+        done.append(again.do(lambda: True))
+        return True
 
     assert not mine.do(meanwhile)
     assert done == [True]
@@ -76,12 +77,13 @@ def test_who_wakes_up_stops_at_the_next_micro_batch() -> None:
     one, other = two()
     reached = []
 
-    def work() -> None:
+    def work() -> bool:
         assert Claim(other, "phase", 0, 7).taken() is not None
         with pytest.raises(Superseded):
             one.watch("the next micro-batch", force=True)
         reached.append(1)
         one.watch("another one", force=True)
+        return True
 
     assert not next(claims(one, "phase", [7])).do(work)
     one.watch("the next shard", force=True)
@@ -94,14 +96,15 @@ def sleeping(path: Path | None, marks: Path, **settings: Any) -> dict[str, bytes
 
     whole, did = run._attribute_shard, []
 
-    def shard(*args: Any) -> None:
+    def shard(*args: Any) -> dict[str, Any]:
         if os.environ.get("RANK") == "1" and not did:
             (marks / "stopped").touch()
             os.kill(os.getpid(), signal.SIGSTOP)
         did.append(args[-1])
-        whole(*args)
+        noted = whole(*args)
         if os.environ.get("RANK") == "0":
             (marks / f"did-{len(did)}").touch()
+        return noted
 
     run._attribute_shard = shard
     return attribute(path, n=7, timeout=30.0, lease=0.2, **settings)

@@ -32,7 +32,7 @@ def exchanged() -> dict[str, Any]:
     """What the ranks learn of each other in a few exchanges."""
     with joined(accelerator="cpu", timeout=60.0) as world:
         first, second = (
-            [c.number for c in claims(world, *of) if c.do(lambda: None)] for of in (("a", list(range(100, 137))), ("b", [5, 7]))
+            [c.number for c in claims(world, *of) if c.do(lambda: True)] for of in (("a", list(range(100, 137))), ("b", [5, 7]))
         )
         slots = np.zeros(3)
         slots[world.rank] = 0.1 + world.rank
@@ -65,8 +65,8 @@ def test_exchange_over_ranks() -> None:
 def test_alone_every_exchange_is_the_identity() -> None:
     """One process needs no group: it claims everything in order, and hears itself."""
     world = World()
-    assert [c.number for c in claims(world, "phase", [3, 1, 2]) if c.do(lambda: None)] == [3, 1, 2]
-    assert [c.number for c in claims(world, "other", [4]) if c.do(lambda: None)] == [4]
+    assert [c.number for c in claims(world, "phase", [3, 1, 2]) if c.do(lambda: True)] == [3, 1, 2]
+    assert [c.number for c in claims(world, "other", [4]) if c.do(lambda: True)] == [4]
     assert (world.share(lambda: {"a": 1}), world.gather(5), world.count("n", 3), world.count("n")) == ({"a": 1}, [5], 3, 3)
     np.testing.assert_array_equal(world.sum(np.arange(3.0)), np.arange(3.0))
     world.meet("end")

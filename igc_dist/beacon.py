@@ -1,0 +1,48 @@
+"""What a run says of itself beside its store, for other processes to see: an object that rank 0 writes anew every few seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from igc_dist.objects import BEACON, Objects
+
+log = logging.getLogger(__name__)
+
+
+class Beacon:
+    """Beside the store of a run on disk; nothing for one in memory. For rank 0, while it holds the lock."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self._warned = False
+
+    def shine(self, document: Mapping[str, Any]) -> None:
+        """Say something, in place of what was said before. A disk that refuses is told of once: results do not hang on it."""
+        if self.objects.path is None:
+            return
+        try:
+            self.objects.set(BEACON, json.dumps({**document, "at": time.time()}).encode())
+        except OSError as error:
+            if not self._warned:
+                log.warning("store %s: what the run does cannot be shown (%s)", self.objects.path, error.strerror or error)
+            self._warned = True
+
+    def out(self) -> None:
+        """Say no more; also what a run that died has left."""
+        if self.objects.path is not None:
+            with suppress(OSError, KeyError):
+                self.objects.drop(BEACON)
+
+
+def seen(objects: Objects) -> dict[str, Any] | None:
+    """What a run said last; None if there is nothing, or nothing that can be read."""
+    try:
+        found = json.loads(objects.get(BEACON) or b"")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

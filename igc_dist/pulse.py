@@ -1,0 +1,195 @@
+"""What each rank says of itself with its sign of life, and what rank 0 makes of all: rates, memory, skew, slow ranks."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from igc_dist import footprint
+
+SLOW = 3.0
+"""A rank is slow when its shard takes so many times as long as others took."""
+
+LEAST = 5.0
+"""Seconds below which no shard is slow: shards of a fraction of a second differ by much, and nobody need be told."""
+
+REMEMBERED = 64
+"""Shards of a rank whose median time is told."""
+
+GIB = 2**30
+
+
+@dataclass
+class Tally:
+    """What a rank has done of a phase. `busy`: seconds inside shards; `waited`: of these, for data; `typical`: the median of its last
+    shards; `lost`: samples left out; `retried`: shards that ran out of memory; `residual`: the worst completeness of a shard."""
+
+    shards: int = 0
+    rows: int = 0
+    busy: float = 0.0
+    waited: float = 0.0
+    typical: float = 0.0
+    lost: int = 0
+    retried: int = 0
+    residual: float = 0.0
+
+
+@dataclass
+class Pulse:
+    """A rank, as it says itself. Bytes of host memory now and at most, and at most of its device (0 without one)."""
+
+    phase: str = ""
+    shard: str = ""
+    """The shard at hand; empty between shards."""
+    seconds: float = 0.0
+    """For which it has been at it."""
+    resident: int = 0
+    peak: int = 0
+    device_peak: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+
+    @property
+    def tally(self) -> Tally:
+        """Of the phase at hand."""
+        return self.tallies.get(self.phase, Tally())
+
+    @classmethod
+    def read(cls, document: Any) -> Pulse | None:
+        """A pulse from JSON; None for what is none: a file may come from anybody."""
+        try:
+            tallies = {str(name): _typed(Tally, tally) for name, tally in document["tallies"].items()}
+            return _typed(cls, {**document, "tallies": tallies})
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            return None
+
+
+def _typed(kind: Any, document: Mapping[str, Any]) -> Any:
+    """A dataclass whose numbers and texts are of the types of its defaults."""
+    bare = kind()
+    return kind(**{name: type(value)(document[name]) for name, value in asdict(bare).items()})
+
+
+class Pulsing:
+    """This rank's own pulse, as it works. Each call costs a microsecond, `said` 30 more, once a second."""
+
+    def __init__(self) -> None:
+        self.waiting: Callable[[], float] = lambda: 0.0
+        """Seconds that this rank ever waited for data."""
+        self._pulse, self._since, self._waited = Pulse(), 0.0, 0.0
+        self._took: deque[float] = deque(maxlen=REMEMBERED)
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase, or go on with one."""
+        if phase != self._pulse.phase:
+            self._took.clear()
+        self._pulse.phase = phase
+        self._pulse.tallies.setdefault(phase, Tally())
+
+    def begin(self, shard: str) -> None:
+        """A shard begins."""
+        self._pulse.shard, self._since, self._waited = shard, time.monotonic(), self.waiting()
+
+    def rows(self, rows: int) -> None:
+        """Rows of a forward pass are done."""
+        if self._pulse.phase:
+            self._pulse.tallies[self._pulse.phase].rows += rows
+
+    def done(self, lost: int = 0, retried: bool = False, residual: float = 0.0) -> None:
+        """The shard at hand is committed; what is worth to be told of it is as in `Tally`."""
+        tally, seconds = self._pulse.tallies[self._pulse.phase], time.monotonic() - self._since
+        self._took.append(seconds)
+        self._pulse.shard = ""
+        tally.shards += 1
+        tally.busy += seconds
+        tally.waited += self.waiting() - self._waited
+        tally.typical = median(self._took)
+        tally.lost += lost
+        tally.retried += retried
+        tally.residual = max(tally.residual, residual)
+
+    def drop(self) -> None:
+        """The shard at hand is another rank's by now."""
+        self._pulse.shard = ""
+
+    def now(self) -> Pulse:
+        """A copy of the pulse at this moment."""
+        pulse = deepcopy(self._pulse)
+        pulse.seconds = time.monotonic() - self._since if pulse.shard else 0.0
+        pulse.resident, pulse.peak = footprint.resident(), footprint.resident_peak()
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            pulse.device_peak = torch.cuda.max_memory_allocated()
+        return pulse
+
+    def said(self) -> dict[str, Any]:
+        """It as JSON."""
+        return asdict(self.now())
+
+
+Heard = Mapping[int, tuple[Pulse, float]]
+"""Of each rank what it last said, and for how many seconds it has said nothing since."""
+
+
+def rate(pulse: Pulse, silent: float = 0.0) -> float:
+    """Rows per second that a rank is at work, in its phase, the shard at hand included."""
+    busy = pulse.tally.busy + (pulse.seconds + silent if pulse.shard else 0.0)
+    return pulse.tally.rows / busy if busy > 0 else 0.0
+
+
+def skew(heard: Heard) -> float:
+    """The rate of the slowest rank over the median, of ranks that were at work; 1 when all are alike."""
+    rates = [rate(pulse, silent) for pulse, silent in heard.values() if pulse.tally.busy > 0 or pulse.shard]
+    middle = median(rates) if rates else 0.0
+    return min(rates) / middle if middle > 0 else 1.0
+
+
+def typical(heard: Heard, phase: str) -> float | None:
+    """Median seconds of a shard of a phase, all ranks together; None before two are done, as the first of all warms up."""
+    tallies = [pulse.tallies[phase] for pulse, _ in heard.values() if phase in pulse.tallies]
+    ordered, n = sorted((t.typical, t.shards) for t in tallies if t.shards), sum(t.shards for t in tallies)
+    passed = 0
+    for seconds, shards in ordered:
+        passed += shards
+        if n >= 2 and 2 * passed >= n:
+            return seconds
+    return None
+
+
+class Stragglers:
+    """Tells of slow ranks, once per shard. A straggler is alive: the silent ones are told of by those that wait for them."""
+
+    def __init__(self) -> None:
+        self.told: dict[tuple[int, str], str] = {}
+
+    def of(self, heard: Heard) -> list[str]:
+        """A line for each rank that has become slow since the last call."""
+        lines = []
+        for rank, (pulse, silent) in heard.items():
+            usual, seconds = typical(heard, pulse.phase), pulse.seconds + silent
+            if not pulse.shard or usual is None or seconds <= max(LEAST, SLOW * usual) or (rank, pulse.shard) in self.told:
+                continue
+            line = f"rank {rank} is slow: {seconds:.3g} s on {pulse.shard}, others take {usual:.2g} s"
+            self.told[rank, pulse.shard] = line
+            lines.append(line)
+        return lines
+
+
+def measures(heard: Heard, per_sample: int, outputs: float) -> dict[str, float]:
+    """What loggers get of each rank and of all. Rows of a phase are `outputs` gradients on average, and `per_sample` make a sample."""
+    tallies = [tally for pulse, _ in heard.values() for tally in pulse.tallies.values()]
+    found = {"rank_skew": skew(heard), "nonfinite_count": sum(t.lost for t in tallies)}
+    found["completeness_rel"] = max((t.residual for t in tallies), default=0.0)
+    for rank, (pulse, silent) in heard.items():
+        tally, rows = pulse.tally, rate(pulse, silent)
+        mine = {"shards_done": tally.shards, "memory_peak_gib": pulse.peak / GIB}
+        mine |= {"images_per_s": rows / max(per_sample, 1), "grad_evals_per_s": rows * outputs}
+        mine |= {"data_wait_frac": tally.waited / tally.busy if tally.busy > 0 else 0.0}
+        mine |= {"gpu_mem_peak_gib": pulse.device_peak / GIB} if pulse.device_peak else {}
+        found |= {f"{name}/rank_{rank}": value for name, value in mine.items()}
+    return found
