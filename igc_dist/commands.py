@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from igc_dist import lock, objects, reading, report, store
+from igc_dist import lock, reading, report, store
+from igc_dist.address import beside, objects_at
 from igc_dist.records import ConfigError
 
 
@@ -18,7 +19,7 @@ def verify(arguments: Sequence[str]) -> int:
     damage = store.Store.existing(path).verify()
     for line in damage:
         print(line)
-    if damage and (filling := lock.holder(objects.Objects(path))) is not None:
+    if damage and (filling := lock.holder(objects_at(path))) is not None:
         print(f"{path}: running, {filling} is filling it; what is missing above may be still to come: verify it again after its end")
     else:
         print(f"{path}: {f'{len(damage)} damages; run the same command again to repair them' if damage else 'complete and undamaged'}")
@@ -27,16 +28,15 @@ def verify(arguments: Sequence[str]) -> int:
 
 def info(arguments: Sequence[str]) -> int:
     """What a store holds, and who fills it."""
-    filling = lock.holder(objects.Objects(arguments[0]))
+    filling = lock.holder(objects_at(arguments[0]))
     Console().print(report.info(reading.open(arguments[0], allow_partial=True), None if filling is None else str(filling)))
     return 0
 
 
 def write_report(arguments: Sequence[str]) -> int:
     """The page of a store, beside it or in a folder of one's own."""
-    path = Path(arguments[0])
-    beside = path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run")
-    print(report.write_report(reading.open(path), Path(arguments[1]) if len(arguments) > 1 else beside))
+    path = arguments[0]
+    print(report.write_report(reading.open(path), Path(arguments[1]) if len(arguments) > 1 else beside(path)))
     return 0
 
 
