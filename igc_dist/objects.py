@@ -176,7 +176,7 @@ class Folder(Objects):
 
     def keys(self, top: bool = False) -> Iterable[str]:
         try:
-            found = os.listdir(self.path) if top else [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+            found = [p.relative_to(self.path).as_posix() for p in (self.path.iterdir() if top else self.path.rglob("*")) if p.is_file()]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [key for key in found if not key.endswith(".partial")]
