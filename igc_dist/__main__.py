@@ -19,7 +19,7 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist plan [overrides]      print shards, gradient evaluations, memory and disk; exit 2 if they do not fit
   igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped
   igc-dist verify STORE          check every file of a store (run again to repair it), and results against shards; --quick: files only
-  igc-dist report STORE [DIR]    write report.html and PNG files
+  igc-dist report STORE [DIR]    write report.html and PNG files, beside the store or into DIR
   igc-dist compare STORE STORE.. what differs: specs, correlations, maps
   igc-dist info STORE            status, spec, arrays and provenance
   igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over disjoint data (--overlap)
@@ -51,6 +51,10 @@ Options:
   --trust                   let model.weights be a file that holds code, your own: a pickle or TorchScript (only here, never in a file)
   -m, --multirun            sweep          --cfg job   print the composed configuration
   --config-dir DIR          add a folder of your own groups                --version, --help, --hydra-help
+
+Object stores (pip install 'igc-dist[s3]'): s3://bucket/prefix, gs://bucket/prefix, az://container/prefix as store.path and STORE. Endpoint,
+region and credentials come from the environment only: AWS_ENDPOINT_URL AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+AWS_ALLOW_HTTP=true AWS_TIMEOUT=300s (of a request), GOOGLE_*, AZURE_*. Logs and page stay in the run's folder, ./NAME.run for report.
 
 Exit codes: 0 done, 2 bad configuration, 3 bad model or data, 4 non-finite values or too low a precision, 75 stopped by a signal (resumes)
 """
@@ -133,20 +137,25 @@ def _on_config(command: str, arguments: list[str]) -> int:
 
 
 def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
-    from igc_dist import agent, config, distributed, reading
+    from igc_dist import address, agent, config, distributed, reading
+    from igc_dist.records import ConfigError
 
     folder, overrides = config.hydra_job()
-    path = Path(cfg.store.path) if cfg.store.path is not None else folder / "store.zarr"
-    beside = path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run")
+    path = address.located(cfg.store.path) if cfg.store.path is not None else folder / "store.zarr"
+    beside = address.beside(path, folder)
     if distributed.environment() is None and cfg.fabric.devices > 1:
         flags = [part for prefix in allow for part in ("--allow-target", prefix)]
         kept = config.folder_flags(arguments)
         return agent.launch(
             cfg.fabric.devices,
             ["run", *flags, *kept, *overrides, config.override("store.path", path), config.override("hydra.run.dir", folder)],
-            path.name,
+            address.name(path),
         )
     if cfg.gallery:
+        if isinstance(path, str):
+            raise ConfigError(
+                f"store.path={path} with gallery={list(cfg.gallery)}, which keeps a store for each method in a folder: give one"
+            )
         return _gallery(cfg, allow, beside)
     _work(cfg, allow, path, beside)
     if _rank() == 0:
@@ -159,7 +168,7 @@ def _rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
-def _work(cfg: Any, allow: Sequence[str], path: Path, beside: Path) -> None:
+def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:
     """One rank of a run."""
     from igc_dist import account, compose, config, distributed, profiling, progress, run
 
@@ -233,7 +242,7 @@ def _page(tree: Any, beside: Path, max_outputs: int) -> Path:
     return write_report(tree, beside, max_outputs=max_outputs)
 
 
-def _show(tree: Any, path: Path, page: Path | None) -> None:
+def _show(tree: Any, path: str | Path, page: Path | None) -> None:
     from rich.console import Console
 
     from igc_dist.report import summary_table

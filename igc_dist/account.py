@@ -36,7 +36,7 @@ class Account:
     """Of a run into a store; its document always has the same keys, null where there is nothing to say."""
 
     file: Path
-    store: Path
+    store: str | Path
     overrides: Sequence[str] = ()
     meter: Meter | None = None
     before: dict[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -123,7 +123,7 @@ def _identifiers(path: Any) -> bool:
     return isinstance(path, str) and all(part.isidentifier() for part in path.split("/"))
 
 
-# -- what is in its folder -----------------------------------------------------------------------------------------------------
+# -- what is in it -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,13 @@ class Guarded(WrapperStore[ZarrStore]):
         return value
 
 
-def admit(path: Path) -> dict[str, Bound]:
-    """Look at a store in a folder; returns what each of its arrays may decode to. Reads documents only.
+def admit(path: Any, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> dict[str, Bound]:
+    """Look at a store, the `sizes` of its objects by key and what its documents `read`; returns what each array may decode to.
 
-    Raises `StoreError` that names the file: for links that lead out, what is no file, documents that are too large or no JSON, arrays
-    of other types or codecs than a run writes, and shapes that are far more than what is stored.
+    Raises `StoreError` that names the object: for documents that are no JSON, arrays of other types or codecs than a run writes, and
+    shapes that are far more than what is stored.
     """
-    sizes = files(path)
-    metadata = _metadata(path, sizes)
+    metadata = _metadata(path, sizes, read)
     chunks: dict[str, int] = {}
     for key in sizes:
         array = key.partition("/c/")[0].removesuffix("/c")
@@ -194,7 +193,7 @@ def admit(path: Path) -> dict[str, Bound]:
             chunks[array] = chunks.get(array, 0) + 1
     bounds = {}
     for name, document in metadata.items():
-        file = path / name / "zarr.json"
+        file = f"{path}/{name}/zarr.json"
         try:
             if document["node_type"] == "array":
                 bounds[name] = _bound(name, document, chunks.get(name, 0))
@@ -203,7 +202,7 @@ def admit(path: Path) -> dict[str, Bound]:
     for key, size in sizes.items():
         bound = bounds.get(key.partition("/c/")[0].removesuffix("/c")) if not key.endswith("zarr.json") else None
         if bound is not None and size > bound.size + bound.size // 64 + 1024:
-            raise StoreError(f"{path / key} has {size:,} bytes, its array declares chunks of {bound.size:,}: do not use this store")
+            raise StoreError(f"{path}/{key} has {size:,} bytes, its array declares chunks of {bound.size:,}: do not use this store")
     return bounds
 
 
@@ -229,14 +228,14 @@ def files(path: Path) -> dict[str, int]:
     return sizes
 
 
-def _metadata(path: Path, sizes: Mapping[str, int]) -> dict[str, Any]:
+def _metadata(path: Any, sizes: Mapping[str, int], load: Callable[[str], bytes]) -> dict[str, Any]:
     """The documents that zarr will read: the consolidated ones of the root, or those of all groups and arrays."""
 
     def read(key: str) -> dict[str, Any]:
         try:
-            return parsed((path / key).read_bytes())
+            return parsed(load(key))
         except ValueError as error:
-            raise StoreError(f"{path / key} is no document of a store: {error}") from error
+            raise StoreError(f"{path}/{key} is no document of a store: {error}") from error
 
     inside = (read("zarr.json") if "zarr.json" in sizes else {}).get("consolidated_metadata")
     if isinstance(inside, dict) and isinstance(inside.get("metadata"), dict):

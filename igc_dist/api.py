@@ -109,13 +109,13 @@ def attribute(
     Budget. `budget`: a `Budget` of gradients, of seconds, or with a standard error to reach: folds are added until then, and a
     later run with a larger one goes on from there. With replicates it says how much of the error comes from the draws.
 
-    Runs. `store`: a folder to keep the results in and to resume from; None keeps them in memory. `limits` are the fields of
-    `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...). `precision_audit` micro-batches (None: 4 of
-    a mixed `precision`) are done again in a higher one; a relative change above `precision_tol` (None: any) is a `PrecisionError`, or
-    with `precision_on_error="fallback"` the whole run is done again in the higher one. `trial`
-    and `channels_last="auto"` let a clock choose, see `igc_dist.trial`; `prefetch`: a thread reads the next batch; attribute `retried`:
-    shards that ran out of memory, see `igc_dist.retry`. Under torchrun or srun all ranks share the work and each returns the same tree;
-    the shard of a rank that is silent for `lease` seconds (None: a sixth of `timeout`) is done by others, after `timeout` the run ends.
+    Runs. `store`: a folder or a URL ("s3://bucket/prefix", see `igc_dist.remote`) to keep the results in and to resume from; None: in
+    memory. `limits` are the fields of `plan.Limits` (n_folds, output_block, baseline_block, micro_batch, host_memory, mode, ...).
+    `precision_audit` micro-batches (None: 4 of a mixed `precision`) are done again in a higher one; a relative change above `precision_tol`
+    (None: any) is a `PrecisionError`, or with `precision_on_error="fallback"` the whole run is done again in the higher one. `trial` and
+    `channels_last="auto"` let a clock choose, see `igc_dist.trial`; `prefetch`: a thread reads the next batch; attribute `retried`: shards
+    that ran out of memory, see `igc_dist.retry`. Under torchrun or srun all ranks share the work and each returns the same tree; the shard
+    of a rank that is silent for `lease` seconds (None: a sixth of `timeout`) is done by others, after `timeout` the run ends.
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]`` (output),
     ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.

@@ -10,12 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 from igc_dist.objects import BEACON, Objects
+from igc_dist.records import StoreError
 
 log = logging.getLogger(__name__)
 
 
 class Beacon:
-    """Beside the store of a run on disk; nothing for one in memory. For rank 0, while it holds the lock."""
+    """Beside the store of a run; nothing for one in memory. For rank 0, while it holds the lock."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -27,15 +28,15 @@ class Beacon:
             return
         try:
             self.objects.set(BEACON, json.dumps({**document, "at": time.time()}).encode())
-        except OSError as error:
+        except (OSError, StoreError) as error:
             if not self._warned:
-                log.warning("store %s: what the run does cannot be shown (%s)", self.objects.path, error.strerror or error)
+                log.warning("store %s: what the run does cannot be shown (%s)", self.objects.path, error)
             self._warned = True
 
     def out(self) -> None:
         """Say no more; also what a run that died has left."""
         if self.objects.path is not None:
-            with suppress(OSError, KeyError):
+            with suppress(OSError, StoreError):
                 self.objects.drop(BEACON)
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from igc_dist import compact, lock, merge, objects, reading, report, watch
+from igc_dist import compact, lock, merge, reading, report, watch
 from igc_dist import verify as looked
+from igc_dist.address import beside, objects_at
 from igc_dist.records import ConfigError
 
 
@@ -19,7 +20,7 @@ def verify(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     verdict = looked.verify(path, quick="--quick" in flags)
     for line in verdict.lines:
         print(line)
-    if verdict.lines and (filling := lock.holder(objects.Objects(path))) is not None:
+    if verdict.lines and (filling := lock.holder(objects_at(path))) is not None:
         print(f"{path}: running, {filling} is filling it; what is missing above may be still to come: verify it again after its end")
     elif verdict.wrong:
         print(f"{path}: no file changed since it was sealed, but {len(verdict.lines)} things do not follow from its shards: do not use it")
@@ -36,7 +37,7 @@ def info(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """What a store holds, and who fills it; with --watch, how its run goes on, until it ends."""
     for flag in flags:
         return watch.follow(arguments[0], _seconds(flag))
-    filling = lock.holder(objects.Objects(arguments[0]))
+    filling = lock.holder(objects_at(arguments[0]))
     Console().print(report.info(reading.open(arguments[0], allow_partial=True), None if filling is None else str(filling)))
     return 0
 
@@ -55,9 +56,8 @@ def _seconds(option: str) -> float | None:
 
 def write_report(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """The page of a store, beside it or in a folder of one's own."""
-    path = Path(arguments[0])
-    beside = path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run")
-    print(report.write_report(reading.open(path), Path(arguments[1]) if len(arguments) > 1 else beside))
+    path = arguments[0]
+    print(report.write_report(reading.open(path), Path(arguments[1]) if len(arguments) > 1 else beside(path)))
     return 0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from igc_dist import folded
+from igc_dist.address import objects_at
 from igc_dist.folded import Source
-from igc_dist.objects import Objects
 from igc_dist.recomputed import View, passed_in, remembered, without
 from igc_dist.records import StoreError
 from igc_dist.store import Store, attributes
@@ -45,6 +45,6 @@ def compact(path: str | Path, out: str | Path) -> tuple[int, int]:
 
 def empty(out: str | Path) -> str | Path:
     """The path of a store to be written. Raises `StoreError` if there is anything."""
-    if Objects(out).names():
+    if objects_at(out).names():
         raise StoreError(f"{out} is not empty: give another place for the new store, or delete it")
     return out

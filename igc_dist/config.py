@@ -125,7 +125,7 @@ class FabricConfig:
 
 @dataclass
 class StoreConfig:
-    """Where the results go (null: store.zarr in the run's folder), and whether per-sample attributions are kept."""
+    """Where the results go (a folder or a URL; null: store.zarr in the run's folder), and whether per-sample attributions are kept."""
 
     path: str | None = None
     samples: bool = False

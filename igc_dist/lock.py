@@ -127,9 +127,9 @@ class Lock:
         self._ended.set()
         if self._thread is not None:
             self._thread.join(self.renew)
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             if self.held and self.objects.get(self._key) == self._text:
-                self._drop(self._key)
+                self.objects.drop(self._key)
         self._key = ""
 
     def _all_dead(self, seen: Mapping[str, bytes]) -> bool:
@@ -170,14 +170,10 @@ class Lock:
         if _locks(self.objects) == {**seen, key: text} and self.objects.get(key) == text:
             self._key, self._text, self.takeovers = key, text, len(seen)
             for dead in seen:
-                self._drop(dead)
+                self.objects.drop(dead)
             return True
-        self._drop(key)
+        self.objects.drop(key)
         return False
-
-    def _drop(self, key: str) -> None:
-        with suppress(FileNotFoundError, KeyError):
-            self.objects.drop(key)
 
     def _renewing(self) -> None:
         """No part of the walk: a forward pass may take longer than the lock lasts."""
@@ -191,8 +187,8 @@ class Lock:
                 text = replace(holder, beat=holder.beat + 1).text()
                 self.objects.set(self._key, text)
                 self._text = text
-            except OSError as error:
-                log.warning("store %s: the lock was not renewed (%s)", self.objects.path, error.strerror or error)
+            except (OSError, StoreError) as error:
+                log.warning("store %s: the lock was not renewed (%s)", self.objects.path, getattr(error, "strerror", None) or error)
 
 
 def holder(objects: Objects) -> Holder | None:

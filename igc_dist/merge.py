@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from igc_dist import findings, folded
+from igc_dist import address, findings, folded
 from igc_dist.compact import empty
 from igc_dist.data import Sliced
 from igc_dist.distributed import World
@@ -73,7 +73,7 @@ def _names(paths: Sequence[Any]) -> str:
 
 def _sources(stores: Sequence[Store], about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Provenance of a merged store."""
-    each = {Path(str(store.path)).name: one.get("provenance", {}) for store, one in zip(stores, about, strict=True)}
+    each = {address.name(store.path or ""): one.get("provenance", {}) for store, one in zip(stores, about, strict=True)}
     return {"merged": each, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 

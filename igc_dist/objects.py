@@ -1,4 +1,4 @@
-"""The bytes of a store: objects by key, in a folder or in memory, each replaced atomically."""
+"""The bytes of a store: objects by key, each replaced atomically. Here in memory and in a folder; `remote.py` has those of a service."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from zarr.abc.store import Store as ZarrStore
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
-from igc_dist.admission import check_document, check_key
+from igc_dist.admission import Guarded, admit, check_document, check_key, files
 from igc_dist.faults import fault
 from igc_dist.owner import Owner, machine
 from igc_dist.records import StoreError
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 LOCK = ".lock-"
 """Keys of a lock begin with it: they are no part of a store's content."""
@@ -31,20 +36,115 @@ ABANDONED = 600.0
 """Seconds after which a half-written file of another machine is nobody's: no write takes so long, and no two clocks differ so much."""
 
 
-class Objects:
-    """The bytes below zarr: a folder or a dictionary of objects, each replaced atomically."""
+class Objects(ABC):
+    """The bytes below zarr, each object replaced atomically."""
 
-    def __init__(self, path: str | Path | None) -> None:
-        self.path = None if path is None else Path(path)
-        self.memory: dict[str, Any] = {}
-        self._folders: set[str] = set()  # that are known to be there
-        self.zarr = MemoryStore(self.memory) if self.path is None else LocalStore(self.path)
+    path: Any
+    """Where they lie, for people; None: in memory."""
+    zarr: ZarrStore
 
+    @abstractmethod
     def get(self, key: str) -> bytes | None:
         """The bytes of an object, None if there is none. Raises `StoreError` for a key that leads out, and a document that is too large."""
-        if self.path is None:
-            value = self.memory.get(key)
-            return None if value is None else value.to_bytes()
+
+    @abstractmethod
+    def set(self, key: str, value: bytes) -> None:
+        """Write an object; a reader sees the old bytes or the new ones."""
+
+    @abstractmethod
+    def create(self, key: str, value: bytes) -> bool:
+        """Write an object that is not there yet: whole or not at all. False if it is there; of many who try at once, one gets True."""
+
+    @abstractmethod
+    def drop(self, key: str) -> None:
+        """Remove an object, if it is there."""
+
+    @abstractmethod
+    def keys(self, top: bool = False) -> Iterable[str]:
+        """Keys of all objects, without left-overs of interrupted writes; `top`: of those without a folder."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all objects, by key. Raises `StoreError` for what no run writes: keys that lead out, documents that are too large."""
+
+    def beginning(self, prefix: str) -> list[str]:
+        """Keys without a folder that begin with `prefix`, sorted."""
+        return sorted(key for key in self.keys(top=True) if key.startswith(prefix))
+
+    def below(self, folder: str) -> Iterable[str]:
+        """Keys of the objects in a folder and in its folders: a listing, nothing is read."""
+        return [key for key in self.keys() if key.startswith(f"{folder}/")]
+
+    def names(self) -> list[str]:
+        """All objects, sorted; left-overs of interrupted writes, the lock and the beacon are not objects."""
+        return sorted(key for key in self.keys() if not key.startswith((LOCK, BEACON)))
+
+    def map(self, do: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+        """What `do` gives for each item, in their order: several at a time where an object is a round trip away."""
+        return map(do, items)
+
+    def sweep(self) -> None:  # noqa: B027 - where an object appears as a whole, nothing is left over
+        """Remove left-overs of interrupted writes, but not what a living process is writing. For the one who holds the lock."""
+
+    def reader(self) -> ZarrStore:
+        """These objects for zarr, from anybody: looked at before they are read. Raises `StoreError` for what no run writes."""
+        return Guarded(self.zarr, admit(self.path, self.sizes(), lambda key: self.get(key) or b""))
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn the system's refusals into a `StoreError` that says what is safe."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"store {self.path} cannot be written: {error.strerror or error} (errno {error.errno}). Shards that were committed are "
+                "safe: free space or give another store.path, and run again"
+            ) from error
+
+
+class InMemory(Objects):
+    """A dictionary of objects, of this process."""
+
+    def __init__(self) -> None:
+        self.path = None
+        self.memory: dict[str, Any] = {}
+        self.zarr = MemoryStore(self.memory)
+
+    def get(self, key: str) -> bytes | None:
+        value = self.memory.get(key)
+        return None if value is None else value.to_bytes()
+
+    def set(self, key: str, value: bytes) -> None:
+        self.memory[key] = default_buffer_prototype().buffer.from_bytes(value)
+
+    def create(self, key: str, value: bytes) -> bool:
+        new = default_buffer_prototype().buffer.from_bytes(value)
+        return self.memory.setdefault(key, new) is new
+
+    def drop(self, key: str) -> None:
+        self.memory.pop(key, None)
+
+    def keys(self, top: bool = False) -> Iterable[str]:
+        return [key for key in self.memory if not top or "/" not in key]
+
+    def sizes(self) -> dict[str, int]:
+        return {key: len(value) for key, value in self.memory.items()}
+
+    def reader(self) -> ZarrStore:
+        return self.zarr  # nobody else's
+
+
+class Folder(Objects):
+    """A folder of files."""
+
+    path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._folders: set[str] = set()  # that are known to be there
+        self.zarr = LocalStore(self.path)
+
+    def get(self, key: str) -> bytes | None:
         check_key(key, self.path)
         try:
             with open(self.path / key, "rb") as file:
@@ -55,20 +155,12 @@ class Objects:
             return None
 
     def set(self, key: str, value: bytes) -> None:
-        """Write an object; a reader sees the old bytes or the new ones."""
-        if self.path is None:
-            self.memory[key] = default_buffer_prototype().buffer.from_bytes(value)
-            return
         target = self._target(key)
         with _written(target, value) as partial:
             fault("write")
             os.replace(partial, target)
 
     def create(self, key: str, value: bytes) -> bool:
-        """Write an object that is not there yet: whole or not at all. False if it is there; of many who try at once, one gets True."""
-        if self.path is None:
-            new = default_buffer_prototype().buffer.from_bytes(value)
-            return self.memory.setdefault(key, new) is new
         target = self._target(key)
         with _written(target, value) as partial:
             try:
@@ -80,48 +172,34 @@ class Objects:
         return True
 
     def _target(self, key: str) -> str:
-        target = os.path.join(self.path or "", key)
+        target = os.path.join(self.path, key)
         if (folder := os.path.dirname(target)) not in self._folders:
             os.makedirs(folder, exist_ok=True)
             self._folders.add(folder)
         return target
 
-    def beginning(self, prefix: str) -> list[str]:
-        """Keys without a folder that begin with `prefix`, sorted."""
+    def drop(self, key: str) -> None:
+        (self.path / key).unlink(missing_ok=True)
+
+    def keys(self, top: bool = False) -> Iterable[str]:
         try:
-            names = [*self.memory] if self.path is None else os.listdir(self.path)
+            found = [p.relative_to(self.path).as_posix() for p in (self.path.iterdir() if top else self.path.rglob("*")) if p.is_file()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in names if name.startswith(prefix) and "/" not in name and not name.endswith(".partial"))
+        return [key for key in found if not key.endswith(".partial")]
 
-    def below(self, folder: str) -> list[str]:
-        """Objects in a folder and in its folders, in no order: a listing, nothing is read."""
-        if self.path is None:
-            return [key for key in self.memory if key.startswith(f"{folder}/")]
+    def below(self, folder: str) -> Iterable[str]:
         found = ((at, name) for at, _, files in os.walk(self.path / folder) for name in files if not name.endswith(".partial"))
         return [os.path.relpath(os.path.join(at, name), self.path) for at, name in found]
 
-    def names(self) -> list[str]:
-        """All objects, sorted; left-overs of interrupted writes, the lock and the beacon are not objects."""
-        if self.path is None:
-            return sorted(self.memory)
-        found = (p for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
-        return sorted(key for p in found if not (key := p.relative_to(self.path).as_posix()).startswith((LOCK, BEACON)))
-
-    def drop(self, key: str) -> None:
-        """Remove an object."""
-        if self.path is None:
-            del self.memory[key]
-        else:
-            (self.path / key).unlink()
+    def sizes(self) -> dict[str, int]:
+        return files(self.path) if self.path.is_dir() else {}
 
     def sweep(self) -> None:
-        """Remove left-overs of interrupted writes, but not what a living process is writing. For the one who holds the lock: files
-        without a writer in their names are zarr's own, which only the holder of the lock makes."""
-        if self.path is not None:
-            for partial in self.path.rglob("*.partial"):
-                if _orphaned(partial):
-                    partial.unlink(missing_ok=True)
+        """Files without a writer in their names are zarr's own, which only the holder of the lock makes."""
+        for partial in self.path.rglob("*.partial"):
+            if _orphaned(partial):
+                partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -156,15 +234,3 @@ def _orphaned(partial: Path) -> bool:
         return not writer.lives() if writer.near else time.time() - partial.stat().st_mtime > ABANDONED
     except FileNotFoundError:  # whole by now
         return False
-
-
-@contextmanager
-def explained(path: Any) -> Iterator[None]:
-    """Turn the system's refusals into a `StoreError` that says what is safe."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"store {path} cannot be written: {error.strerror or error} (errno {error.errno}). Shards that were committed are safe: "
-            "free space or give another store.path, and run again"
-        ) from error

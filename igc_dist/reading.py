@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from igc_dist.admission import Guarded, admit
+from igc_dist.address import objects_at
 from igc_dist.lock import holder
 from igc_dist.objects import Objects
 from igc_dist.records import StoreError
@@ -17,21 +17,21 @@ from igc_dist.store import attributes
 
 
 def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
-    """A store as a labelled tree, in memory once accessed; per-sample rows in the order of the data.
+    """A store, in a folder or under a URL, as a labelled tree, in memory once accessed; per-sample rows in the order of the data.
 
     Raises `StoreError` for a store that is not complete, unless `allow_partial`.
     """
     status = attributes(path).get("status")
     if status != "complete" and not allow_partial:
-        filling = holder(Objects(path))
+        filling = holder(objects_at(path))
         way = "run the same command again to finish it" if filling is None else f"{filling} is filling it, wait for it"
         raise StoreError(f"store {path} is {status}, not complete: {way}, or open it with allow_partial=True")
-    return tree(Objects(path), status == "complete")
+    return tree(objects_at(path), status == "complete")
 
 
 def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
     """The tree of a store, samples in data order."""
-    source: Any = objects.zarr if objects.path is None else Guarded(objects.zarr, admit(objects.path))
+    source: Any = objects.reader()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Object at .* is not recognized")  # the lock of a run, and what one is writing

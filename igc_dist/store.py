@@ -22,6 +22,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 
-from igc_dist.admission import check_root, files
+from igc_dist.address import objects_at
+from igc_dist.admission import check_root
 from igc_dist.documents import differences, sealed, unsealed
 from igc_dist.faults import fault
 from igc_dist.layout import Array, Phase
-from igc_dist.objects import Objects, explained
+from igc_dist.objects import InMemory
 from igc_dist.records import StoreError
 
 SCHEMA = 3
@@ -47,7 +49,7 @@ class Store:
     """A store being filled by a run. All ranks write shards; only rank 0 creates, repairs and completes."""
 
     def __init__(self, path: str | Path | None, phases: Iterable[Phase], spec: Mapping[str, Any], spec_hash: str) -> None:
-        self.path, self.objects = path, Objects(path)
+        self.path, self.objects = path, objects_at(path)
         self.phases = {phase.name: phase for phase in phases}
         self.spec, self.spec_hash = dict(spec), spec_hash
         self.guard: Callable[[], None] = lambda: None
@@ -56,9 +58,8 @@ class Store:
 
     @classmethod
     def existing(cls, path: str | Path) -> Store:
-        """A store on disk, for reading and verifying. Its layout is in the root document, or in the copy beside the shards."""
-        if Path(path).is_dir():
-            files(Path(path))
+        """A store that is there, for reading and verifying. Its layout is in the root document, or in the copy beside the shards."""
+        objects_at(path).sizes()  # which refuses what no run writes
         found = attributes(path, also="shards/zarr.json")
         return cls(path, [Phase.read(phase) for phase in found["layout"]], found["spec"], found["spec_hash"])
 
@@ -76,7 +77,7 @@ class Store:
         Raises `StoreError` for a store of another spec, with the keys that differ, for one of another layout, and for a folder that is
         no store.
         """
-        with explained(self.path):
+        with self.objects.explained():
             if self._ready(budget):
                 return True
             lock()
@@ -121,7 +122,7 @@ class Store:
     def restart(self) -> None:
         """Forget all shards, and remember that the run has fallen back. In this order: if it ends between, it falls back once more."""
         self.guard()
-        with explained(self.path):
+        with self.objects.explained():
             for key in self._owned() & {*self.objects.names()}:
                 self.objects.drop(key)
             about = unsealed(self.objects.get("zarr.json")) or self._identity
@@ -146,15 +147,15 @@ class Store:
         Results of an earlier attempt go: they are written anew, and a damaged document in their place would stop zarr.
         """
         documents = self._documents()
-        for key, text in documents.items():
-            if self.objects.get(key) != text:
+        for (key, text), there in zip(documents.items(), self.objects.map(self.objects.get, documents), strict=True):
+            if there != text:
                 self.objects.set(key, text)
         for key in {*self.objects.names()} - {*self._owned(), *documents, "zarr.json"}:
             if _of_zarr(key):
                 self.objects.drop(key)
 
     def _documents(self) -> dict[str, bytes]:
-        scratch = Objects(None)
+        scratch = InMemory()
         root = zarr.create_group(scratch.zarr, zarr_format=3)
         root.require_group("shards")
         for phase in self.phases.values():
@@ -186,7 +187,7 @@ class Store:
         chunk = np.asarray(values, dtype=array.dtype)
         if chunk.shape != array.chunks:  # the last one, which is stored whole
             chunk = np.pad(chunk, [(0, size - have) for size, have in zip(array.chunks, chunk.shape, strict=True)])
-        with explained(self.path):
+        with self.objects.explained():
             self.objects.set("/".join([array.path, "c", *map(str, at)]), CODEC.encode(np.ascontiguousarray(chunk)))
 
     def commit(self, phase: str, number: int) -> None:
@@ -194,17 +195,16 @@ class Store:
         fault("arrays")
         self.guard()
         family = self.phases[phase]
-        digest = self._digest(family, number)
+        digest = self._digest(family, number, self.objects.map)
         if digest is None:
             raise StoreError(f"store {self.path}: an array of {phase} shard {number} has vanished since it was written")
         fault("digest")
-        with explained(self.path):
+        with self.objects.explained():
             self.objects.set(family.digest_key(number), digest)
 
-    def _digest(self, family: Phase, number: int) -> bytes | None:
-        digest = hashlib.sha256()
-        for key in family.keys(number):
-            value = self.objects.get(key)
+    def _digest(self, family: Phase, number: int, each: Callable[..., Iterable[bytes | None]] = map) -> bytes | None:
+        digest, keys = hashlib.sha256(), family.keys(number)
+        for key, value in zip(keys, each(self.objects.get, keys), strict=True):
             if value is None:
                 return None
             digest.update(f"{key} {len(value)} ".encode())
@@ -219,7 +219,9 @@ class Store:
 
     def pending(self, phase: str, upto: int | None = None) -> list[int]:
         """Numbers of the shards that are not done; `upto`: of the first parts of the grid only."""
-        return [number for number in self.phases[phase].numbers(upto) if not self.is_done(phase, number)]
+        numbers = self.phases[phase].numbers(upto)
+        done = self.objects.map(lambda number: self.is_done(phase, number), numbers)
+        return [number for number, its in zip(numbers, done, strict=True) if not its]
 
     def read(self, phase: str, name: str, region: tuple[slice, ...] | None = None) -> np.ndarray:
         """An array of a phase, or a region of it."""
@@ -249,7 +251,7 @@ class Store:
     def create_results(self, arrays: Iterable[Array]) -> None:
         """Create result arrays, empty; those of an earlier attempt are overwritten."""
         self.guard()
-        with explained(self.path):
+        with self.objects.explained():
             root = zarr.open_group(self.objects.zarr, mode="r+", zarr_format=3)
             for array in arrays:
                 self._arrays.pop(array.path, None)
@@ -257,28 +259,28 @@ class Store:
 
     def put(self, path: str, region: tuple[slice, ...] | Any, values: Any) -> None:
         """Write a region of a result array."""
-        with explained(self.path):
+        with self.objects.explained():
             self.array(path)[region] = values
 
     def complete(self, attributes: Mapping[str, Any]) -> None:
         """Write the root document with status complete and the digests of all other files: the last write of a run."""
         fault("finalize")
         self.guard()
-        with explained(self.path):
+        with self.objects.explained():
             owned = self._owned()
             names = [key for key in self.objects.names() if _of_zarr(key) and key != "zarr.json" and key not in owned]
-            digests = {key: hashlib.sha256(self.objects.get(key) or b"").hexdigest() for key in names}
+            digests = dict(zip(names, self.objects.map(self._sum, names), strict=True))
             # consolidated, so that xarray opens it without a warning and with one read
-            metadata = {
-                key.removesuffix("/zarr.json"): json.loads(self.objects.get(key) or b"") for key in names if key.endswith("/zarr.json")
-            }
+            documents = [key for key in names if key.endswith("/zarr.json")]
+            texts = self.objects.map(self.objects.get, documents)
+            metadata = {key.removesuffix("/zarr.json"): json.loads(text or b"") for key, text in zip(documents, texts, strict=True)}
             self.objects.set("zarr.json", sealed({**attributes, **self._identity, "status": "complete", "digests": digests}, metadata))
 
     def fail(self, message: str) -> None:
         """Note in the root document why a run failed. The store still resumes."""
         attributes = unsealed(self.objects.get("zarr.json"))
         if attributes is not None and attributes.get("status") == "running":
-            with suppress(OSError):  # on a full disk it stays "running", and the failure itself is told
+            with suppress(OSError, StoreError):  # on a full disk it stays "running", and the failure itself is told
                 self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
 
     def _owned(self) -> set[str]:
@@ -291,19 +293,22 @@ class Store:
         if attributes is None:
             return ["zarr.json: missing or changed (its seal does not match)"]
         lines = [] if attributes.get("status") == "complete" else [f"zarr.json: status is {attributes.get('status')}, not complete"]
-        for key, digest in attributes.get("digests", {}).items():
-            value = self.objects.get(key)
-            if value is None:
-                lines.append(f"{key}: missing")
-            elif hashlib.sha256(value).hexdigest() != digest:
-                lines.append(f"{key}: changed (its digest does not match)")
-        for key, text in self._documents().items():
-            if key not in attributes.get("digests", {}) and self.objects.get(key) != text:
-                lines.append(f"{key}: missing or changed")
+        digests = attributes.get("digests", {})
+        for key, found in zip(digests, self.objects.map(self._sum, digests), strict=True):
+            if found != digests[key]:
+                lines.append(f"{key}: missing" if found is None else f"{key}: changed (its digest does not match)")
+        documents = {key: text for key, text in self._documents().items() if key not in digests}
+        there = self.objects.map(self.objects.get, documents)
+        lines += [f"{key}: missing or changed" for key, text in zip(documents, there, strict=True) if documents[key] != text]
         for family in self.phases.values():
             used = attributes.get("budget", {}).get("used", {}).get(family.name)
-            lines += [line for number in family.numbers(used) for line in self._shard_damage(family, number)]
+            for damage in self.objects.map(partial(self._shard_damage, family), family.numbers(used)):
+                lines += damage
         return lines
+
+    def _sum(self, key: str) -> str | None:
+        value = self.objects.get(key)
+        return None if value is None else hashlib.sha256(value).hexdigest()
 
     def _shard_damage(self, family: Phase, number: int) -> list[str]:
         missing = [key for key in (*family.keys(number), family.digest_key(number)) if self.objects.get(key) is None]
@@ -337,14 +342,12 @@ def create(root: zarr.Group, array: Array, overwrite: bool = False, plain: bool 
 
 
 def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
-    """The root attributes of a store on disk, or those of the document `also`. `StoreError` if none is readable."""
-    found = unsealed(Objects(path).get("zarr.json")) or unsealed(Objects(path).get(also))
+    """The root attributes of a store that is there, or those of the document `also`. `StoreError` if none is readable."""
+    objects = objects_at(path)
+    found = unsealed(objects.get("zarr.json")) or unsealed(objects.get(also))
     if found is None:
-        there = Path(path).exists()
-        raise StoreError(
-            f"{path} is not a readable igc-dist store"
-            + (": its root document is damaged, run again to repair it" if there else ": there is nothing")
-        )
+        way = "its root document is damaged, run again to repair it" if objects.names() else "there is nothing"
+        raise StoreError(f"{path} is not a readable igc-dist store: {way}")
     if found.get("schema") != SCHEMA:
         raise StoreError(f"store {path} has schema {found.get('schema')}, this version reads {SCHEMA}")
     check_root(found, path)

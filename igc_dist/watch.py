@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from igc_dist import lock
+from igc_dist.address import objects_at
 from igc_dist.beacon import seen
 from igc_dist.documents import unsealed
 from igc_dist.layout import Phase
@@ -70,7 +71,7 @@ class Watcher:
 
     def look(self) -> View:
         """The store now. Raises `StoreError` if there is none, and nobody who is about to make one."""
-        objects = Objects(self.path)
+        objects = objects_at(self.path)
         filling = self._holder(objects)
         if filling is not None and unsealed(objects.get("zarr.json")) is None:
             return View("starting", filling, {}, {}, {})

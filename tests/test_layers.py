@@ -20,16 +20,17 @@ ORDER = (
     "records", "activations", "seeds", "faults", "secrets", "footprint", "profiling", "quadrature", "designs", "paths", "data", "targets",
     "final", "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs",
     "statistics", "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake",
-    "agent", "pulse", "distributed", "leases", "layout", "documents", "admission", "owner", "objects", "lock", "beacon", "store", "reading",
-    "results", "budget", "progress", "spec", "permitted", "weights", "config", "job", "compose", "recipe", "finalize", "recomputed",
-    "verify", "folded", "compact", "merge", "account", "trial", "run", "api", "compat", "captum", "saliency", "metrics", "report", "demo",
-    "watch", "commands", "__main__",
+    "agent", "pulse", "distributed", "leases", "layout", "documents", "admission", "owner", "objects", "remote", "address", "lock",
+    "beacon", "store", "reading", "results", "budget", "progress", "spec", "permitted", "weights", "config", "job", "compose", "recipe",
+    "finalize", "recomputed", "verify", "folded", "compact", "merge", "account", "trial", "run", "api", "compat", "captum", "saliency",
+    "metrics", "report", "demo", "watch", "commands", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 
 DOORS = {
     "torch.distributed": {"distributed.py", "agent.py"},
-    "zarr": {"store.py", "objects.py", "admission.py"},
+    "zarr": {"store.py", "objects.py", "remote.py", "admission.py"},
+    "obstore": {"remote.py"},
     "hydra": {"config.py", "__main__.py"},
     "omegaconf": {"config.py", "__main__.py"},
     "lightning": {"distributed.py", "environments.py", "config.py"},

@@ -20,7 +20,7 @@ from igc_dist import baselines, beacon, commands, config, data, inputs, lock, pr
 from igc_dist.distributed import joined, loggers
 from igc_dist.job import Job, named_statistics
 from igc_dist.model import Model
-from igc_dist.objects import LOCK, Objects
+from igc_dist.objects import LOCK, Folder
 from igc_dist.owner import Owner
 from igc_dist.plan import Limits
 from igc_dist.pulse import Pulse, Pulsing, Stragglers, Tally
@@ -228,7 +228,7 @@ def test_a_store_that_nobody_fills_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is running, and nobody fills it: run the same command again"):
         watch.follow(path)
     assert watch.Watcher(path).look().said == {}
-    assert {".beacon"} & {*Objects(path).names()} == set()
+    assert {".beacon"} & {*Folder(path).names()} == set()
     assert twelve(path) == twelve(None)
     assert not list(path.glob(".*"))
 
@@ -236,7 +236,7 @@ def test_a_store_that_nobody_fills_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_holder_elsewhere_lives_while_its_lock_is_renewed(tmp_path: Path) -> None:
     """Two clocks are not compared: what moves under these eyes is alive."""
     there, clock = lock.Holder(Owner("afar", "0" * 12, 7), 4, 0.0, "token"), [0.0]
-    objects, watcher = Objects(tmp_path), watch.Watcher(tmp_path, lambda: clock[0])
+    objects, watcher = Folder(tmp_path), watch.Watcher(tmp_path, lambda: clock[0])
     objects.set(f"{LOCK}000001", there.text())
     assert watcher.look().status == "starting"
     clock[0] += lock.EXPIRY - 1
@@ -254,8 +254,8 @@ def test_a_holder_elsewhere_lives_while_its_lock_is_renewed(tmp_path: Path) -> N
 )
 def test_a_beacon_that_says_nonsense(said: bytes, tmp_path: Path) -> None:
     """It is anybody's file: there are no ranks to show, and that is all."""
-    Objects(tmp_path).set(".beacon", said)
-    view = watch.View("running", "somebody", {"predict": 1}, {"predict": 2}, beacon.seen(Objects(tmp_path)) or {})
+    Folder(tmp_path).set(".beacon", said)
+    view = watch.View("running", "somebody", {"predict": 1}, {"predict": 2}, beacon.seen(Folder(tmp_path)) or {})
     watcher = watch.Watcher(tmp_path, _seen=[(0.0, "predict", 0), (2.0, "predict", 1)])
     assert watch.line(watcher, view) == "running, predict 1 of 2 shards, 0.5 shards/s, about 2 s left in predict"
     screen = Console(file=io.StringIO(), width=100)

@@ -17,9 +17,9 @@ from numcodecs.zstd import Zstd
 
 import igc_dist
 from igc_dist import admission
-from igc_dist.admission import admit, parsed
+from igc_dist.admission import parsed
 from igc_dist.documents import sealed, unsealed
-from igc_dist.objects import Objects
+from igc_dist.objects import Folder
 from igc_dist.records import StoreError
 from igc_dist.store import Store
 from tests.ranks import attribute
@@ -74,7 +74,7 @@ def set_at(document: Any, keys: str, value: Any) -> None:
 
 def test_a_store_of_ours_is_admitted(store: Path) -> None:
     """With what each array may decode to; and all of it is read."""
-    bounds = admit(store)
+    bounds = Folder(store).reader().bounds
     assert bounds["x/igc"] == admission.Bound(5 * 8)
     assert bounds["shards/attribute/term"].texts == 2
     assert not bounds["shards/predict/digest"].packed
@@ -136,7 +136,7 @@ def test_arrays_elsewhere(name: str, store: Path) -> None:
         with pytest.raises(StoreError, match="is no name of an object in it"):
             read(store)
     with pytest.raises(StoreError, match="is no name of an object in it"):
-        Objects(store).get(name)
+        Folder(store).get(name)
 
 
 # -- chunks that lie -----------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_document_of_a_gigabyte(key: str, store: Path) -> None:
     with bounded(), pytest.raises(StoreError, match=rf"{key} has 1,073,741,824 bytes"):
         Store.existing(store)
     with bounded(), pytest.raises(StoreError, match=rf"{key} has 1,073,741,824 bytes"):
-        Objects(store).get(key)
+        Folder(store).get(key)
 
 
 LAYOUTS = {

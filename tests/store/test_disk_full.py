@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import igc_dist
-from igc_dist.objects import Objects
+from igc_dist.objects import Folder
 from igc_dist.records import StoreError
 from igc_dist.store import Store
 from tests.ranks import attribute, files
@@ -86,7 +86,7 @@ def test_every_way_to_fill_a_disk(disk: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_takes_back_what_is_half_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The old bytes stay, and the half of the new ones goes, as it takes room that something else needs."""
-    objects = Objects(tmp_path)
+    objects = Folder(tmp_path)
     objects.set("a/b", b"old")
     monkeypatch.setenv("IGC_FAULT", "write:0:1:enospc")
     with pytest.raises(OSError, match="No space left") as caught:

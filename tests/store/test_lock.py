@@ -16,6 +16,7 @@ import pytest
 
 import igc_dist
 from igc_dist.__main__ import main
+from igc_dist.address import objects_at
 from igc_dist.lock import Holder, Lock, holder
 from igc_dist.objects import ABANDONED, LOCK, Objects
 from igc_dist.owner import Owner, machine
@@ -32,7 +33,7 @@ AFAR = Owner("elsewhere", "0" * 12, 4711)
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Objects:
-    return Objects(tmp_path / "store.zarr")
+    return objects_at(tmp_path / "store.zarr")
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_create_gives_an_object_to_one(tmp_path: Path, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             if not links:
                 patch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
-            objects = Objects(at)
+            objects = objects_at(at)
             assert objects.create("one", b"first")
             assert not objects.create("one", b"second")
         assert (objects.get("one"), objects.names()) == (b"first", ["one"])
@@ -174,7 +175,7 @@ def contend(path: Path, rounds: int, dead: Owner, barrier: Path) -> list[bool]:
     me, got = int(os.environ["RANK"]), []
     size = int(os.environ["WORLD_SIZE"])
     for turn in range(rounds):
-        objects = Objects(path / f"{turn}.zarr")
+        objects = objects_at(path / f"{turn}.zarr")
         (barrier / f"{turn}.{me}").touch()
         while len([*barrier.glob(f"{turn}.*")]) < size:  # all begin together
             time.sleep(0)
@@ -197,7 +198,7 @@ def test_of_processes_that_try_at_once_one_gets_it(stale: bool, dead: Owner, tmp
     """Forty times each of a free store, and of one whose holder is dead."""
     (tmp_path / "barrier").mkdir()
     for turn in range(40 if stale else 0):
-        left(Objects(tmp_path / f"{turn}.zarr"), dead, 1 + turn % 3)
+        left(objects_at(tmp_path / f"{turn}.zarr"), dead, 1 + turn % 3)
     ended = run_ranks(2, contend, tmp_path, 40, dead, tmp_path / "barrier")
     assert [end.code for end in ended] == [0, 0], [end.trace for end in ended]
     assert [sum(got) for got in zip(*(end.value for end in ended), strict=True)] == [1] * 40
@@ -205,7 +206,7 @@ def test_of_processes_that_try_at_once_one_gets_it(stale: bool, dead: Owner, tmp
 
 def hold(path: Path, rounds: int, inside: Path) -> int:
     """Take and release the lock again and again; leaves it behind as a dead one would, now and then. Whoever is inside is alone."""
-    objects, held = Objects(path), 0
+    objects, held = objects_at(path), 0
     while held < rounds:
         mine = Lock(objects)
         try:
@@ -252,7 +253,7 @@ def paused(objects: Objects, mine: Lock, *steps: object) -> None:
 def test_one_who_acts_on_an_old_look_is_refused(generations: int, objects: Objects, dead: Owner) -> None:
     """It saw a dead lock and slept; others have taken that over, released, and taken again: its number is free, yet it is too late."""
     left(objects, dead)
-    other = Objects(objects.path)
+    other = objects_at(objects.path)
     held = [lock(other) for _ in range(generations)]
 
     def pass_on() -> None:
@@ -331,8 +332,8 @@ def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     pid = group.processes[0].pid
     orphan = path / f"shards/attribute/digest/c/0/1.{machine()}-{pid}-1.partial"
     orphan.write_bytes(b"half")
-    assert Objects(path).beginning(LOCK) != []
-    assert holder(Objects(path)) is None
+    assert objects_at(path).beginning(LOCK) != []
+    assert holder(objects_at(path)) is None
     began = time.monotonic()
     (end,) = run_ranks(1, run, path)
     assert end.code == 0, end.trace
@@ -403,8 +404,8 @@ def test_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     arguments = [*TINY, f"store.path={path}"]
     monkeypatch.setenv("COLUMNS", "200")
     with started(["igc_dist", *arguments, "+data.build.pause=1", "fabric.devices=2"], tmp_path) as process:
-        until(lambda: path.is_dir() and Objects(path).beginning(LOCK) and (path / "shards/zarr.json").exists(), 90)
-        found = holder(Objects(path))
+        until(lambda: path.is_dir() and objects_at(path).beginning(LOCK) and (path / "shards/zarr.json").exists(), 90)
+        found = holder(objects_at(path))
         assert found is not None
         who = f"process {found.owner.pid} on {found.owner.host} (2 ranks) since "
         for name, code, words in (("info", 0, who), ("verify", 2, f"running, {who}")):
@@ -419,4 +420,4 @@ def test_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
-    assert Objects(path).beginning(LOCK) == []
+    assert objects_at(path).beginning(LOCK) == []

@@ -15,7 +15,7 @@ import zarr
 from zarr.storage import LocalStore
 
 import igc_dist
-from igc_dist.objects import Objects
+from igc_dist.objects import Folder
 from igc_dist.records import StoreError
 from igc_dist.store import Store
 from tests.ranks import Net, Rows, arrays, attribute, files
@@ -163,7 +163,7 @@ def test_left_overs_of_interrupted_writes_are_swept(whole: Path, tmp_path: Path)
     partial.write_bytes(b"half")
     (path / "zarr.json.0123.partial").write_bytes(b"half")
     assert Store.existing(path).verify() == []
-    assert not any(name.endswith(".partial") for name in Objects(path).names())
+    assert not any(name.endswith(".partial") for name in Folder(path).names())
     (path / "x" / "igc" / "c" / "0" / "0").unlink()
     attribute(path, **SETTINGS)
     assert not list(path.rglob("*.partial"))
@@ -171,14 +171,14 @@ def test_left_overs_of_interrupted_writes_are_swept(whole: Path, tmp_path: Path)
 
 
 def fail_from(patch: pytest.MonkeyPatch, error: int, after: int) -> None:
-    """Chunks of shards are written by `Objects`, those of results by zarr: the disk is full from the `after`-th chunk on."""
-    real, real_zarr, calls = Objects.set, LocalStore.set, iter(range(10**6))
+    """Chunks of shards are written by `Folder`, those of results by zarr: the disk is full from the `after`-th chunk on."""
+    real, real_zarr, calls = Folder.set, LocalStore.set, iter(range(10**6))
 
     def check() -> None:
         if next(calls) >= after:
             raise OSError(error, "No space left on device")
 
-    def broken(self: Objects, key: str, value: bytes) -> None:
+    def broken(self: Folder, key: str, value: bytes) -> None:
         if "/c/" in key:
             check()
         real(self, key, value)
@@ -187,7 +187,7 @@ def fail_from(patch: pytest.MonkeyPatch, error: int, after: int) -> None:
         check()
         await real_zarr(self, key, value, *rest)
 
-    patch.setattr(Objects, "set", broken)
+    patch.setattr(Folder, "set", broken)
     patch.setattr(LocalStore, "set", broken_zarr)
 
 
@@ -218,10 +218,10 @@ def test_a_full_disk_is_an_error_that_costs_no_shard(after: int, whole: Path, tm
 
 
 def test_a_read_only_place_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Objects, key: str, value: bytes) -> None:
+    def refuse(self: Folder, key: str, value: bytes) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(Objects, "set", refuse)
+    monkeypatch.setattr(Folder, "set", refuse)
     with pytest.raises(StoreError, match="Read-only file system"):
         attribute(tmp_path / "store.zarr", **SETTINGS)
 
