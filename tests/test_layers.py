@@ -20,7 +20,7 @@ ORDER = (
     "records", "activations", "seeds", "faults", "secrets", "footprint", "quadrature", "designs", "paths", "data", "targets", "final",
     "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs", "statistics",
     "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake", "distributed",
-    "layout", "documents", "admission", "owner", "objects", "lock", "store", "reading", "results", "budget", "progress", "spec",
+    "layout", "documents", "admission", "owner", "objects", "schema", "lock", "store", "reading", "results", "budget", "progress", "spec",
     "permitted", "weights", "config", "job", "compose", "recipe", "finalize", "recomputed", "verify", "folded", "compact", "merge",
     "trial", "run", "api", "compat", "captum", "saliency", "metrics", "report", "demo", "commands", "__main__",
 )  # fmt: skip

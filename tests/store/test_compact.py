@@ -26,7 +26,7 @@ Made = Callable[..., Path]
 SETTINGS: dict[str, Any] = {"n": 16, "n_folds": 8, "n_steps": 2, "samples": False, "baseline": Noise(0.1, k=3), "baseline_block": 1}
 """Three shards a fold; of eight folds some are left out, and two are walked twice."""
 
-BUDGET = igc_dist.Budget(gradients=800, replicates=2)
+BUDGET = igc_dist.Budget(gradients=170, replicates=2)
 
 
 @pytest.fixture(scope="module")
