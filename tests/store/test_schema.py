@@ -50,7 +50,7 @@ def test_an_old_store_opens(version: int, tmp_path: Path) -> None:
 
 def test_commands_read_stores_of_all_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [unpacked(version, tmp_path / str(version)) for version in VERSIONS]
-    assert commands.call("compare", [str(path) for path in paths]) == 0
+    assert commands.call("compare", [str(path) for path in paths[1:]]) == 0
     for path in paths:
         assert commands.call("verify", [str(path)]) == commands.call("info", [str(path)]) == 0
     assert "results were not made again: it has no recipe to make its results by (schema 1 had none)" in capsys.readouterr().out
@@ -75,6 +75,7 @@ def test_a_newer_store_is_refused_naming_both_versions(tmp_path: Path) -> None:
     attribute(path, **settings)
     store = Store.existing(path)
     about = unsealed(store.objects.get("zarr.json")) or {}
+    metadata = json.loads((path / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
     store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA + 1}))
     before = files(path)
     words = rf"has schema {SCHEMA + 1}, this version of igc-dist reads 1 to {SCHEMA}: a newer one wrote it, upgrade"
@@ -86,7 +87,7 @@ def test_a_newer_store_is_refused_naming_both_versions(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="names no version of its schema"):
             igc_dist.open(path)
     # one of an older version: complete, there is nothing to do; else it is not gone on with
-    store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA - 1}))
+    store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA - 1}, metadata))
     attribute(path, **settings)
     store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA - 1, "status": "running"}))
     with pytest.raises(StoreError, match=rf"of schema {SCHEMA - 1} where this version writes {SCHEMA}.*Give another store\.path"):
