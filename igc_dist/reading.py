@@ -13,6 +13,7 @@ from igc_dist.address import objects_at
 from igc_dist.lock import holder
 from igc_dist.objects import Objects
 from igc_dist.records import StoreError
+from igc_dist.schema import upgraded
 from igc_dist.store import attributes
 
 
@@ -40,6 +41,9 @@ def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
         raise
     except Exception as error:
         raise StoreError(f"store {objects.path} cannot be read as a tree ({type(error).__name__}: {error}): run igc-dist verify") from error
+    about: Any = found.attrs
+    if "schema" in about:  # in the words of this version, but for the number of its own
+        found.attrs = {**upgraded(about, objects.path), "schema": about["schema"]}
     for group in {"samples", "known"} & {*found.children}:
         if "index" in found[group]:
             found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))

@@ -23,8 +23,9 @@ from igc_dist.plan import Plan
 from igc_dist.recipe import Recorded, recorded
 from igc_dist.records import StoreError
 from igc_dist.results import Walked
+from igc_dist.schema import SCHEMA
 from igc_dist.statistics import tree_sum
-from igc_dist.store import SCHEMA, Store
+from igc_dist.store import Store
 
 STATES = ("fold", "row", "sample")
 """First dimensions of arrays of a folded store that have an entry per fold or sample; of others they are the parts of the plan."""

@@ -38,8 +38,7 @@ from igc_dist.faults import fault
 from igc_dist.layout import Array, Phase
 from igc_dist.objects import InMemory
 from igc_dist.records import StoreError
-
-SCHEMA = 3
+from igc_dist.schema import SCHEMA, upgraded
 
 LEVEL = 1
 CODEC = Zstd(level=LEVEL, checksum=True)
@@ -95,18 +94,21 @@ class Store:
         if found is None:
             return False
         done = found.get("status") == "complete" and found["budget"]["wish"] == budget
-        if found.get("layout") == self._identity["layout"]:
+        if (found.get("schema"), found.get("layout")) == (SCHEMA, self._identity["layout"]):
             return done and not self.verify()
         if done and self.path is not None and not Store.existing(self.path).verify():  # it was made compact, or by an older version
             return True
         raise StoreError(
-            f"store {self.path} holds this run in another layout (compact, or of an older version), and is not complete, damaged or of "
-            "another budget: it cannot be gone on with. Give another store.path, or delete that store"
+            f"store {self.path} holds this run in another layout (compact, or of schema {found.get('schema')} where this version writes "
+            f"{SCHEMA}), and is not complete, damaged or of another budget: it cannot be gone on with. Give another store.path, or delete "
+            "that store"
         )
 
     def _mine(self) -> dict[str, Any] | None:
         """The attributes of what is there, None if nothing is; refuses what is not of this spec."""
         found = self._found()
+        if found is not None:
+            upgraded(found, self.path)  # or it is of a newer version
         if found is not None and found.get("spec_hash") != self.spec_hash:
             differing = "; ".join(differences(found.get("spec", {}), self.spec))
             raise StoreError(
@@ -342,13 +344,14 @@ def create(root: zarr.Group, array: Array, overwrite: bool = False, plain: bool 
 
 
 def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
-    """The root attributes of a store that is there, or those of the document `also`. `StoreError` if none is readable."""
+    """The root attributes of a store that is there, or those of the document `also`, in the words of this version.
+
+    Raises `StoreError` if none is readable, or a newer version wrote it.
+    """
     objects = objects_at(path)
     found = unsealed(objects.get("zarr.json")) or unsealed(objects.get(also))
     if found is None:
         way = "its root document is damaged, run again to repair it" if objects.names() else "there is nothing"
         raise StoreError(f"{path} is not a readable igc-dist store: {way}")
-    if found.get("schema") != SCHEMA:
-        raise StoreError(f"store {path} has schema {found.get('schema')}, this version reads {SCHEMA}")
     check_root(found, path)
-    return found
+    return upgraded(found, path)

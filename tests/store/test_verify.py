@@ -55,7 +55,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", MADE)
+QUICK = ("plain", "weights and slices", "blocks of baselines")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MADE])
 def test_results_are_those_of_the_shards(name: str, tmp_path: Path) -> None:
     """To the bit, whatever the run: made without its model, its data or its settings."""
     MADE[name](tmp_path / "store.zarr")
