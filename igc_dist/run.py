@@ -146,9 +146,11 @@ def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) 
             for name, values in arrays.items():
                 store.write("predict", number, name, values)
             store.commit("predict", number)
+        lost = int((arrays["bad"] > 0).sum())
+        del arrays  # before the next are made
         done.append(number)
         meter.rows(len(plan.fold(number)))
-        meter.shard(lost=int((arrays["bad"] > 0).sum()))
+        meter.shard(lost=lost)
     _hand_round(store, world, meter, "predict", "predict", done)
 
 
