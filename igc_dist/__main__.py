@@ -192,7 +192,8 @@ def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
                 meter.passed = profile.passed
             if mine is not None:
                 mine.join(meter)
-            run.run(todo, world, meter)
+            with account.kept(mine):  # while signals only set a flag: a launcher sends one as soon as another rank has failed
+                run.run(todo, world, meter)
 
 
 def _columns(cfg: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Account:
     before: dict[str, Any] = field(default_factory=dict)
     """The document that was there: of an earlier attempt, or of another run."""
     began: float = field(default_factory=time.time)
+    _closed: list[BaseException | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         with suppress(OSError, ValueError, RecursionError):
@@ -54,7 +55,11 @@ class Account:
         meter.opened = lambda: self.write(self.document("running", None))
 
     def close(self, error: BaseException | None) -> None:
-        """Write the last word. A run that found all done leaves the document of the one that did it."""
+        """Write the last word, unless it was said: a later error is another. A run that found all done leaves the document of the one
+        that did it."""
+        if self._closed and (error is None or error in self._closed):
+            return
+        self._closed.append(error)
         store, status = self._store, "complete" if error is None else "stopped" if isinstance(error, Stopped) else "failed"
         idle = error is None and self.meter is not None and not self.meter.resumed
         if idle and store is not None and self.before.get("status") == "complete" and self.before.get("spec_hash") == store.spec_hash:

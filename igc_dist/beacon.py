@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class Beacon:
-    """Beside the store of a run; nothing for one in memory. For rank 0, while it holds the lock."""
+    """Beside the store of a run; nothing for one in memory, and nothing without the right to write. For rank 0."""
 
-    def __init__(self, objects: Objects) -> None:
-        self.objects = objects
+    def __init__(self, objects: Objects, may: Callable[[], bool] = lambda: True) -> None:
+        self.objects, self.may = objects, may
         self._warned = False
 
     def shine(self, document: Mapping[str, Any]) -> None:
         """Say something, in place of what was said before. A disk that refuses is told of once: results do not hang on it."""
-        if self.objects.path is None:
+        if self.objects.path is None or not self.may():
             return
         try:
             self.objects.set(BEACON, json.dumps({**document, "at": time.time()}).encode())
@@ -35,7 +35,7 @@ class Beacon:
 
     def out(self) -> None:
         """Say no more; also what a run that died has left."""
-        if self.objects.path is not None:
+        if self.objects.path is not None and self.may():
             with suppress(OSError, StoreError):
                 self.objects.drop(BEACON)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import median
 from typing import Any
 
@@ -73,11 +72,11 @@ class Pulse:
 def _typed(kind: Any, document: Mapping[str, Any]) -> Any:
     """A dataclass whose numbers and texts are of the types of its defaults."""
     bare = kind()
-    return kind(**{name: type(value)(document[name]) for name, value in asdict(bare).items()})
+    return kind(**{each.name: type(getattr(bare, each.name))(document[each.name]) for each in fields(kind)})
 
 
 class Pulsing:
-    """This rank's own pulse, as it works. Each call costs a microsecond, `said` 30 more, once a second."""
+    """This rank's own pulse, as it works. `rows` costs 0.2 us, `done` 6 us, `said` 100 us, once a second."""
 
     def __init__(self) -> None:
         self.waiting: Callable[[], float] = lambda: 0.0
@@ -120,10 +119,10 @@ class Pulsing:
 
     def now(self) -> Pulse:
         """A copy of the pulse at this moment."""
-        pulse = deepcopy(self._pulse)
+        pulse = replace(self._pulse, tallies={phase: replace(tally) for phase, tally in self._pulse.tallies.items()})
         pulse.seconds = time.monotonic() - self._since if pulse.shard else 0.0
         pulse.resident, pulse.peak = footprint.resident(), footprint.resident_peak()
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():
             pulse.device_peak = torch.cuda.max_memory_allocated()
         return pulse
 
@@ -170,8 +169,9 @@ class Stragglers:
     def of(self, heard: Heard) -> list[str]:
         """A line for each rank that has become slow since the last call."""
         lines = []
+        usual_of = {phase: typical(heard, phase) for phase in {pulse.phase for pulse, _ in heard.values()}}
         for rank, (pulse, silent) in heard.items():
-            usual, seconds = typical(heard, pulse.phase), pulse.seconds + silent
+            usual, seconds = usual_of[pulse.phase], pulse.seconds + silent
             if not pulse.shard or usual is None or seconds <= max(LEAST, SLOW * usual) or (rank, pulse.shard) in self.told:
                 continue
             line = f"rank {rank} is slow: {seconds:.3g} s on {pulse.shard}, others take {usual:.2g} s"

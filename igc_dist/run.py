@@ -64,7 +64,8 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
         phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
         store = Store(job.store, phases, spec, spec_hash(spec))
-        lock, beacon = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock")), Beacon(store.objects)
+        lock = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock"))
+        beacon = Beacon(store.objects, lambda: lock.held)
         store.guard, meter.store = lock.check, store
         try:
             job.stages(plan)  # which may refuse
@@ -93,8 +94,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
                 store.fail(masked_text(said(error)))
             raise
         finally:
-            if lock.held:
-                beacon.out()
+            beacon.out()
             lock.release()
     return store
 

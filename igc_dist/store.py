@@ -9,6 +9,7 @@ Layout (Zarr format 3, dimensions named, opens with `xarray.open_datatree`):
     /shards/predict    pass 1: one chunk per fold
     /shards/attribute  pass 2: one chunk per (fold x block of baselines, block of outputs)
     /.lock-000001      who is filling it, while a run does (`igc_dist.lock`)
+    /.beacon           what that run says of itself, for those that watch (`igc_dist.beacon`)
 
 Every chunk has one writer. A shard is done when its digest, written last, matches the bytes of its chunks as stored; so
 torn or lost writes are noticed without an fsync. Group documents carry a seal over their own text, and the root's lists

@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from igc_dist import baselines, beacon, commands, config, data, inputs, lock, progress, pulse, quadrature, run, watch
+from igc_dist import account, baselines, beacon, commands, config, data, inputs, lock, progress, pulse, quadrature, run, watch
 from igc_dist.distributed import joined, loggers
 from igc_dist.job import Job, named_statistics
 from igc_dist.model import Model
@@ -115,8 +115,8 @@ def test_time_spent_waiting_for_data_is_known() -> None:
 # -- a run ---------------------------------------------------------------------------------------------------------------------
 
 
-def watched(folder: Path, name: str) -> tuple[list[str], dict[str, Any]]:
-    """A run of this rank with loggers; returns what it logged and, on rank 0, the last document for those outside."""
+def watched(folder: Path, name: str) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
+    """A run of this rank with loggers; returns what it logged and, on rank 0, the last document for those outside and the account."""
     lines: list[str] = []
     told: list[Any] = []
     real = beacon.Beacon.shine
@@ -142,19 +142,21 @@ def watched(folder: Path, name: str) -> tuple[list[str], dict[str, Any]]:
         progress.metered(world, False) as meter,
     ):
         run.run(job, world, meter)
-    return lines, told[-1] if told else {}
+        kept = account.Account(folder / "run.json", folder / name)
+        kept.join(meter)
+    return lines, *([told[-1], kept.document("complete", None)] if told else [{}, {}])  # type: ignore[return-value]
 
 
 @pytest.mark.dist
 def test_a_slow_rank_is_named_with_its_shard(tmp_path: Path) -> None:
     """Rank 1 sleeps a second in its first shard: rank 0 says so while it waits, and the loggers hear of every rank."""
     found = values(run_ranks(2, watched, tmp_path, "a.zarr", IGC_FAULT="compute:1:1:slow"))
-    (lines, last), (others, nothing) = found
+    (lines, last, kept), (others, *nothing) = found
     slow = [line for line in lines if " is slow: " in line]
     assert len(slow) == 1, lines
     assert slow[0].startswith("rank 1 is slow: ")
     assert " s on attribute shard " in slow[0]
-    assert nothing == {}
+    assert nothing == [{}, {}]
     assert not [line for line in others if " is slow: " in line]
     for rank, said in enumerate((lines, others)):
         assert any(f"attribute: rank {rank} did " in line and "peak memory" in line and "waiting for data" in line for line in said)
@@ -163,6 +165,9 @@ def test_a_slow_rank_is_named_with_its_shard(tmp_path: Path) -> None:
     assert sum(shards) == 6
     with next((tmp_path / "logs").rglob("metrics.csv")).open() as file:
         rows = list(csv.DictReader(file))
+    assert [rank["shards"] for rank in kept["throughput"]["attribute"]["ranks"]] == shards
+    assert kept["throughput"]["attribute"]["rank_skew"] < 0.5
+    assert kept["survived"]["slow_ranks"] == slow
     steps = [int(row["step"]) for row in rows]
     assert steps == sorted(set(steps))
     final = rows[-1]
