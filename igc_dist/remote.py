@@ -2,6 +2,7 @@
 
 An object is written by one PUT, which shows whole or not at all; so nothing is left over to sweep. (A multipart upload that is
 cut off would leave parts that no listing shows and that cost money: it is never used, and a PUT takes 5 GiB, twice our largest chunk.)
+The lock needs a service that knows conditional PUTs (If-None-Match).
 """
 
 from __future__ import annotations

@@ -281,9 +281,9 @@ class Store:
 
     def fail(self, message: str) -> None:
         """Note in the root document why a run failed. The store still resumes."""
-        attributes = unsealed(self.objects.get("zarr.json"))
-        if attributes is not None and attributes.get("status") == "running":
-            with suppress(OSError, StoreError):  # on a full disk it stays "running", and the failure itself is told
+        with suppress(OSError, StoreError):  # on a full disk it stays "running", and the failure itself is told
+            attributes = unsealed(self.objects.get("zarr.json"))
+            if attributes is not None and attributes.get("status") == "running":
                 self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
 
     def _owned(self) -> set[str]:

@@ -32,7 +32,7 @@ from igc_dist.objects import LOCK, Objects
 from igc_dist.records import ConfigError, StoreError
 from igc_dist.remote import Remote
 from igc_dist.store import Store
-from tests.commands import TINY, command
+from tests.commands import TINY, command, until
 from tests.ranks import attribute, files, run_ranks
 from tests.store import seaweed
 
@@ -220,6 +220,22 @@ def test_a_lock_survives_lost_answers(memory: Any) -> None:
         assert Remote(url).beginning(LOCK) == []
 
 
+def test_a_lock_outlasts_a_service_that_is_away(memory: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be renewed for a while is renewed afterwards; and what cannot be released is left to the end of the process."""
+    objects = Remote(URL)
+    objects.store = deaf = Deaf(memory(URL), ())
+    mine = Lock(objects, renew=0.02)
+    mine.take()
+    deaf.lost = range(sys.maxsize)
+    until(lambda: "the lock was not renewed (store s3://bucket" in caplog.text, 20)
+    deaf.lost = ()
+    before = Remote(URL).get(f"{LOCK}000001")
+    until(lambda: Remote(URL).get(f"{LOCK}000001") != before, 20)
+    mine.check()
+    deaf.lost = range(sys.maxsize)
+    mine.release()
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -355,6 +371,7 @@ def test_a_network_that_ends_costs_no_shard(cut: int, s3: str, server: seaweed.S
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.dist
 @pytest.mark.fault
 def test_a_killed_rank_resumes_with_other_ranks(s3: str, tmp_path: Path) -> None:
@@ -376,17 +393,18 @@ def _run(url: str, settings: dict[str, Any]) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.e2e
+@pytest.mark.timeout(600)
 def test_the_command_on_two_ranks(s3: str, tmp_path: Path) -> None:
     """The run's folder holds the logs and the configuration, without a secret; the store is complete, and that of one rank in a folder."""
-    found = command(*TINY, f"store.path={s3}", "fabric.devices=2", "hydra.run.dir=run", "report.enabled=true", cwd=tmp_path)
+    found = command(*TINY, f"store.path={s3}", "fabric.devices=2", "hydra.run.dir=run", "report.enabled=true", cwd=tmp_path, timeout=300)
     assert found.returncode == 0, found.stderr
     assert f"store:  {s3}\n" in found.stdout
     assert {"report.html", "logs"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
-    assert command(*TINY, "store.path=a.zarr", cwd=tmp_path).returncode == 0
+    assert command(*TINY, "store.path=a.zarr", cwd=tmp_path, timeout=300).returncode == 0
     assert stored(s3) == files(tmp_path / "a.zarr")
     for text in [*(p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()), objects_at(s3).get("zarr.json") or b""]:
         assert seaweed.SECRET.encode() not in text
         assert seaweed.KEY.encode() not in text
-    again = command(*TINY, f"store.path={s3}", "gallery=[method=ig]", cwd=tmp_path)
+    again = command(*TINY, f"store.path={s3}", "gallery=['method=ig']", cwd=tmp_path, timeout=300)
     assert (again.returncode, "which keeps a store for each method in a folder" in again.stderr) == (2, True)
