@@ -21,9 +21,9 @@ ORDER = (
     "final", "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs",
     "statistics", "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake",
     "agent", "pulse", "distributed", "leases", "layout", "documents", "admission", "owner", "objects", "remote", "address", "schema",
-    "lock", "beacon", "store", "reading", "results", "budget", "progress", "spec", "permitted", "weights", "config", "job", "compose", "recipe",
-    "finalize", "recomputed", "verify", "folded", "compact", "merge", "account", "trial", "run", "api", "compat", "captum", "saliency",
-    "metrics", "report", "demo", "watch", "commands", "__main__",
+    "lock", "beacon", "store", "reading", "results", "budget", "progress", "spec", "permitted", "weights", "config", "job", "compose",
+    "recipe", "finalize", "recomputed", "verify", "folded", "compact", "merge", "account", "trial", "run", "api", "compat", "captum",
+    "saliency", "metrics", "report", "demo", "watch", "commands", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 
