@@ -328,7 +328,10 @@ def create(root: zarr.Group, array: Array, overwrite: bool = False, plain: bool 
 
 def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
     """The root attributes of a store on disk, or those of the document `also`. `StoreError` if none is readable."""
-    found = unsealed(Objects(path).get("zarr.json")) or unsealed(Objects(path).get(also))
+    try:
+        found = unsealed(Objects(path).get("zarr.json")) or unsealed(Objects(path).get(also))
+    except OSError as error:  # a link to itself, no right to read
+        raise StoreError(f"{path} cannot be read: {error.strerror} (errno {error.errno})") from error
     if found is None:
         there = Path(path).exists()
         raise StoreError(

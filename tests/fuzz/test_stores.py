@@ -42,7 +42,7 @@ DEAD = 2**22 + 1
 """A number above those that Linux gives to processes."""
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """The process is no more."""
 
 
@@ -58,10 +58,10 @@ class Dying(Objects):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(value[: len(value) // 2])
         if self.left == 0 and self.how != "after":
-            raise Crash
+            raise CrashError
         super().set(key, value)
         if self.left == 0:
-            raise Crash
+            raise CrashError
 
 
 @cache
@@ -104,7 +104,7 @@ class Stores(RuleBasedStateMachine):
             assert store.prepare({"host": "a"}, WISH) is whole
         except StoreError as error:
             # only for what nobody can know any more
-            assert "damaged beyond repair" in str(error)
+            assert "damaged beyond repair" in str(error)  # noqa: PT017
             assert {*COPIES} <= self.damaged()
             shutil.rmtree(self.path)
             self.committed, self.complete = {}, False
@@ -117,7 +117,8 @@ class Stores(RuleBasedStateMachine):
         return store
 
     def know(self, store: Store) -> None:
-        """Take what is stored beside the shards for right."""
+        """Take what is stored beside the shards for right; documents of the layout have to be."""
+        assert all(store.objects.get(key) == text for key, text in documents().items())
         owned = store._owned()
         self.good = {key: store.objects.get(key) or b"" for key in store.objects.names() if key not in owned}
 
@@ -163,7 +164,7 @@ class Stores(RuleBasedStateMachine):
         objects.left, objects.how = at, how
         try:
             self.fill(*shard, seed)
-        except Crash:
+        except CrashError:
             digest = self.keys(*shard)[-1]
             # the digest is written last; a crash right after it leaves a shard that is done
             if how == "after" and at == len(self.keys(*shard)):
@@ -181,7 +182,7 @@ class Stores(RuleBasedStateMachine):
         store.objects.left, store.objects.how = at, how
         try:
             store.prepare({"host": "b"}, WISH)
-        except Crash:
+        except CrashError:
             # where documents stand is known again once a run has repaired them
             self.opened, self.complete = self.prepare(), False
         except StoreError:
@@ -224,7 +225,7 @@ class Stores(RuleBasedStateMachine):
     def another_run(self) -> None:
         """Of another spec: refused, and nothing is touched."""
         before = self.stored(Objects(self.path).names())
-        with pytest.raises(StoreError, match="holds another run|damaged beyond repair"):
+        with pytest.raises(StoreError, match=r"holds another run|damaged beyond repair"):
             Store(self.path, LAYOUT, {**SPEC, "seed": 1}, "other").prepare({}, WISH)
         assert self.stored(Objects(self.path).names()) == before
 
