@@ -103,6 +103,8 @@ def check_root(attributes: Mapping[str, Any], path: Any) -> None:
             paths += [array["path"].split("/") for array in phase["arrays"].values()] + [["shards", phase["name"], "digest"]]
         _expect(len(paths) <= MAX_ARRAYS, f"{len(paths):,} arrays")
         _expect(not any(two[: len(one)] == one for one, two in pairwise(sorted(paths))), "an array at, or below, the place of another")
+    except StoreError:  # a ValueError too
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__} {error}"[:200]
         raise StoreError(f"store {path}: its root document zarr.json says what no run writes ({what}): do not use it") from error

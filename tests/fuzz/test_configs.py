@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -157,10 +157,11 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert not CALLED
 
 
-fixtures_stay = settings(suppress_health_check=list(__import__("hypothesis").HealthCheck))
+# what monkeypatch and capsys hold is the same for every example; without shrinking, which takes longer than a test may
+loose = settings(suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 
 
-@settings(fixtures_stay, max_examples=25)
+@settings(loose, max_examples=25)
 @given(arguments=overrides)
 def test_any_overrides(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     check(arguments, monkeypatch, capsys)
@@ -168,7 +169,7 @@ def test_any_overrides(arguments: list[str], monkeypatch: pytest.MonkeyPatch, ca
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@settings(fixtures_stay, max_examples=1500)
+@settings(loose, max_examples=800)
 @given(arguments=overrides)
 def test_many_overrides(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     check(arguments, monkeypatch, capsys)
