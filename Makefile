@@ -5,6 +5,7 @@
 PYTHON ?= python3
 STAMP := .venv/.stamp
 BENCH := .venv/.bench
+FUZZ := .venv/.fuzz
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -41,7 +42,12 @@ $(BENCH): $(STAMP)
 bench: $(BENCH)  ## time the engine, half an hour; writes tests/benchmarks/README.md
 	$(BIN)/python -m tests.benchmarks
 
-soak: $(STAMP)  ## break runs at random, 200 rounds or half an hour; SOAK="--rounds 20 --seed 7" for others
+# atheris, the coverage-guided fuzzer, has wheels for a few Pythons on Linux only.
+$(FUZZ): $(STAMP)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,fuzz]'
+	touch $@
+
+soak: $(FUZZ)  ## break runs at random, half an hour, then fuzz; SOAK="--rounds 20 --seed 7 --fuzz 600" for others
 	$(BIN)/python -m tests.soak $(SOAK)
 
 clean:  ## remove outputs and caches, keep .venv

@@ -10,11 +10,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import WrapperStore
@@ -33,6 +35,12 @@ MAX_TEXT = 64 << 20
 MAX_SHARDS, MAX_CHUNKS = 1 << 20, 10_000_000
 """Of a phase. Their numbers are held in lists."""
 
+MAX_ARRAYS = 10_000
+"""Of shards. To verify a store, each document is made anew, in milliseconds."""
+
+MAX_KEY, MAX_NAME = 1024, 255
+"""Bytes of an object's key, and of a part of it: what object stores and file systems take."""
+
 TYPES = frozenset(("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"))
 CODECS = (("bytes",), ("bytes", "zstd"), ("vlen-utf8",), ("vlen-utf8", "zstd"))
 MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
@@ -40,8 +48,13 @@ MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
 
 def check_key(key: Any, path: Any) -> None:
     """Raise `StoreError` for an object's key that leads out of the store."""
-    if not isinstance(key, str) or "\0" in key or "\\" in key or any(part in ("", ".", "..") for part in key.split("/")):
+    good = isinstance(key, str) and "\\" not in key and key.isprintable()  # an unpaired surrogate does not encode
+    if not good or len(key.encode()) > MAX_KEY or not all(map(_part, key.split("/"))):
         raise StoreError(f"store {path}: {str(key)[:200]!r} is no name of an object in it; the store is damaged or hostile, do not use it")
+
+
+def _part(name: str) -> bool:
+    return name not in ("", ".", "..") and len(name.encode()) <= MAX_NAME
 
 
 def check_document(size: int, file: Any) -> None:
@@ -84,8 +97,14 @@ def check_root(attributes: Mapping[str, Any], path: Any) -> None:
             check_key(key, path)
         used = attributes.get("budget", {}).get("used", {})
         _expect(all(value is None or _whole(value) for value in used.values()), "budget")
+        paths: list[list[str]] = []
         for phase in attributes["layout"]:
             _check_phase(phase)
+            paths += [array["path"].split("/") for array in phase["arrays"].values()] + [["shards", phase["name"], "digest"]]
+        _expect(len(paths) <= MAX_ARRAYS, f"{len(paths):,} arrays")
+        _expect(not any(two[: len(one)] == one for one, two in pairwise(sorted(paths))), "an array at, or below, the place of another")
+    except StoreError:  # a ValueError too
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__} {error}"[:200]
         raise StoreError(f"store {path}: its root document zarr.json says what no run writes ({what}): do not use it") from error
@@ -97,10 +116,12 @@ def _check_phase(phase: Mapping[str, Any]) -> None:
     _expect(prod(grid) <= MAX_SHARDS, f"{prod(grid):,} shards")
     chunks = 0
     for name, array in phase["arrays"].items():
+        _expect(array.keys() == {"path", "shape", "chunks", "dtype", "dims", "axes", "per"}, f"fields of {name}")
         shape, cuts, axes, per = (array[key] for key in ("shape", "chunks", "axes", "per"))
         _expect(_identifiers(name) and _identifiers(array["path"]), f"path {array['path']!r}")
         _expect(array["dtype"] in TYPES, f"type {array['dtype']!r}")
         _expect(len({*map(len, (shape, cuts, axes, per, array["dims"]))}) == 1, f"dimensions of {name}")
+        _expect(all(isinstance(dim, str) for dim in array["dims"]), f"names of the dimensions of {name}")
         _expect(all(map(_whole, (*shape, *cuts, *per))) and 0 not in cuts and 0 not in per, f"shape of {name}")
         _expect(all(axis is None or (_whole(axis) and axis < len(grid)) for axis in axes), f"axes of {name}")
         _expect(prod(cuts) * np.dtype(array["dtype"]).itemsize <= MAX_CHUNK, f"chunks of {name}")
@@ -135,17 +156,20 @@ class Bound:
     packed: bool = True
 
     def check(self, chunk: bytes, key: str) -> None:
-        """Raise `StoreError` for a stored chunk that decodes to another size, before it is decoded."""
+        """Raise `StoreError` for a stored chunk that decodes to another size, before it is decoded, and for one that does not decode."""
         size = _frame(chunk) if self.packed else len(chunk)
         most = MAX_TEXT if self.texts else self.size
         if size is None or size > most or (not self.texts and size < most):
             said = "does not say its size" if size is None else f"decodes to {size:,} bytes"
             raise StoreError(f"{key} {said}, its array declares {most:,}: the chunk is damaged or hostile, do not use this store")
-        if self.texts:
-            head = (Zstd().decode(chunk) if self.packed else chunk)[:4]
-            n = int.from_bytes(head, "little")
-            if len(head) < 4 or n > self.texts:
-                raise StoreError(f"{key} holds {n:,} strings, its array declares {self.texts:,}: do not use this store")
+        try:
+            plain = Zstd().decode(chunk) if self.packed else chunk
+            if self.texts and (n := int.from_bytes(plain[:4], "little")) <= self.texts:
+                VLenUTF8().decode(plain)
+        except (RuntimeError, ValueError) as error:  # of the codec, which names no file
+            raise StoreError(f"{key} does not decode ({error}): the chunk is damaged, see igc-dist verify") from error
+        if self.texts and n > self.texts:
+            raise StoreError(f"{key} holds {n:,} strings, its array declares {self.texts:,}: do not use this store")
 
 
 def _frame(chunk: bytes) -> int | None:
@@ -214,8 +238,8 @@ def files(path: Path) -> dict[str, int]:
             for entry in found:
                 if entry.is_symlink():
                     real = os.path.realpath(entry.path)
-                    if not real.startswith(inside + os.sep) or entry.is_dir():
-                        raise StoreError(f"{entry.path} is a link that leads out of the store, or to a folder: do not use this store")
+                    if not real.startswith(inside + os.sep) or not os.path.isfile(real):  # false for a link to itself, where others raise
+                        raise StoreError(f"{entry.path} is a link that leads out of the store, or to no file: do not use this store")
                 if entry.is_dir():
                     folders.append(entry.path)
                 elif entry.is_file():

@@ -291,13 +291,26 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
     """
     # Hydra would print its errors and leave with 1
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    tasks: list[Any] = []
+
+    def told(cfg: Any) -> None:
+        tasks.append(cfg)
+        task(cfg)
+        tasks.clear()
+
     before, sys.argv = sys.argv, ["igc-dist", *arguments]
     loader = internal.ConfigLoaderImpl
     internal.ConfigLoaderImpl, Checked.allow = Checked, tuple(allow)  # type: ignore[misc]
     try:
-        hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(task)()
+        hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(told)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
+    except Exception as error:
+        if tasks or isinstance(error, ConfigError):
+            raise
+        # Hydra asserts what it expects: `hydra.verbose=1`, `+=x`, a key below null
+        said = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ConfigError(f"the command line {[*arguments]} composes to no configuration ({said}): see igc-dist --help") from error
     except SystemExit as leaving:
         if leaving.code not in (0, None):
             raise ConfigError("the command line does not parse: see igc-dist --help") from leaving

@@ -350,7 +350,10 @@ def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
     Raises `StoreError` if none is readable, or a newer version wrote it.
     """
     objects = objects_at(path)
-    found = unsealed(objects.get("zarr.json")) or unsealed(objects.get(also))
+    try:
+        found = unsealed(objects.get("zarr.json")) or unsealed(objects.get(also))
+    except OSError as error:  # a link to itself, no right to read
+        raise StoreError(f"{path} cannot be read: {error.strerror} (errno {error.errno})") from error
     if found is None:
         way = "its root document is damaged, run again to repair it" if objects.names() else "there is nothing"
         raise StoreError(f"{path} is not a readable igc-dist store: {way}")

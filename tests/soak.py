@@ -1,7 +1,9 @@
-"""Kill, signal, break and corrupt at random, for as long as you like: ``python -m tests.soak [--rounds N] [--seconds S] [--seed K]``.
+"""Kill, signal, break and corrupt at random, for as long as you like:
+``python -m tests.soak [--rounds N] [--seconds S] [--seed K] [--fuzz S]``.
 
 A round fills a store while two to four things go wrong, on one to three ranks by turns, and then lets one run go to its end.
 The bits have to be those of a run that nothing disturbs, and no run may write a shard again whose digest was right before.
+Then the store reader and the config loader are fuzzed for a while each (`tests/fuzz`).
 Out of memory inside a walk is left out: it goes on in smaller micro-batches, whose rounding differs (`tests/distributed/test_matrix.py`).
 """
 
@@ -22,6 +24,7 @@ import numpy as np
 import igc_dist
 from igc_dist.faults import KINDS, ONLY, POINTS
 from igc_dist.store import Store
+from tests.fuzz.__main__ import TARGETS, started
 from tests.ranks import Ended, arrays, attribute, files, ranks, run_ranks, values
 
 SETTINGS: dict[str, Any] = {"n": 24, "n_folds": 6, "micro_batch": 4}
@@ -171,15 +174,19 @@ def soak(seed: int, numbers: Sequence[int], seconds: float) -> int:
 
 
 def main() -> None:
-    """Leave with 1 if a round failed, or none was played."""
+    """Leave with 1 if a round failed, or a fuzzer found something."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=1800.0, help="no round begins after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="play this round only")
+    parser.add_argument("--fuzz", type=int, default=60, help="seconds of each fuzzer after the rounds, 0 for none")
     wish = parser.parse_args()
     numbers = range(wish.rounds) if wish.only is None else [wish.only]
-    raise SystemExit(1 if soak(wish.seed, numbers, wish.seconds) else 0)
+    failed = soak(wish.seed, numbers, wish.seconds)
+    if wish.fuzz and wish.only is None:
+        failed += sum(not started(name, wish.fuzz, wish.seed) for name in TARGETS)
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

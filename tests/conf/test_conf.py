@@ -111,6 +111,16 @@ def test_a_wrong_type_fails_at_compose_time(wrong: str) -> None:
         composed(wrong)
 
 
+@pytest.mark.parametrize("odd", ["hydra.verbose=1", "+=x", "=1", "+reduce.a=1", "~=[]"])
+def test_what_hydra_asserts_is_told(odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by hypothesis: Hydra meets these with AssertionError and ValueError. An error of a task stays what it is."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="composes to no configuration"):
+        config.compose_and_call(lambda cfg: None, [odd])
+    with pytest.raises(ZeroDivisionError):
+        config.compose_and_call(lambda cfg: cfg.seed / 0, [])
+
+
 def test_every_typo_has_a_near_key() -> None:
     known = config.leaves()
     assert config.near("quadrature.n_step", known) == " (did you mean 'quadrature.n_steps'?)"

@@ -126,7 +126,9 @@ def test_arrays_that_lie(lie: str, store: Path) -> None:
         igc_dist.open(store, allow_partial=True).load()
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc", "x/../../y", "x//y", "a\0b", "x/..", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc", "x/../../y", "x//y", "a\0b", "x/..", "a\\b", "a" * 256, "é" * 200, "a/" * 600 + "a", "\ud800"]
+)
 def test_arrays_elsewhere(name: str, store: Path) -> None:
     rewrite(store, lambda attributes, metadata: metadata.update({name: metadata["x/igc"]}))
     with pytest.raises(StoreError, match="is no name of an object in it"):
@@ -158,6 +160,9 @@ CHUNKS = {
     "many strings": ("shards/attribute/term/c/0", Zstd().encode(b"\xff\xff\xff\xff" + bytes(9)), "holds 4,294,967,295 strings"),
     "long strings": ("shards/attribute/term/c/0", Zstd().encode(bytes(1 << 27)), "decodes to 134,217,728 bytes"),
     "a short digest": ("shards/predict/digest/c/0/0", bytes(31), "decodes to 31 bytes, its array declares 32"),
+    "half a frame": ("x/igc/c/0/0", Zstd().encode(np.random.default_rng(0).bytes(40))[:-9], "does not decode"),
+    "strings that are none": ("shards/attribute/term/c/0", Zstd().encode(b"\2\0\0\0" + b"\xff" * 9), "does not decode"),
+    "strings that are cut": ("shards/attribute/term/c/0", Zstd().encode(b"\2\0\0"), "does not decode"),
 }
 
 
@@ -241,6 +246,12 @@ LAYOUTS = {
     "an axis that is not there": ("layout.0.arrays.prediction.axes", [7, None]),
     "objects": ("layout.0.arrays.prediction.dtype", "O"),
     "no number": ("layout.0.grid", ["4"]),
+    "a field more": ("layout.0.arrays.prediction.c", 1),
+    "a field less": ("layout.0.arrays.prediction", {"path": "shards/predict/prediction"}),
+    "names that are none": ("layout.0.arrays.prediction.dims", [7, None]),
+    "an array at another's place": ("layout.0.arrays.prediction.path", "shards/predict/target"),
+    "an array below another": ("layout.0.arrays.prediction.path", "shards/predict/target/c"),
+    "an array at a digest's place": ("layout.0.arrays.prediction.path", "shards/predict/digest"),
     "no layout": ("layout", 7),
     "no phase": ("layout.0", [1, 2]),
     "no spec": ("spec", None),
@@ -281,3 +292,13 @@ def test_links_that_lead_out(store: Path, tmp_path: Path) -> None:
     (store / "y").unlink()
     (tmp_path / "link.zarr").symlink_to(store)
     igc_dist.open(tmp_path / "link.zarr").load()
+
+
+@pytest.mark.parametrize("key", ["x/igc/c/0/0", "x/zarr.json", "zarr.json"])
+def test_links_to_themselves(key: str, store: Path) -> None:
+    """Found by the fuzzer: the system refuses to look where they lead."""
+    (store / key).unlink()
+    (store / key).symlink_to(store / key)
+    for read in (igc_dist.open, Store.existing):
+        with pytest.raises(StoreError, match=rf"{key} is a link that leads out of the store, or to no file|cannot be read"):
+            read(store)
