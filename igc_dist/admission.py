@@ -38,9 +38,13 @@ CODECS = (("bytes",), ("bytes", "zstd"), ("vlen-utf8",), ("vlen-utf8", "zstd"))
 MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
 
 
+NOWHERE = frozenset(("", ".", ".."))
+"""What no part of a key may be."""
+
+
 def check_key(key: Any, path: Any) -> None:
     """Raise `StoreError` for an object's key that leads out of the store."""
-    if not isinstance(key, str) or "\0" in key or "\\" in key or any(part in ("", ".", "..") for part in key.split("/")):
+    if not isinstance(key, str) or "\0" in key or "\\" in key or not NOWHERE.isdisjoint(key.split("/")):
         raise StoreError(f"store {path}: {str(key)[:200]!r} is no name of an object in it; the store is damaged or hostile, do not use it")
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ class Objects:
     def __init__(self, path: str | Path | None) -> None:
         self.path = None if path is None else Path(path)
         self.memory: dict[str, Any] = {}
-        self._folders: set[str] = set()  # that are known to be there
+        self._root = "" if self.path is None else str(self.path)
+        self._folders: set[str] = set()  # that are known to be there, without what a dead process left in them
         self.zarr = MemoryStore(self.memory) if self.path is None else LocalStore(self.path)
 
     def get(self, key: str) -> bytes | None:
@@ -43,10 +44,11 @@ class Objects:
             value = self.memory.get(key)
             return None if value is None else value.to_bytes()
         check_key(key, self.path)
+        name = os.path.join(self._root, key)  # a resume reads tens of thousands, and a Path takes as long as the file
         try:
-            with open(self.path / key, "rb") as file:
+            with open(name, "rb") as file:
                 if key.endswith("zarr.json"):
-                    check_document(os.fstat(file.fileno()).st_size, self.path / key)
+                    check_document(os.fstat(file.fileno()).st_size, name)
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
@@ -77,9 +79,14 @@ class Objects:
         return True
 
     def _target(self, key: str) -> str:
-        target = os.path.join(self.path or "", key)
+        target = os.path.join(self._root, key)
         if (folder := os.path.dirname(target)) not in self._folders:
-            os.makedirs(folder, exist_ok=True)
+            try:
+                os.makedirs(folder)
+            except FileExistsError:  # of a shard that was not done, as it is written again
+                for name in os.listdir(folder):
+                    if _PARTIAL.search(name) and _orphaned(partial := Path(folder, name)):
+                        partial.unlink(missing_ok=True)
             self._folders.add(folder)
         return target
 
@@ -91,12 +98,17 @@ class Objects:
             return []
         return sorted(name for name in names if name.startswith(prefix) and "/" not in name and not name.endswith(".partial"))
 
-    def names(self) -> list[str]:
-        """All objects, sorted; left-overs of interrupted writes and the lock are not objects."""
+    def names(self, without: Container[str] = ()) -> list[str]:
+        """All objects, sorted, but those in the folders `without`; left-overs of interrupted writes and the lock are not objects."""
         if self.path is None:
-            return sorted(self.memory)
-        found = (p for p in self.path.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
-        return sorted(key for p in found if not (key := p.relative_to(self.path).as_posix()).startswith(LOCK))
+            return sorted(key for key in self.memory if not any(key[:at] in without for at, c in enumerate(key) if c == "/"))
+        return sorted(key for key in self._files(without) if not key.endswith(".partial") and not key.startswith(LOCK))
+
+    def _files(self, without: Container[str]) -> Iterator[str]:
+        for folder, inner, names in os.walk(self._root):
+            above = "" if folder == self._root else folder[len(self._root) + 1 :].replace(os.sep, "/") + "/"
+            inner[:] = [name for name in inner if above + name not in without]
+            yield from (above + name for name in names)
 
     def drop(self, key: str) -> None:
         """Remove an object."""
@@ -105,12 +117,13 @@ class Objects:
         else:
             (self.path / key).unlink()
 
-    def sweep(self) -> None:
+    def sweep(self, without: Container[str] = ()) -> None:
         """Remove left-overs of interrupted writes, but not what a living process is writing. For the one who holds the lock: files
-        without a writer in their names are zarr's own, which only the holder of the lock makes."""
+        without a writer in their names are zarr's own, which only the holder of the lock makes. Those in the folders `without` are
+        for whoever writes there again."""
         if self.path is not None:
-            for partial in self.path.rglob("*.partial"):
-                if _orphaned(partial):
+            for key in self._files(without):
+                if key.endswith(".partial") and _orphaned(partial := self.path / key):
                     partial.unlink(missing_ok=True)
 
 

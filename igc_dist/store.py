@@ -82,7 +82,7 @@ class Store:
             found = self._mine()  # again: what was there may have gone on until then
             if found is not None and found.get("status") == "complete" and self._ready(budget):
                 return True
-            self.objects.sweep()
+            self.objects.sweep(self._chunks())
             kept = {"fallback": True} if found and found.get("fallback") else {}
             self.objects.set("zarr.json", sealed({**self._identity, **kept, "status": "running", "provenance": dict(provenance)}))
             self._repair_documents()
@@ -139,7 +139,7 @@ class Store:
         for key, text in documents.items():
             if self.objects.get(key) != text:
                 self.objects.set(key, text)
-        for key in {*self.objects.names()} - {*self._owned(), *documents, "zarr.json"}:
+        for key in {*self.objects.names(self._chunks())} - {*documents, "zarr.json"}:
             if _of_zarr(key):
                 self.objects.drop(key)
 
@@ -255,8 +255,7 @@ class Store:
         fault("finalize")
         self.guard()
         with explained(self.path):
-            owned = self._owned()
-            names = [key for key in self.objects.names() if _of_zarr(key) and key != "zarr.json" and key not in owned]
+            names = [key for key in self.objects.names(self._chunks()) if _of_zarr(key) and key != "zarr.json"]
             digests = {key: hashlib.sha256(self.objects.get(key) or b"").hexdigest() for key in names}
             # consolidated, so that xarray opens it without a warning and with one read
             metadata = {
@@ -270,6 +269,10 @@ class Store:
         if attributes is not None and attributes.get("status") == "running":
             with suppress(OSError):  # on a full disk it stays "running", and the failure itself is told
                 self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
+
+    def _chunks(self) -> set[str]:
+        """Folders of the chunks that shards write: tens of thousands of files, each in a folder or more of its own."""
+        return {f"{array.path}/c" for family in self.phases.values() for array in (*family.arrays.values(), family.digest)}
 
     def _owned(self) -> set[str]:
         """Keys whose bytes are vouched for by a shard's digest."""

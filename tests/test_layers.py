@@ -17,9 +17,9 @@ PACKAGE = ROOT / "igc_dist"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 ORDER = (
-    "records", "activations", "seeds", "faults", "secrets", "footprint", "quadrature", "designs", "paths", "data", "targets", "final",
+    "records", "activations", "seeds", "faults", "secrets", "footprint", "tally", "quadrature", "designs", "paths", "data", "targets", "final",
     "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs", "statistics",
-    "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake", "distributed",
+    "cost", "plan", "outlook", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake", "distributed",
     "layout", "documents", "admission", "owner", "objects", "lock", "store", "reading", "results", "budget", "progress", "spec",
     "permitted", "weights", "config", "job", "compose", "finalize", "trial", "run", "api", "compat", "captum", "saliency", "metrics",
     "report", "demo", "commands", "__main__",
