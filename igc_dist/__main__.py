@@ -135,7 +135,7 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
     from igc_dist.records import ConfigError
 
     folder, overrides = config.hydra_job()
-    path = Path(cfg.store.path) if cfg.store.path is not None else folder / "store.zarr"
+    path = _path(cfg)
     beside = path.parent if path.name == "store.zarr" else path.with_name(f"{path.name}.run")
     if distributed.environment() is None and cfg.fabric.num_nodes > 1:
         raise ConfigError(
@@ -158,6 +158,13 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
         tree = reading.open(path)
         _show(tree, path, _page(tree, beside, cfg.report.max_outputs) if cfg.report.enabled else None)
     return 0
+
+
+def _path(cfg: Any) -> Path:
+    """Where the store of a job is; inside a task only."""
+    from igc_dist import config
+
+    return Path(cfg.store.path) if cfg.store.path is not None else config.hydra_job()[0] / "store.zarr"
 
 
 def _rank() -> int:
@@ -269,7 +276,7 @@ def _plans(cfg: Any, allow: Sequence[str]) -> int:
 def _plan(cfg: Any, allow: Sequence[str]) -> None:
     from igc_dist import compose, config, distributed, job, outlook, predict, trial
 
-    todo = compose.from_config(cfg, None, allow)
+    todo = compose.from_config(cfg, _path(cfg), allow)
     with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world:
         todo = trial.settled(todo, world)
         with todo.model.borrowed(world.device):

@@ -69,7 +69,7 @@ class Machine:
         own = {"operator": 0.0, "traffic": inf} if rates.flops is not None else {}
         return replace(self, **own, **given, **({} if sample is None else {"sample": sample}))
 
-    def model(self, done: Tally, rows: float, calls: float) -> float:
+    def model(self, done: Tally, rows: int, calls: int) -> float:
         """Seconds of a pass over so many rows in so many calls."""
         return self.operator * done.operators * calls + rows * (done.flops / self.flops + done.bytes / self.traffic)
 
@@ -147,9 +147,8 @@ class Outlook:
 def outlook(plan: Plan, passes: Passes, machine: Machine, ranks: int) -> Outlook:
     """What `plan` would take on so many ranks; `passes`: what the model does for one row, and for the gradient of one output."""
     cost = _Cost(plan, passes, machine)
-    first = scheduled((cost.predict(fold) for fold in range(plan.n_folds)), ranks)
-    walks = [cost.walk(number) for number in range(plan.n_shards)]
-    second = scheduled(map(sum, walks), ranks)
+    folds, walks = [cost.predict(fold) for fold in range(plan.n_folds)], [cost.walk(number) for number in range(plan.n_shards)]
+    first, second = scheduled(map(sum, folds), ranks), scheduled(map(sum, walks), ranks)
     state = cost.state(plan.n_parts, len(plan.work.outputs))
     late = max(0.0, state / machine.disk - second.seconds)  # the storage is not done when the ranks are
     second = replace(second, seconds=second.seconds + late)
@@ -161,13 +160,12 @@ def outlook(plan: Plan, passes: Passes, machine: Machine, ranks: int) -> Outlook
     exchange = reduction / machine.bandwidth + n_cuts * machine.latency * (ranks > 1) + reread * state / ranks / machine.decode
     maps = min(rounds * plan.finalize_outputs, len(plan.work.outputs)) * plan.shapes.n_features * 8 * 6
     finalize = machine.element * rounds * one_cut / 8 + max(maps / machine.encode, maps * min(ranks, n_cuts) / machine.disk)
-    computing, reading, writing = (sum(column) / ranks for column in zip(*walks, strict=True))
+    computing, reading, writing = (sum(column) / ranks for column in zip(*folds, *walks, strict=True))
     parts = {
         "compute": computing,
         "reading data": reading,
         "writing shards": writing + late,
-        "idle ranks": second.seconds - computing - reading - writing - late,
-        "pass 1": first.seconds,
+        "idle ranks": first.seconds + second.seconds - computing - reading - writing - late,
         "exchange": exchange,
         "finalize": finalize,
     }
@@ -192,10 +190,16 @@ class _Cost:
         work = self.plan.work
         return n_parts * n_outputs * work.n_cells * (work.n_terms * self.plan.shapes.n_features + 11) * 8
 
-    def predict(self, fold: int) -> float:
-        """A shard of pass 1."""
-        n, machine = len(self.plan.fold(fold)), self.machine
-        return machine.shard + n * machine.sample + machine.model(self.passes.forward, n, ceil(n / self.rows[0]))
+    def predict(self, fold: int) -> tuple[float, float, float]:
+        """A shard of pass 1: computing, waiting for data, writing."""
+        n = len(self.plan.fold(fold))
+        computing = self.machine.model(self.passes.forward, n, ceil(n / self.rows[0]))
+        return computing, self.waiting(n, computing), self.machine.shard
+
+    def waiting(self, n: int, computing: float) -> float:
+        """For the data of n samples, which are read beside the computing if they are read ahead."""
+        reading = n * self.machine.sample
+        return max(0.0, reading - computing) if self.plan.work.ahead else reading
 
     def walk(self, number: int) -> tuple[float, float, float]:
         """A shard of pass 2: computing, waiting for data, writing."""
@@ -209,10 +213,8 @@ class _Cost:
         # sums in float64 of each sample and output, and what they are made from
         folded = n * n_outputs * plan.shapes.n_features * 8 * (plan.work.n_terms + 2)
         computing += folded / machine.traffic
-        reading = n * machine.sample
-        reading = max(0.0, reading - computing) if plan.work.ahead else reading
         samples = n * n_outputs * plan.shapes.n_features * plan.shapes.itemsize if plan.work.samples else 0
-        return computing, reading, machine.shard + (self.state(1, n_outputs) + samples) / machine.encode
+        return computing, self.waiting(n, computing), machine.shard + (self.state(1, n_outputs) + samples) / machine.encode
 
 
 CURES = {
@@ -220,7 +222,6 @@ CURES = {
     "reading data": "data.num_workers, or larger plan.output_block, each of which reads all samples",
     "writing shards": "a faster store, or lower plan.n_folds",
     "idle ranks": "more shards than ranks (plan.output_block, plan.n_folds), or fewer ranks",
-    "pass 1": "raise plan.n_folds, of which each is one shard of pass 1",
     "exchange": "lower plan.n_folds, each of which has a state",
     "finalize": "lower plan.n_folds, each of which has a state",
     "memory": "raise plan.host_memory, or lower plan.output_block",

@@ -255,6 +255,7 @@ class Store:
         fault("finalize")
         self.guard()
         with explained(self.path):
+            self.objects.sweep()  # everywhere: the shards' chunks too, which takes seconds where there are tens of thousands
             names = [key for key in self.objects.names(self._chunks()) if _of_zarr(key) and key != "zarr.json"]
             digests = {key: hashlib.sha256(self.objects.get(key) or b"").hexdigest() for key in names}
             # consolidated, so that xarray opens it without a warning and with one read

@@ -16,15 +16,15 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 class Tally:
     """Of one row of a pass: `operators` that make tensors (as many for any number of rows), their `flops`, and the `bytes` they write."""
 
-    operators: float = 0
-    flops: float = 0
-    bytes: float = 0
+    operators: int = 0
+    flops: int = 0
+    bytes: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.operators + other.operators, self.flops + other.flops, self.bytes + other.bytes)
 
-    def __mul__(self, times: float) -> Tally:
-        return Tally(self.operators * times, self.flops * times, self.bytes * times)
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(self.operators - other.operators, self.flops - other.flops, self.bytes - other.bytes)
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-def _flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
+def _flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     packet = func._overloadpacket
     if packet in flop_registry:
-        return float(flop_registry[packet](*args, **kwargs, out_val=result))
+        return int(flop_registry[packet](*args, **kwargs, out_val=result))
     if (formula := FUSED.get(packet.__name__)) is not None:
-        return float(formula(*tree_map(lambda t: t.shape if isinstance(t, torch.Tensor) else t, args)))
-    return 0.0
+        return int(formula(*tree_map(lambda t: t.shape if isinstance(t, torch.Tensor) else t, args)))
+    return 0
 
 
 FUSED: dict[str, Callable[..., Any]] = {
@@ -75,5 +75,5 @@ def passes(gradients: Callable[[], Iterable[Any]]) -> Passes:
         for _ in gradients():
             marks.append(counter.tally)
     first, both = marks
-    gradient = both + first * -1
-    return Passes(first + gradient * -1, gradient)
+    gradient = both - first
+    return Passes(first - gradient, gradient)

@@ -17,12 +17,12 @@ PACKAGE = ROOT / "igc_dist"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 ORDER = (
-    "records", "activations", "seeds", "faults", "secrets", "footprint", "tally", "quadrature", "designs", "paths", "data", "targets", "final",
-    "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs", "statistics",
-    "cost", "plan", "outlook", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake", "distributed",
-    "layout", "documents", "admission", "owner", "objects", "lock", "store", "reading", "results", "budget", "progress", "spec",
-    "permitted", "weights", "config", "job", "compose", "finalize", "trial", "run", "api", "compat", "captum", "saliency", "metrics",
-    "report", "demo", "commands", "__main__",
+    "records", "activations", "seeds", "faults", "secrets", "footprint", "tally", "quadrature", "designs", "paths", "data", "targets",
+    "final", "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs",
+    "statistics", "cost", "plan", "outlook", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments",
+    "handshake", "distributed", "layout", "documents", "admission", "owner", "objects", "lock", "store", "reading", "results", "budget",
+    "progress", "spec", "permitted", "weights", "config", "job", "compose", "finalize", "trial", "run", "api", "compat", "captum",
+    "saliency", "metrics", "report", "demo", "commands", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 
