@@ -269,7 +269,7 @@ def told(plan: Plan, passes: Passes, rates: Rates, sample: float, nodes: int, de
     if min(nodes, devices) < 1:
         raise ConfigError(f"fabric.num_nodes={nodes}, fabric.devices={devices}: give integers of at least 1")
     ranks, machine = nodes * devices, Machine().known(rates, sample)
-    lines = {"outlook": f"{ranks} ranks"} | outlook(plan, passes, machine, ranks).summary()
+    lines = {"outlook": f"{ranks} rank{'s' * (ranks > 1)}"} | outlook(plan, passes, machine, ranks).summary()
     if rates.flops is None:
         lines["outlook"] += ", each as fast as the CPU core that was measured: set fabric.rates.flops"
     if (better := advised(plan, passes, machine, ranks)) is not None:

@@ -165,7 +165,7 @@ def exchanged() -> list[float]:
 def fitted() -> tuple[Machine, list[float]]:
     """The rates of this machine."""
     compute, ratios = compute_rates()
-    latency, sending = np.max(values(run_ranks(2, exchanged)), 0)
+    latency, sending = np.max(values(run_ranks(2, exchanged, timeout=200.0)), 0)
     with tempfile.TemporaryDirectory() as folder:
         rest = store_rates(Path(folder))
     return Machine(**compute, **rest, bandwidth=2**26 / (sending - latency), latency=latency, element=element_rate()), ratios
