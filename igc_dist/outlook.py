@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from itertools import product
 from math import ceil, inf
 
@@ -147,12 +148,15 @@ class Outlook:
 def outlook(plan: Plan, passes: Passes, machine: Machine, ranks: int) -> Outlook:
     """What `plan` would take on so many ranks; `passes`: what the model does for one row, and for the gradient of one output."""
     cost = _Cost(plan, passes, machine)
-    folds, walks = [cost.predict(fold) for fold in range(plan.n_folds)], [cost.walk(number) for number in range(plan.n_shards)]
+    sizes = [len(plan.fold(fold)) for fold in range(plan.n_folds)]
+    predict, walk = cache(cost.predict), cache(cost.walk)  # few differ
+    folds = [predict(n) for n in sizes]
+    walks = [walk(n, n_baselines, n_outputs) for n_outputs in cost.outputs for n in sizes for n_baselines in cost.baselines]
     first, second = scheduled(map(sum, folds), ranks), scheduled(map(sum, walks), ranks)
     state = cost.state(plan.n_parts, len(plan.work.outputs))
     late = max(0.0, state / machine.disk - second.seconds)  # the storage is not done when the ranks are
     second = replace(second, seconds=second.seconds + late)
-    n_cuts = sum(ceil(len(block) / plan.finalize_outputs) for block in cost.blocks)
+    n_cuts = sum(ceil(n_outputs / plan.finalize_outputs) for n_outputs in cost.outputs)
     rounds, one_cut = ceil(n_cuts / ranks), cost.state(plan.n_parts, plan.finalize_outputs)
     others = (ranks - 1) / ranks
     reduction = int(max(rounds * one_cut, state / ranks) * others)  # an owner takes in what is of its cuts; all send alike
@@ -182,7 +186,8 @@ class _Cost:
 
     def __init__(self, plan: Plan, passes: Passes, machine: Machine) -> None:
         self.plan, self.passes, self.machine = plan, passes, machine
-        self.blocks = [plan.shard(block * plan.n_parts).outputs for block in range(plan.n_output_blocks)]
+        self.outputs = [len(plan.shard(block * plan.n_parts).outputs) for block in range(plan.n_output_blocks)]
+        self.baselines = [len(plan.shard(block).baselines) for block in range(plan.n_baseline_blocks)]
         self.rows = plan.rows_per_pass
 
     def state(self, n_parts: int, n_outputs: int) -> int:
@@ -190,9 +195,8 @@ class _Cost:
         work = self.plan.work
         return n_parts * n_outputs * work.n_cells * (work.n_terms * self.plan.shapes.n_features + 11) * 8
 
-    def predict(self, fold: int) -> tuple[float, float, float]:
-        """A shard of pass 1: computing, waiting for data, writing."""
-        n = len(self.plan.fold(fold))
+    def predict(self, n: int) -> tuple[float, float, float]:
+        """A shard of n samples of pass 1: computing, waiting for data, writing."""
         computing = self.machine.model(self.passes.forward, n, ceil(n / self.rows[0]))
         return computing, self.waiting(n, computing), self.machine.shard
 
@@ -201,12 +205,10 @@ class _Cost:
         reading = n * self.machine.sample
         return max(0.0, reading - computing) if self.plan.work.ahead else reading
 
-    def walk(self, number: int) -> tuple[float, float, float]:
-        """A shard of pass 2: computing, waiting for data, writing."""
-        plan, machine, shard = self.plan, self.machine, self.plan.shard(number)
-        n, n_outputs = len(shard.rows), len(shard.outputs)
-        walks = n * len(shard.baselines)
-        rows, gradients = (walks * each for each in plan.evaluations(n_outputs))
+    def walk(self, n: int, n_baselines: int, n_outputs: int) -> tuple[float, float, float]:
+        """A shard of n samples of pass 2: computing, waiting for data, writing."""
+        plan, machine = self.plan, self.machine
+        rows, gradients = (n * n_baselines * each for each in plan.evaluations(n_outputs))
         full = self.rows[1]
         computing = machine.model(self.passes.forward, rows, ceil(rows / full))
         computing += machine.model(self.passes.gradient, gradients, ceil(gradients / full))
