@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
+from scipy.optimize import least_squares
 from torch import nn
 
 import igc_dist
@@ -82,7 +82,7 @@ def walked(module: nn.Module, x: torch.Tensor) -> tuple[Any, Passes]:
 
 
 def compute_rates() -> tuple[dict[str, float], list[float]]:
-    """Operators, FLOP/s and bytes/s by least squares of relative errors, and the ratios of fitted over measured times."""
+    """Operators, FLOP/s and bytes/s by least squares, and the ratios of fitted over measured times."""
     rows, times = [], []
     for module, shape, sizes in fitted_on():
         function, done = walked(module, torch.rand(1, *shape))
@@ -91,9 +91,10 @@ def compute_rates() -> tuple[dict[str, float], list[float]]:
             for tally, seconds in ((done.forward, forward), (done.gradient, gradient)):
                 rows.append([tally.operators, n * tally.flops, n * tally.bytes])
                 times.append(seconds)
-    found, _ = nnls(np.asarray(rows) / np.asarray(times)[:, None], np.ones(len(times)))
-    ratios = (np.asarray(rows) @ found / times).tolist()
-    return {"operator": found[0], "flops": 1 / found[1], "traffic": 1 / found[2]}, ratios
+    # of the logarithms of what is told over what is measured, in the logarithms of the rates: twice and half are as wrong
+    fit = least_squares(lambda rates: np.log(np.asarray(rows) @ np.exp(rates) / times), np.log([3e-5, 1e-11, 4e-10]))
+    operator, flop, byte = np.exp(fit.x).tolist()
+    return {"operator": operator, "flops": 1 / flop, "traffic": 1 / byte}, np.exp(fit.fun).tolist()
 
 
 def timed(function: Any, x: torch.Tensor, rounds: int = 5) -> tuple[float, float]:
