@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from igc_dist import modes
+from igc_dist import outlook as outlook_module
 from igc_dist.distributed import joined
 from igc_dist.outlook import Machine, Rates, advised, outlook, scheduled, told
 from igc_dist.plan import Limits, Plan, Work, make_plan
@@ -76,6 +78,14 @@ def test_arithmetic_adds_up() -> None:
             assert sum(found.pass_2.busy) == pytest.approx((rows + gradients) * 1e9 / FREE.flops)
             assert found.seconds == pytest.approx(sum(found.parts.values()))
             assert found.parts["compute"] == pytest.approx(found.pass_1 + sum(found.pass_2.busy) / ranks)
+
+
+def test_a_directional_derivative_costs_what_the_choice_of_the_mode_says() -> None:
+    """In forward mode: one for each group of features and all outputs."""
+    assert outlook_module.PER_GROUP == modes.PER_GROUP
+    cut = plan()
+    found = outlook(replace(cut, work=replace(cut.work, groups=49)), PASSES, FREE, 1)
+    assert sum(found.pass_2.busy) == pytest.approx(6400 * 16 * (1 + 3 * 49) * 1e9 / FREE.flops)
 
 
 def test_sustained_flops_take_the_place_of_what_was_fitted() -> None:
