@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ HELP = """\
 igc-dist - what a model has learned from a whole data set, split over its input features
 
   igc-dist [run] [overrides]     compute; without overrides the embedded demo (handwritten digits)
-  igc-dist plan [overrides]      print shards, gradient evaluations, memory and disk; exit 2 if they do not fit
+  igc-dist plan [overrides]      print shards, gradient evaluations, memory, disk, time and its bottleneck; exit 2 if they do not fit
   igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped
   igc-dist verify STORE          check every file of a store (run again to repair it), and results against shards; --quick: files only
   igc-dist report STORE [DIR]    write report.html and PNG files, beside the store or into DIR
@@ -41,6 +42,7 @@ Often used:
   budget.rel_se=0.05 | budget.gradients=1000000 | budget.seconds=600      folds are added until then      target.n_others=3      of labels
   data.slices=site data.weights=weight      attributes of the data set; reduce=patches reduce.size=8      sums of features
   method=guided_ig method.attributor.n_steps=50 | blur_ig | ig2 baseline=references | idgi      other paths; experiment=gallery  all of them
+  fabric.devices=8 fabric.num_nodes=64 fabric.rates.flops=4e14      for plan: what it would take on 512 ranks
   model.final_layer=fc plan.mode=forward      many outputs; model.categories=50      categorical inputs
   profile=true      a trace of a few forward passes; run.json in the run's folder: how the run went, in one document
 Your own model and data (any class or function of yours that returns them):
@@ -141,8 +143,14 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
     from igc_dist.records import ConfigError
 
     folder, overrides = config.hydra_job()
-    path = address.located(cfg.store.path) if cfg.store.path is not None else folder / "store.zarr"
+    path = _path(cfg)
     beside = address.beside(path, folder)
+    if distributed.environment() is None and cfg.fabric.num_nodes > 1:
+        raise ConfigError(
+            f"fabric.num_nodes={cfg.fabric.num_nodes}: a run on several nodes is started on each of them, by torchrun --nnodes="
+            f"{cfg.fabric.num_nodes} --nproc-per-node={cfg.fabric.devices} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT -m igc_dist ..., "
+            "by launch/multinode.sh or by srun (launch/slurm.sbatch). igc-dist plan says what it would take"
+        )
     if distributed.environment() is None and cfg.fabric.devices > 1:
         flags = [part for prefix in allow for part in ("--allow-target", prefix)]
         kept = config.folder_flags(arguments)
@@ -162,6 +170,13 @@ def _run(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
         tree = reading.open(path)
         _show(tree, path, _page(tree, beside, cfg.report.max_outputs) if cfg.report.enabled else None)
     return 0
+
+
+def _path(cfg: Any) -> str | Path:
+    """Where the store of a job is; inside a task only."""
+    from igc_dist import address, config
+
+    return address.located(cfg.store.path) if cfg.store.path is not None else config.hydra_job()[0] / "store.zarr"
 
 
 def _rank() -> int:
@@ -279,16 +294,24 @@ def _plans(cfg: Any, allow: Sequence[str]) -> int:
 
 
 def _plan(cfg: Any, allow: Sequence[str]) -> None:
-    from igc_dist import compose, distributed, job, trial
+    from igc_dist import compose, config, distributed, job, outlook, predict, trial
 
-    todo = compose.from_config(cfg, None, allow)
+    todo = compose.from_config(cfg, _path(cfg), allow)
     with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world:
         todo = trial.settled(todo, world)
         with todo.model.borrowed(world.device):
-            plan = job.plan_of(job.decided(todo, world.device), world.device, check=False)
+            todo = job.decided(todo, world.device)
+            plan = job.plan_of(todo, world.device, check=False)
+            began, few = time.perf_counter(), todo.source.fetch(range(min(4, len(todo.source))))
+            sample = (time.perf_counter() - began) / len(few.target) / max(1, cfg.data.num_workers)
+            passes = predict.passes_of(predict.probe(todo.inputs, few, world.device, todo.attributor.baselines))
     stages = todo.stages(plan)
     looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
     for name, value in (plan.summary() | ({"budget": looks} if todo.budget.limited else {})).items():
+        print(f"{name:<28} {value}")
+    fabric = config.typed(cfg).fabric
+    print()
+    for name, value in outlook.told(plan, passes, fabric.rates, sample, fabric.num_nodes, fabric.devices).items():
         print(f"{name:<28} {value}")
     plan.check()
 

@@ -46,15 +46,17 @@ CODECS = (("bytes",), ("bytes", "zstd"), ("vlen-utf8",), ("vlen-utf8", "zstd"))
 MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
 
 
+NOWHERE = frozenset(("", ".", ".."))
+"""What no part of a key may be."""
+
+
 def check_key(key: Any, path: Any) -> None:
     """Raise `StoreError` for an object's key that leads out of the store."""
     good = isinstance(key, str) and "\\" not in key and key.isprintable()  # an unpaired surrogate does not encode
-    if not good or len(key.encode()) > MAX_KEY or not all(map(_part, key.split("/"))):
+    parts, size = (key.split("/"), len(key.encode())) if good else ([""], 0)
+    long = size > MAX_NAME and (size > MAX_KEY or any(len(part.encode()) > MAX_NAME for part in parts))
+    if long or not NOWHERE.isdisjoint(parts):
         raise StoreError(f"store {path}: {str(key)[:200]!r} is no name of an object in it; the store is damaged or hostile, do not use it")
-
-
-def _part(name: str) -> bool:
-    return name not in ("", ".", "..") and len(name.encode()) <= MAX_NAME
 
 
 def check_document(size: int, file: Any) -> None:

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from igc_dist.audit import Audit
 from igc_dist.budget import Budget
 from igc_dist.designs import Design, Grid
+from igc_dist.outlook import Rates
 from igc_dist.permitted import ALLOWED, check_hydra, check_targets
 from igc_dist.plan import Limits
 from igc_dist.quadrature import Auto, Quadrature
@@ -115,12 +116,14 @@ class FabricConfig:
 
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
     threads: int | None = 1
     timeout: float = 1800.0
     lease: float | None = None
     loggers: list[str] = field(default_factory=lambda: ["csv"])
+    rates: Rates = field(default_factory=Rates)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ class Phase:
     grid: tuple[int, ...]
     arrays: Mapping[str, Array]
 
-    @property
+    @cached_property
     def digest(self) -> Array:
         dims = ("fold",) if len(self.grid) == 1 else ("part", "output_block")
         if any(array.dims[0] == dims[0] and array.shape[0] != self.grid[0] for array in self.arrays.values()):

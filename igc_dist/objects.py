@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,8 +60,9 @@ class Objects(ABC):
         """Remove an object, if it is there."""
 
     @abstractmethod
-    def keys(self, top: bool = False) -> Iterable[str]:
-        """Keys of all objects, without left-overs of interrupted writes; `top`: of those without a folder."""
+    def keys(self, top: bool = False, without: Container[str] = ()) -> Iterable[str]:
+        """Keys of all objects, without left-overs of interrupted writes; `top`: of those without a folder. Those in the folders `without`
+        may be left out, where that saves a walk through them."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -75,16 +76,18 @@ class Objects(ABC):
         """Keys of the objects in a folder and in its folders: a listing, nothing is read."""
         return [key for key in self.keys() if key.startswith(f"{folder}/")]
 
-    def names(self) -> list[str]:
-        """All objects, sorted; left-overs of interrupted writes, the lock and the beacon are not objects."""
-        return sorted(key for key in self.keys() if not key.startswith((LOCK, BEACON)))
+    def names(self, without: Container[str] = ()) -> list[str]:
+        """Objects that are not in the folders `without`, sorted; left-overs of interrupted writes, lock and beacon are no objects."""
+        found = (key for key in self.keys(without=without) if not key.startswith((LOCK, BEACON)))
+        return sorted(key for key in found if not any(key[:at] in without for at, letter in enumerate(key) if letter == "/"))
 
     def map(self, do: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         """What `do` gives for each item, in their order: several at a time where an object is a round trip away."""
         return map(do, items)
 
-    def sweep(self) -> None:  # noqa: B027 - where an object appears as a whole, nothing is left over
-        """Remove left-overs of interrupted writes, but not what a living process is writing. For the one who holds the lock."""
+    def sweep(self, without: Container[str] = ()) -> None:  # noqa: B027 - where an object appears as a whole, nothing is left over
+        """Remove left-overs of interrupted writes, but not what a living process is writing. For the one who holds the lock. Those in
+        the folders `without` are for whoever writes there again."""
 
     def reader(self) -> ZarrStore:
         """These objects for zarr, from anybody: looked at before they are read. Raises `StoreError` for what no run writes."""
@@ -124,7 +127,7 @@ class InMemory(Objects):
     def drop(self, key: str) -> None:
         self.memory.pop(key, None)
 
-    def keys(self, top: bool = False) -> Iterable[str]:
+    def keys(self, top: bool = False, without: Container[str] = ()) -> Iterable[str]:
         return [key for key in self.memory if not top or "/" not in key]
 
     def sizes(self) -> dict[str, int]:
@@ -141,15 +144,17 @@ class Folder(Objects):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._folders: set[str] = set()  # that are known to be there
+        self._root = str(self.path)
+        self._folders: set[str] = set()  # that are known to be there, without what a dead process left in them
         self.zarr = LocalStore(self.path)
 
     def get(self, key: str) -> bytes | None:
         check_key(key, self.path)
+        name = f"{self._root}/{key}"  # a resume reads tens of thousands: a Path, or a buffer, takes as long as the file
         try:
-            with open(self.path / key, "rb") as file:
+            with open(name, "rb", buffering=0) as file:
                 if key.endswith("zarr.json") or key.startswith("."):
-                    check_document(os.fstat(file.fileno()).st_size, self.path / key)
+                    check_document(os.fstat(file.fileno()).st_size, name)
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
@@ -172,33 +177,44 @@ class Folder(Objects):
         return True
 
     def _target(self, key: str) -> str:
-        target = os.path.join(self.path, key)
+        target = os.path.join(self._root, key)
         if (folder := os.path.dirname(target)) not in self._folders:
-            os.makedirs(folder, exist_ok=True)
+            try:
+                os.makedirs(folder)
+            except FileExistsError:  # of a shard that was not done, as it is written again
+                for name in os.listdir(folder):
+                    if _PARTIAL.search(name) and _orphaned(partial := Path(folder, name)):
+                        partial.unlink(missing_ok=True)
             self._folders.add(folder)
         return target
 
     def drop(self, key: str) -> None:
         (self.path / key).unlink(missing_ok=True)
 
-    def keys(self, top: bool = False) -> Iterable[str]:
+    def keys(self, top: bool = False, without: Container[str] = ()) -> Iterable[str]:
         try:
-            found = [p.relative_to(self.path).as_posix() for p in (self.path.iterdir() if top else self.path.rglob("*")) if p.is_file()]
+            found = (entry.name for entry in os.scandir(self.path) if entry.is_file()) if top else self._files(without)
+            return [key for key in found if not key.endswith(".partial")]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [key for key in found if not key.endswith(".partial")]
 
     def below(self, folder: str) -> Iterable[str]:
-        found = ((at, name) for at, _, files in os.walk(self.path / folder) for name in files if not name.endswith(".partial"))
-        return [os.path.relpath(os.path.join(at, name), self.path) for at, name in found]
+        return [f"{folder}/{key}" for key in self._files((), f"{self._root}/{folder}") if not key.endswith(".partial")]
+
+    def _files(self, without: Container[str], root: str | None = None) -> Iterator[str]:
+        root = root or self._root
+        for folder, inner, names in os.walk(root):
+            above = "" if folder == root else folder[len(root) + 1 :].replace(os.sep, "/") + "/"
+            inner[:] = [name for name in inner if above + name not in without]
+            yield from (above + name for name in names)
 
     def sizes(self) -> dict[str, int]:
         return files(self.path) if self.path.is_dir() else {}
 
-    def sweep(self) -> None:
+    def sweep(self, without: Container[str] = ()) -> None:
         """Files without a writer in their names are zarr's own, which only the holder of the lock makes."""
-        for partial in self.path.rglob("*.partial"):
-            if _orphaned(partial):
+        for key in self._files(without):
+            if key.endswith(".partial") and _orphaned(partial := self.path / key):
                 partial.unlink(missing_ok=True)
 
 

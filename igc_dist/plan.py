@@ -138,29 +138,31 @@ class Plan:
         """How walks are differentiated."""
         return "forward" if self.work.groups else "reverse" if self.work.gradients else "none"
 
+    def evaluations(self, n_outputs: int) -> tuple[int, int]:
+        """Rows of forward passes, and gradients, from one baseline to one input for a block of outputs: of these, or of the latents if
+        they are fewer. In forward mode directional derivatives, of all outputs at once: one for each group of features.
+        """
+        price = self.work.price or Price(self.work.points, gradients_per_output=self.work.points if self.work.gradients else 0)
+        rows = price.rows + price.rows_per_output * n_outputs
+        if self.work.groups:
+            return rows, self.work.points * self.work.groups
+        least = self.work.n_asked if self.work.n_asked is not None else self.shapes.n_latents or n_outputs
+        return rows, price.gradients + price.gradients_per_output * min(n_outputs, least)
+
+    def _evaluations(self) -> tuple[int, int]:
+        blocks = [self.evaluations(len(self.shard(block * self.n_parts).outputs)) for block in range(self.n_output_blocks)]
+        rows, gradients = map(sum, zip(*blocks, strict=True))
+        return self.shapes.n_samples * self.work.n_baselines * rows, self.shapes.n_samples * self.work.n_baselines * gradients
+
     @property
     def forwards(self) -> int:
         """Rows of forward passes of the walks; outputs in other blocks need their own."""
-        price = self.work.price or Price(self.work.points)
-        rows = price.rows * self.n_output_blocks + price.rows_per_output * len(self.work.outputs)
-        return self.shapes.n_samples * self.work.n_baselines * rows
-
-    def _gradients(self, n_outputs: int) -> int:
-        """Gradients from one baseline to one input for a block of outputs: of these, or of the latents if they are fewer.
-
-        In forward mode directional derivatives, of all outputs at once: one for each group of features.
-        """
-        if self.work.groups:
-            return self.work.points * self.work.groups
-        price = self.work.price or Price(gradients_per_output=self.work.points if self.work.gradients else 0)
-        least = self.work.n_asked if self.work.n_asked is not None else self.shapes.n_latents or n_outputs
-        return price.gradients + price.gradients_per_output * min(n_outputs, least)
+        return self._evaluations()[0]
 
     @property
     def gradient_evaluations(self) -> int:
         """Inputs x baselines x nodes x outputs (or latents, or groups of features in forward mode); 0 for attributors that take none."""
-        blocks = [len(self.shard(block * self.n_parts).outputs) for block in range(self.n_output_blocks)]
-        return self.shapes.n_samples * self.work.n_baselines * sum(map(self._gradients, blocks))
+        return self._evaluations()[1]
 
     @property
     def finalize_outputs(self) -> int:

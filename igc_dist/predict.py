@@ -20,6 +20,7 @@ from igc_dist.model import PRECISIONS
 from igc_dist.plan import Plan
 from igc_dist.records import Batch, ConfigError, DataError, ModelError, NonFiniteError, Shapes, Tensors
 from igc_dist.statistics import Centre
+from igc_dist.tally import Passes, passes
 from igc_dist.targets import Targets
 
 BAD = {1: "input", 2: "target", 3: "prediction", 4: "gradient"}
@@ -122,6 +123,11 @@ def footprint_of(walk: Walk, work: Callable[[Tensors], None]) -> tuple[int, int]
     two, four = peak(2), peak(4)
     row = max(0, four - two) // 2
     return max(0, two - 2 * row), row
+
+
+def passes_of(walk: Walk) -> Passes:
+    """What the model does for one row, from a walk of one sample."""
+    return passes(lambda: walk.function.gradients(walk.inputs, [0, 0]))
 
 
 @dataclass(frozen=True)

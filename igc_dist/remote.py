@@ -8,7 +8,7 @@ The lock needs a service that knows conditional PUTs (If-None-Match).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -93,7 +93,7 @@ class Remote(Objects):
             except FileNotFoundError:  # of some services
                 return
 
-    def keys(self, top: bool = False) -> Iterable[str]:
+    def keys(self, top: bool = False, without: Container[str] = ()) -> Iterable[str]:
         if not top:
             return self.sizes()
         with told(self.path, "listing"):

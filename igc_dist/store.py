@@ -84,7 +84,7 @@ class Store:
             found = self._mine()  # again: what was there may have gone on until then
             if found is not None and found.get("status") == "complete" and self._ready(budget):
                 return True
-            self.objects.sweep()
+            self.objects.sweep(self._chunks())
             kept = {"fallback": True} if found and found.get("fallback") else {}
             self.objects.set("zarr.json", sealed({**self._identity, **kept, "status": "running", "provenance": dict(provenance)}))
             self._repair_documents()
@@ -153,7 +153,7 @@ class Store:
         for (key, text), there in zip(documents.items(), self.objects.map(self.objects.get, documents), strict=True):
             if there != text:
                 self.objects.set(key, text)
-        for key in {*self.objects.names()} - {*self._owned(), *documents, "zarr.json"}:
+        for key in {*self.objects.names(self._chunks())} - {*documents, "zarr.json"}:
             if _of_zarr(key):
                 self.objects.drop(key)
 
@@ -270,8 +270,8 @@ class Store:
         fault("finalize")
         self.guard()
         with self.objects.explained():
-            owned = self._owned()
-            names = [key for key in self.objects.names() if _of_zarr(key) and key != "zarr.json" and key not in owned]
+            self.objects.sweep()  # everywhere: the shards' chunks too, which takes seconds where there are tens of thousands
+            names = [key for key in self.objects.names(self._chunks()) if _of_zarr(key) and key != "zarr.json"]
             digests = dict(zip(names, self.objects.map(self._sum, names), strict=True))
             # consolidated, so that xarray opens it without a warning and with one read
             documents = [key for key in names if key.endswith("/zarr.json")]
@@ -285,6 +285,10 @@ class Store:
             attributes = unsealed(self.objects.get("zarr.json"))
             if attributes is not None and attributes.get("status") == "running":
                 self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
+
+    def _chunks(self) -> set[str]:
+        """Folders of the chunks that shards write: tens of thousands of files, each in a folder or more of its own."""
+        return {f"{array.path}/c" for family in self.phases.values() for array in (*family.arrays.values(), family.digest)}
 
     def _owned(self) -> set[str]:
         """Keys whose bytes are vouched for by a shard's digest."""

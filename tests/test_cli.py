@@ -145,12 +145,16 @@ def test_a_sweep_starts_ranks_for_each_job(tmp_path: Path) -> None:
 
 
 PLAN = ("plan", *SMALL)
+MANY = ("fabric.num_nodes=64", "fabric.devices=8", "fabric.rates.flops=4e14", "fabric.rates.bandwidth=1e10", "fabric.rates.disk=1e9")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ((*PLAN,), 0, ["shards", "gradient evaluations", "peak host memory per rank", "store on disk"]),
+        ((*PLAN,), 0, ["shards", "gradient evaluations", "peak host memory per rank", "store on disk", "outlook 1 rank, each as fast"]),
+        ((*PLAN, *MANY), 0, ["outlook 512 ranks time", "an all-reduce:", "first bottleneck idle ranks", "a better plan"]),
+        (("fabric.num_nodes=2", "fabric.devices=4"), 2, ["fabric.num_nodes=2", "torchrun --nnodes=2 --nproc-per-node=4", "multinode.sh"]),
+        ((*PLAN, "fabric.rates.disk=0"), 2, ["fabric.rates.disk=0", "above 0"]),
         ((*PLAN, "plan.host_memory=0.001"), 2, ["projected peak host memory is", "plan.host_memory is 1.0 MiB", "raise the budget"]),
         ((*PLAN, "plan.disk=1e-6"), 2, ["on disk", "the budget plan.disk is"]),
         (("quadrature.n_step=3",), 2, ["unknown setting 'quadrature.n_step'", "did you mean 'quadrature.n_steps'?"]),

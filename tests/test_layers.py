@@ -17,13 +17,13 @@ PACKAGE = ROOT / "igc_dist"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 ORDER = (
-    "records", "activations", "seeds", "faults", "secrets", "footprint", "profiling", "quadrature", "designs", "paths", "data", "targets",
-    "final", "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors", "inputs",
-    "statistics", "cost", "plan", "predict", "modes", "findings", "engine", "audit", "draws", "retry", "environments", "handshake",
-    "agent", "pulse", "distributed", "leases", "layout", "documents", "admission", "owner", "objects", "remote", "address", "schema",
-    "lock", "beacon", "store", "reading", "results", "budget", "progress", "spec", "permitted", "weights", "config", "job", "compose",
-    "recipe", "finalize", "recomputed", "verify", "folded", "compact", "merge", "account", "trial", "run", "api", "compat", "captum",
-    "saliency", "metrics", "report", "demo", "watch", "commands", "__main__",
+    "records", "activations", "seeds", "faults", "secrets", "footprint", "profiling", "tally", "quadrature", "designs", "paths", "data",
+    "targets", "final", "selection", "adapters", "derivatives", "representation", "model", "baselines", "features", "attributors",
+    "inputs", "statistics", "cost", "plan", "outlook", "predict", "modes", "findings", "engine", "audit", "draws", "retry",
+    "environments", "handshake", "agent", "pulse", "distributed", "leases", "layout", "documents", "admission", "owner", "objects",
+    "remote", "address", "schema", "lock", "beacon", "store", "reading", "results", "budget", "progress", "spec", "permitted", "weights",
+    "config", "job", "compose", "recipe", "finalize", "recomputed", "verify", "folded", "compact", "merge", "account", "trial", "run",
+    "api", "compat", "captum", "saliency", "metrics", "report", "demo", "watch", "commands", "__main__",
 )  # fmt: skip
 """A stage may import what stands to its left. `demo` is somebody's model and data: nothing may import it, it imports nothing."""
 

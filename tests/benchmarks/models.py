@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from igc_dist import baselines, inputs, targets
 from igc_dist import data as sources
@@ -63,7 +64,7 @@ def resnet(outputs: int = 10, width: int = 16) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """A transformer block, normalised first: self-attention of four heads, and two layers with GELU."""
+    """A transformer block, normalised first: self-attention, and two layers with GELU."""
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__()
@@ -78,18 +79,33 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A vision transformer for images (3, 64, 64) in patches of 8 x 8, with random weights."""
+    """A vision transformer for images (3, size, size) in square patches, with random weights."""
 
-    def __init__(self, outputs: int = 10, width: int = 64, blocks: int = 3) -> None:
+    def __init__(self, outputs: int = 10, width: int = 64, blocks: int = 3, heads: int = 4, size: int = 64, patch: int = 8) -> None:
         super().__init__()
         torch.manual_seed(SEED)
-        self.patches, self.place = nn.Conv2d(3, width, 8, 8), nn.Parameter(0.02 * torch.randn(64, width))
-        self.blocks = nn.Sequential(*(Attention(width) for _ in range(blocks)))
+        self.patches, self.place = nn.Conv2d(3, width, patch, patch), nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
+        self.blocks = nn.Sequential(*(Attention(width, heads) for _ in range(blocks)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(self.patches(x).flatten(2).transpose(1, 2) + self.place).mean(1))
+
+
+def vit_large() -> nn.Module:
+    """A net of the shape of ViT-L/16: 304 million parameters, 1,000 outputs."""
+    return Transformer(1000, 1024, 24, 16, 224, 16)
+
+
+class Validation(Dataset[tuple[Tensor, int]]):
+    """Noise of the shape of ImageNet's validation set: 50,000 images (3, 224, 224) of 1,000 classes, made as they are read."""
+
+    def __len__(self) -> int:
+        return 50_000
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(index)), index % 1000
 
 
 def digits(samples: int) -> Task:

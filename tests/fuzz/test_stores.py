@@ -46,7 +46,7 @@ class CrashError(Exception):
     """The process is no more."""
 
 
-class Dying(Objects):
+class Dying(Folder):
     """The objects of a process that dies at its n-th write from now: before it, in its middle, or after it."""
 
     left, how = 0, ""

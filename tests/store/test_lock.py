@@ -293,6 +293,21 @@ def test_the_files_of_the_living_are_not_swept(objects: Objects, dead: Owner) ->
     assert objects.names() == []
 
 
+def test_who_writes_again_sweeps_beside_it(objects: Objects, dead: Owner) -> None:
+    """Folders of chunks are left out of a sweep that must be quick; what the dead left there goes when something is written there again."""
+    folder = Path(objects.path or "", "a", "c", "0")
+    folder.mkdir(parents=True)
+    left, living = (folder / f"0.{machine()}-{pid}-1.partial" for pid in (dead.pid, os.getpid()))
+    for path in (left, living, folder / "0", folder.parents[1] / "zarr.json"):
+        path.write_bytes(b"half")
+    objects.sweep({"a/c"})
+    assert left.exists()
+    assert objects.names({"a/c"}) == ["a/zarr.json"]
+    assert objects.names() == ["a/c/0/0", "a/zarr.json"]
+    objects.set("a/c/0/0", b"whole")
+    assert (left.exists(), living.exists(), objects.get("a/c/0/0")) == (False, True, b"whole")
+
+
 def test_a_failed_write_leaves_nothing(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

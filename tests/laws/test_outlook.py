@@ -1,0 +1,152 @@
+"""Laws of the outlook: claims are simulated as ranks make them; costs add up; the first bottleneck is the one that was made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from igc_dist import modes
+from igc_dist import outlook as outlook_module
+from igc_dist.distributed import joined
+from igc_dist.outlook import Machine, Rates, advised, outlook, scheduled, told
+from igc_dist.plan import Limits, Plan, Work, make_plan
+from igc_dist.records import ConfigError, Shapes
+from igc_dist.tally import Passes, Tally
+from tests.ranks import run_ranks, values
+
+SHAPES = Shapes(6400, 100, ("x",), ((3, 32, 32),), 4, 1000, 100_000, 2**28)
+PASSES = Passes(Tally(50, 10**9, 10**6), Tally(60, 10**9, 10**6))
+FREE = Machine(0.0, 7e10, inf, 0.0, 0.0, inf, inf, inf, inf, 0.0, 0.0)
+"""Of which only arithmetic takes time."""
+
+
+def plan(outputs: int = 100, n_steps: int = 16, n: int = 6400, **limits: Any) -> Plan:
+    work = Work(outputs=tuple(range(outputs)), n_baselines=1, points=n_steps, n_terms=2)
+    return make_plan(replace(SHAPES, n_samples=n), work, Limits(**{"host_memory": 16.0, "micro_batch": 50, **limits}), 0)
+
+
+@settings(deadline=None)
+@given(seconds=st.lists(st.floats(0, 1e3), max_size=60), ranks=st.integers(1, 40))
+def test_list_scheduling_keeps_its_bounds(seconds: list[float], ranks: int) -> None:
+    """The makespan is at least the mean load and the longest shard, and at most their sum."""
+    found = scheduled(seconds, ranks)
+    mean, longest = sum(seconds) / ranks, max(seconds, default=0.0)
+    assert max(mean, longest) <= found.seconds * (1 + 1e-12)
+    assert found.seconds <= (mean + longest) * (1 + 1e-12)
+    assert sum(found.shards) == len(seconds)
+    assert sum(found.busy) == pytest.approx(sum(seconds))
+    assert 0 <= found.used <= 1 + 1e-12
+
+
+PAUSES = [0.2, *[0.03] * 12, 0.15, *[0.02] * 8, 0.1]
+
+
+def claimed() -> tuple[float, list[int]]:
+    """The seconds that a rank was at work, and what it claimed."""
+    with joined(threads=1, timeout=30) as world:
+        world.meet("start of the clock")
+        began, mine = time.monotonic(), []
+        for number in world.claims("test", range(len(PAUSES))):
+            time.sleep(PAUSES[number])
+            mine.append(number)
+        return time.monotonic() - began, mine
+
+
+@pytest.mark.dist
+def test_ranks_claim_as_it_is_simulated() -> None:
+    """Shards that sleep, on two ranks: the last is done when the simulation says so. To meet takes 0.05 s."""
+    found = values(run_ranks(2, claimed))
+    expected = scheduled(PAUSES, 2)
+    assert sorted(number for _, mine in found for number in mine) == list(range(len(PAUSES)))
+    assert max(seconds for seconds, _ in found) == pytest.approx(expected.seconds, abs=0.25)
+
+
+def test_arithmetic_adds_up() -> None:
+    """All that a plan counts is done once: rows and gradients of both passes at the rate of a rank, shared by the ranks."""
+    for outputs, block in ((100, 100), (100, 30)):
+        cut = plan(outputs, output_block=block)
+        rows, gradients = cut.forwards, cut.gradient_evaluations
+        for ranks in (1, 4, 32):
+            found = outlook(cut, PASSES, FREE, ranks)
+            assert found.pass_1 == pytest.approx(SHAPES.n_samples * 1e9 / FREE.flops / ranks)
+            assert sum(found.pass_2.busy) == pytest.approx((rows + gradients) * 1e9 / FREE.flops)
+            assert found.seconds == pytest.approx(sum(found.parts.values()))
+            assert found.parts["compute"] == pytest.approx(found.pass_1 + sum(found.pass_2.busy) / ranks)
+
+
+def test_a_directional_derivative_costs_what_the_choice_of_the_mode_says() -> None:
+    """In forward mode: one for each group of features and all outputs."""
+    assert outlook_module.PER_GROUP == modes.PER_GROUP
+    cut = plan()
+    found = outlook(replace(cut, work=replace(cut.work, groups=49)), PASSES, FREE, 1)
+    assert sum(found.pass_2.busy) == pytest.approx(6400 * 16 * (1 + 3 * 49) * 1e9 / FREE.flops)
+
+
+def test_sustained_flops_take_the_place_of_what_was_fitted() -> None:
+    """The time of the model is then its arithmetic alone, ten times as fast."""
+    known = replace(FREE, operator=1.0, traffic=1.0).known(Rates(flops=10 * FREE.flops))
+    assert outlook(plan(), PASSES, known, 4).seconds == pytest.approx(outlook(plan(), PASSES, FREE, 4).seconds / 10)
+
+
+def test_every_state_is_sent_once() -> None:
+    """Of 100 outputs in two cuts, 1 rank sends nothing; of two ranks each owns a cut, and hears half of it from the other."""
+    cut = plan(output_block=50)
+    assert cut.finalize_outputs == 50
+    states = cut.n_folds * 100 * (2 * 3 * 32 * 32 + 11) * 8
+    alone, two, many = (outlook(cut, PASSES, Machine(), ranks) for ranks in (1, 2, 8))
+    assert (alone.reduction, alone.all_reduce) == (0, 0)
+    assert (two.reduction, two.reduction_in_all, two.all_reduce) == (states // 4, states // 2, states)
+    assert many.reduction == states // 2 * 7 // 8  # of eight ranks six own none
+    assert many.memory == states + 2 * (2 * 3 * 32 * 32 + 11) * 8 * 50
+
+
+@pytest.mark.parametrize(
+    ("machine", "ranks", "bottleneck"),
+    [
+        (FREE, 4, "compute"),
+        (FREE, 500, "idle ranks"),
+        (replace(FREE, sample=1e4), 4, "reading data"),
+        (replace(FREE, encode=1e3), 4, "writing shards"),
+        (replace(FREE, disk=1e2), 4, "writing shards"),
+        (replace(FREE, bandwidth=1e3), 4, "exchange"),
+        (replace(FREE, decode=1e2), 4, "exchange"),
+        (replace(FREE, element=1.0), 4, "finalize"),
+        (replace(FREE, flops=inf, sample=1.0), 32, "reading data"),
+    ],
+)
+def test_the_first_bottleneck_is_the_one_that_was_made(machine: Machine, ranks: int, bottleneck: str) -> None:
+    found = outlook(plan(), PASSES, machine, ranks)
+    assert found.bottleneck == bottleneck, found.parts
+    assert bottleneck in found.summary()["first bottleneck"]
+
+
+def test_advice_makes_it_faster_and_fits() -> None:
+    """Too few shards are cut finer, as the plan itself would cut them; where all is well there is no advice."""
+    assert advised(plan(), PASSES, FREE, 4) is None
+    settings, better = advised(plan(), PASSES, FREE, 512) or ("", None)
+    given = dict(part.removeprefix("plan.").split("=") for part in settings.split())
+    other = plan(**{name: int(value) for name, value in given.items()})
+    assert better == outlook(other, PASSES, FREE, 512)
+    assert better.seconds < outlook(plan(), PASSES, FREE, 512).seconds / 4
+    tight = plan(output_block=100, host_memory=0.35)
+    assert outlook(tight, PASSES, FREE, 4).bottleneck == "memory"
+    found = advised(tight, PASSES, FREE, 4)
+    assert found is not None
+    assert found[1].fits
+
+
+def test_what_is_told() -> None:
+    lines = told(plan(), PASSES, Rates(flops=1e12), 1e-3, 64, 8)
+    assert lines["outlook"] == "512 ranks"
+    assert "plan.n_folds=" in lines["a better plan"] or "plan.output_block=" in lines["a better plan"]
+    assert "fabric.rates.flops" in told(plan(), PASSES, Rates(), 1e-3, 1, 1)["outlook"]
+    with pytest.raises(ConfigError, match=r"fabric.num_nodes=0, fabric.devices=8: give integers of at least 1"):
+        told(plan(), PASSES, Rates(), 1e-3, 0, 8)
+    with pytest.raises(ConfigError, match=r"fabric.rates.flops=0.0: give a number above 0"):
+        Rates(flops=0.0)
