@@ -318,13 +318,13 @@ class Store:
         return None if value is None else hashlib.sha256(value).hexdigest()
 
     def _shard_damage(self, family: Phase, number: int) -> list[str]:
+        if self.is_done(family.name, number):
+            return []
         missing = [key for key in (*family.keys(number), family.digest_key(number)) if self.objects.get(key) is None]
         if missing:
             return [f"{key}: missing ({family.name} shard {number})" for key in missing]
-        if not self.is_done(family.name, number):
-            keys = ", ".join(family.keys(number))
-            return [f"{family.name} shard {number}: changed ({keys} or {family.digest_key(number)} does not match its digest)"]
-        return []
+        keys = ", ".join(family.keys(number))
+        return [f"{family.name} shard {number}: changed ({keys} or {family.digest_key(number)} does not match its digest)"]
 
 
 def _of_zarr(key: str) -> bool:
