@@ -123,6 +123,7 @@ def test_every_state_is_sent_once() -> None:
 def test_the_first_bottleneck_is_the_one_that_was_made(machine: Machine, ranks: int, bottleneck: str) -> None:
     found = outlook(plan(), PASSES, machine, ranks)
     assert found.bottleneck == bottleneck, found.parts
+    assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert bottleneck in found.summary()["first bottleneck"]
 
 
