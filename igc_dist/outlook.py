@@ -219,9 +219,7 @@ class _Cost:
         full = self.rows[1]
         computing = machine.model(self.passes.forward, rows, ceil(rows / full))
         computing += machine.model(self.passes.gradient, gradients, ceil(gradients / full))
-        # sums in float64 of each sample and output, and what they are made from
-        folded = n * n_outputs * plan.shapes.n_features * 8 * (plan.work.n_terms + 2)
-        computing += folded / machine.traffic
+        computing += n * n_outputs * plan.shapes.n_features * 8 / machine.traffic  # what is folded, in float64
         samples = n * n_outputs * plan.shapes.n_features * plan.shapes.itemsize if plan.work.samples else 0
         return computing, self.waiting(n, computing), machine.shard + (self.state(1, n_outputs) + samples) / machine.encode
 
