@@ -63,6 +63,8 @@ class Machine:
     """Seconds of an exchange of nothing."""
     element: float = 5e-8
     """Seconds to finalize an element of the state of a fold."""
+    end: float = 0.15
+    """Seconds to create the arrays of the results and to write their tables, whatever their size."""
 
     def known(self, rates: Rates, sample: float | None = None) -> Machine:
         """With what is known in place of what was fitted: sustained FLOP/s take the place of all three rates of the model."""
@@ -163,7 +165,7 @@ def outlook(plan: Plan, passes: Passes, machine: Machine, ranks: int) -> Outlook
     reread = ceil(plan.output_block / plan.finalize_outputs)  # a chunk is of a whole block, and is read for each of its cuts
     exchange = reduction / machine.bandwidth + n_cuts * machine.latency * (ranks > 1) + reread * state / ranks / machine.decode
     maps = min(rounds * plan.finalize_outputs, len(plan.work.outputs)) * plan.shapes.n_features * 8 * 6
-    finalize = machine.element * rounds * one_cut / 8 + max(maps / machine.encode, maps * min(ranks, n_cuts) / machine.disk)
+    finalize = machine.end + machine.element * rounds * one_cut / 8 + max(maps / machine.encode, maps * min(ranks, n_cuts) / machine.disk)
     computing, reading, writing = (sum(column) / ranks for column in zip(*folds, *walks, strict=True))
     parts = {
         "compute": computing,
@@ -217,9 +219,7 @@ class _Cost:
         full = self.rows[1]
         computing = machine.model(self.passes.forward, rows, ceil(rows / full))
         computing += machine.model(self.passes.gradient, gradients, ceil(gradients / full))
-        # sums in float64 of each sample and output, and what they are made from
-        folded = n * n_outputs * plan.shapes.n_features * 8 * (plan.work.n_terms + 2)
-        computing += folded / machine.traffic
+        computing += n * n_outputs * plan.shapes.n_features * 8 / machine.traffic  # what is folded, in float64
         samples = n * n_outputs * plan.shapes.n_features * plan.shapes.itemsize if plan.work.samples else 0
         return computing, self.waiting(n, computing), machine.shard + (self.state(1, n_outputs) + samples) / machine.encode
 

@@ -29,6 +29,7 @@ from igc_dist import footprint, inputs, layout, results
 from igc_dist import run as composition
 from igc_dist.attributors import PathIntegral
 from igc_dist.distributed import joined
+from igc_dist.finalize import finalize
 from igc_dist.job import named_statistics
 from igc_dist.model import Model
 from igc_dist.outlook import Machine, Outlook, Rates, advised, outlook, told
@@ -155,6 +156,22 @@ def element_rate() -> float:
     return (now() - began) / sums.size
 
 
+def end_rate(folder: Path) -> float:
+    """Seconds of the end of a run whose results are small."""
+    task, seconds = digits(60), []
+
+    def timed(*arguments: Any) -> None:
+        now = clock()
+        began = now()
+        finalize(*arguments)
+        seconds.append(now() - began)
+
+    with patch.object(composition, "finalize", timed):
+        for number in range(2):
+            igc_dist.attribute(task.module, (task.x, task.y), n_steps=1, n_folds=2, store=folder / f"end {number}", threads=1)
+    return min(seconds)
+
+
 def exchanged() -> list[float]:
     """Seconds of an exchange of nothing, and of 64 MiB that each of two ranks sends."""
     found = []
@@ -175,7 +192,7 @@ def fitted() -> tuple[Machine, list[float]]:
     compute, ratios = compute_rates()
     latency, sending = np.max(values(run_ranks(2, exchanged, timeout=200.0)), 0)
     with tempfile.TemporaryDirectory() as folder:
-        rest = store_rates(Path(folder))
+        rest = {**store_rates(Path(folder)), "end": end_rate(Path(folder))}
     return Machine(**compute, **rest, bandwidth=2**26 / (sending - latency), latency=latency, element=element_rate()), ratios
 
 

@@ -22,7 +22,7 @@ from tests.ranks import run_ranks, values
 
 SHAPES = Shapes(6400, 100, ("x",), ((3, 32, 32),), 4, 1000, 100_000, 2**28)
 PASSES = Passes(Tally(50, 10**9, 10**6), Tally(60, 10**9, 10**6))
-FREE = Machine(0.0, 7e10, inf, 0.0, 0.0, inf, inf, inf, inf, 0.0, 0.0)
+FREE = Machine(0.0, 7e10, inf, 0.0, 0.0, inf, inf, inf, inf, 0.0, 0.0, 0.0)
 """Of which only arithmetic takes time."""
 
 
@@ -123,6 +123,7 @@ def test_every_state_is_sent_once() -> None:
 def test_the_first_bottleneck_is_the_one_that_was_made(machine: Machine, ranks: int, bottleneck: str) -> None:
     found = outlook(plan(), PASSES, machine, ranks)
     assert found.bottleneck == bottleneck, found.parts
+    assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert bottleneck in found.summary()["first bottleneck"]
 
 
