@@ -180,7 +180,10 @@ def test_a_recipe_that_no_run_writes_is_refused(plain: Path, tmp_path: Path) -> 
         {"plan": {**recipe["plan"], "pieces": [[11, 0]]}},
         {"plan": {**recipe["plan"], "work": {}}},
         {"labels": None},
+        {"plan": {**recipe["plan"], "baseline_block": 0}},
+        {"plan": {**recipe["plan"], "output_block": "2"}},
+        None,
     ):
-        store.complete({**about, "recipe": {**recipe, **change}})
+        store.complete({**about, "budget": {}} if change is None else {**about, "recipe": {**recipe, **change}})
         with pytest.raises(StoreError, match="no run w"):
             verify(tmp_path / "a")
