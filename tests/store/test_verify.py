@@ -134,14 +134,14 @@ def test_arrays_that_no_shard_gives_are_noticed(plain: Path, tmp_path: Path) -> 
     shutil.copytree(plain, tmp_path / "a")
 
     def add(store: Store) -> None:
-        store.create_results([Array("better", (2,), (2,), "float64", ("output",)), Array("correlation", (1,), (1,), "float64", ("part",))])
+        store.create_results([Array("better", (2,), (2,), "float64", ("output",)), Array("correlation", (1,), (1,), "float64", ("other",))])
         store.put("better", ..., np.ones(2))
         store.put("correlation", ..., np.ones(1))
 
     reseal(tmp_path / "a", add)
     assert sorted(verify(tmp_path / "a").lines) == [
         "better: the shards give no such array",
-        "correlation: is float64 (1,) ('part',), the shards give float64 (2,) ('output',)",
+        "correlation: is float64 (1,) ('other',), the shards give float64 (2,) ('output',)",
     ]
 
 
