@@ -191,6 +191,8 @@ def plan_of(found: Mapping[str, Any]) -> Joined:
         work["price"] = Price(**_fields(Price, work["price"]))
     pieces = tuple((int(n), int(size)) for n, size in plan["pieces"])
     shapes, cuts = Shapes(**_fields(Shapes, plan["shapes"])), {name: plan[name] for name in CUTS}
+    if not all(isinstance(cut, int) and cut > 0 for cut in (*cuts.values(), work["n_baselines"])):
+        raise ValueError("its cuts are no numbers of at least 1")
     return Joined(shapes, Work(**work), Limits(host_memory=plan["host_memory"]), plan["seed"], **cuts, pieces=pieces)
 
 

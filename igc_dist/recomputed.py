@@ -152,8 +152,8 @@ def remembered(store: Store, about: Mapping[str, Any]) -> Recorded:
     job = recorded(found, about, names.astype(object) if names.dtype.kind in "OTU" else names)
     plan, first = job.plan, store.phases["predict"].arrays
     features = [store.phases["attribute"].arrays[name].shape[4:] for name in plan.shapes.input_names]
-    sizes = (plan.shapes.n_samples, len(plan.work.outputs)), [*plan.shapes.features], plan.n_folds
-    if (first["target"].shape, features, first["means"].shape[0]) != sizes:
+    sizes = first["target"].shape == (plan.shapes.n_samples, len(plan.work.outputs)) and features == [*plan.shapes.features]
+    if not sizes or first["means"].shape[0] != plan.n_folds:  # which takes as long as there are samples, so it is asked last
         raise StoreError(f"store {store.path}: its recipe does not fit its arrays, no run wrote it: do not use it")
     if store.spec.get("weights") is None:
         return job

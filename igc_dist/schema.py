@@ -58,6 +58,11 @@ def upgraded(document: Mapping[str, Any], path: Any) -> Document:
             f"store {path} has schema {version}, this version of igc-dist reads 1 to {SCHEMA}: a newer one wrote it, upgrade to read it"
         )
     found = dict(document)
-    for step in STEPS[version - 1 :]:
-        found = step(found)
+    try:
+        for step in STEPS[version - 1 :]:
+            found = step(found)
+    except (KeyError, IndexError, TypeError) as error:
+        raise StoreError(
+            f"store {path}: its root document says what no run of schema {version} writes ({error!r}): do not use it"
+        ) from error
     return found if version == SCHEMA else {**found, "schema": SCHEMA, "written": version}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from igc_dist import recomputed
-from igc_dist.findings import Findings
+from igc_dist import reading, recomputed
 from igc_dist.layout import Phase
 from igc_dist.recipe import Recorded
 from igc_dist.recomputed import Checked
+from igc_dist.records import StoreError
 from igc_dist.statistics.state import SCALAR_TERMS
 from igc_dist.store import Store, attributes
 
@@ -39,11 +39,18 @@ def verify(path: str | Path, quick: bool = False) -> Verdict:
     about = attributes(path)
     if about.get("recipe") is None:
         return Verdict([], recomputed.without(about))
-    view, job = recomputed.opened(store, about)
-    found = recomputed.found_in(view, job)
-    lines = [line for phase in store.phases.values() for line in tiling(phase)]
-    lines += [*coverage(view), *counts(view, job, found, about["budget"]["folds"])]
-    lines += recomputed.check(view, job, found, about)
+    reading.open(path)  # which looks at sizes and shapes before anything is allocated
+    try:
+        view, job = recomputed.opened(store, about)
+        found = recomputed.found_in(view, job)
+        lines = [line for phase in store.phases.values() for line in tiling(phase)]
+        lines += [*coverage(view), *counts(view, job, about["budget"]["folds"])]
+        lines += recomputed.check(view, job, found, about)
+    except StoreError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"[:300]
+        raise StoreError(f"store {path}: arrays and root document do not go together, no run wrote them ({what}): do not use it") from error
     return Verdict(lines, wrong=bool(lines))
 
 
@@ -65,7 +72,7 @@ def coverage(view: Checked) -> list[str]:
     return lines + ([f"known/index: and {len(wrong) - 8} more"] if len(wrong) > 8 else [])
 
 
-def counts(view: Checked, job: Recorded, found: Findings, n_folds: int) -> list[str]:
+def counts(view: Checked, job: Recorded, n_folds: int) -> list[str]:
     """Whether as many samples are in the states of the folds as pass 1 found fit for use; pairs of samples are not counted."""
     plan = view.plan
     if plan.work.pairs:

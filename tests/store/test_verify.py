@@ -134,16 +134,14 @@ def test_arrays_that_no_shard_gives_are_noticed(plain: Path, tmp_path: Path) -> 
     shutil.copytree(plain, tmp_path / "a")
 
     def add(store: Store) -> None:
-        store.create_results(
-            [Array("better", (2,), (2,), "float64", ("output",)), Array("correlation", (1,), (1,), "float64", ("output",))]
-        )
+        store.create_results([Array("better", (2,), (2,), "float64", ("output",)), Array("correlation", (1,), (1,), "float64", ("other",))])
         store.put("better", ..., np.ones(2))
         store.put("correlation", ..., np.ones(1))
 
     reseal(tmp_path / "a", add)
     assert sorted(verify(tmp_path / "a").lines) == [
         "better: the shards give no such array",
-        "correlation: is float64 (1,) ('output',), the shards give float64 (2,) ('output',)",
+        "correlation: is float64 (1,) ('other',), the shards give float64 (2,) ('output',)",
     ]
 
 
@@ -180,7 +178,10 @@ def test_a_recipe_that_no_run_writes_is_refused(plain: Path, tmp_path: Path) -> 
         {"plan": {**recipe["plan"], "pieces": [[11, 0]]}},
         {"plan": {**recipe["plan"], "work": {}}},
         {"labels": None},
+        {"plan": {**recipe["plan"], "baseline_block": 0}},
+        {"plan": {**recipe["plan"], "output_block": "2"}},
+        None,
     ):
-        store.complete({**about, "recipe": {**recipe, **change}})
+        store.complete({**about, "budget": {}} if change is None else {**about, "recipe": {**recipe, **change}})
         with pytest.raises(StoreError, match="no run w"):
             verify(tmp_path / "a")
