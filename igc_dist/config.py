@@ -208,7 +208,10 @@ def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
     Raises `ConfigError` for a target outside it: a configuration is data, and Hydra's own block list still lets
     `torch.load`, `torch.hub.load` or `pathlib.Path.unlink` run.
     """
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    try:
+        plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
     if not isinstance(plain, Mapping) or "_target_" not in plain:
         raise ConfigError(f"{plain!r} cannot be built: it needs a _target_, the dotted name of a class or function")
     check_targets(plain, (*ALLOWED, *allow))

@@ -171,6 +171,12 @@ def test_interpolations_are_resolved_before_they_are_checked() -> None:
         config.build(cfg.build)
 
 
+def test_an_interpolation_of_nothing() -> None:
+    cfg = OmegaConf.create({"build": {"_target_": "igc_dist.baselines.Constant", "value": "${a}"}})
+    with pytest.raises(ConfigError, match="Interpolation key 'a' not found"):
+        config.build(cfg.build)
+
+
 def test_the_command_line_may_allow_a_package() -> None:
     """By a prefix of whole names, given with or without the star; it opens nothing else."""
     node = {"_target_": "tests.ranks.Net", "outputs": 3}

@@ -161,7 +161,7 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 loose = settings(suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 
 
-@settings(loose, max_examples=25)
+@settings(loose, max_examples=7)
 @given(arguments=overrides)
 def test_any_overrides(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     check(arguments, monkeypatch, capsys)

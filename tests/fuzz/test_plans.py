@@ -27,10 +27,10 @@ extents = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 sizes = st.integers(0, 10**4) | st.integers(0, 2**50)
 limits = st.builds(
     Limits,
-    n_folds=st.integers(1, 40),
+    n_folds=st.integers(2, 8) | st.integers(1, 40),
     output_block=maybe(6),
-    baseline_block=maybe(6),
-    micro_batch=maybe(40),
+    baseline_block=st.none() | maybe(6),
+    micro_batch=st.integers(2, 6) | maybe(40),
     host_memory=st.floats(1e-3, 1e3),
     device_memory=st.floats(1e-3, 1e3),
     disk=st.none() | st.floats(1e-6, 1e3),
@@ -44,7 +44,7 @@ def asked(draw: st.DrawFn) -> Grid:
     walk = features if draw(st.booleans()) else tuple(draw(extents) for _ in features)
     names = tuple(f"x{number or ''}" for number in range(len(features)))
     shapes = {
-        "n_samples": draw(st.integers(1, 60)),
+        "n_samples": draw(st.integers(20, 60) | st.integers(1, 60)),
         "n_outputs": 5,
         "input_names": names,
         "features": features,
