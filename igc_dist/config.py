@@ -295,8 +295,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
 
     Raises `ConfigError` with the nearest key or choice for an override that fits nothing, and for what Hydra may not run.
     """
-    # Hydra would print its errors and leave with 1
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors and leave with 1
     tasks: list[Any] = []
 
     def told(cfg: Any) -> None:
