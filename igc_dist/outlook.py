@@ -162,7 +162,7 @@ def outlook(plan: Plan, passes: Passes, machine: Machine, ranks: int) -> Outlook
     rounds, one_cut = ceil(n_cuts / ranks), cost.state(plan.n_parts, plan.finalize_outputs)
     others = (ranks - 1) / ranks
     reduction = int(max(rounds * one_cut, state / ranks) * others)  # an owner takes in what is of its cuts; all send alike
-    reread = ceil(plan.output_block / plan.finalize_outputs)  # a chunk is of a whole block, and is read for each of its cuts
+    reread = ceil(plan.output_block / plan.finalize_outputs / ranks)  # a chunk is of a whole block, and is read in each of its rounds
     exchange = reduction / machine.bandwidth + n_cuts * machine.latency * (ranks > 1) + reread * state / ranks / machine.decode
     maps = min(rounds * plan.finalize_outputs, len(plan.work.outputs)) * plan.shapes.n_features * 8 * 6
     finalize = machine.end + machine.element * rounds * one_cut / 8 + max(maps / machine.encode, maps * min(ranks, n_cuts) / machine.disk)
