@@ -133,7 +133,7 @@ class Account:
             "resumed_shards": {} if meter is None else dict(meter.resumed),
             "lock_takeovers": 0 if meter is None else meter.takeovers,
             "out_of_memory_shards": sum(tally.retried for tally in tallies),
-            "reissued_leases": 0 if meter is None else int(getattr(meter.world, "reissued", 0)),
+            "reissued_leases": 0 if meter is None else meter.world.reissued,
             "slow_ranks": [] if meter is None else [*meter.stragglers.told.values()],
         }
 

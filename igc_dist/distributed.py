@@ -56,7 +56,7 @@ class World:
     held: str = ""
     """The lease of the shard that this rank is at (`igc_dist.leases`)."""
     reissued: int = 0
-    """Shards of silent ranks that this rank did."""
+    """Shards of silent ranks that others did, as known at the end of a pass."""
     stopping: bool = False
     done: bool = False  # a signal is too late: who left now, counted as there, would fail the others
     attempt: int = 0  # a run that begins again counts from 0

@@ -83,9 +83,10 @@ def claims(world: World, phase: str, pending: Sequence[int], while_waiting: Call
     while True:
         world.wait(ready, f"waiting at {phase}", while_waiting)
         if not found:
+            world.reissued = world.count("reissued")
             return
+        world.count("reissued", len(found))
         while found:
-            world.reissued += 1
             yield found.pop()
 
 

@@ -68,8 +68,8 @@ def test_of_two_who_do_a_shard_one_contributes_it() -> None:
 
     assert not mine.do(meanwhile)
     assert done == [True]
-    assert other.reissued == 1
     assert list(claims(one, "phase", [7])) == list(claims(other, "phase", [7])) == []
+    assert one.reissued == other.reissued == 1
 
 
 def test_who_wakes_up_stops_at_the_next_micro_batch() -> None:
