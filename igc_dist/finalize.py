@@ -152,7 +152,8 @@ def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings
     if job.weights is not None:
         tables["known/sample_weight"] = (("sample",), job.weights[plan.order])
     for name, dims, centre in zip(plan.shapes.input_names, plan.shapes.dims, found.centre.a or (), strict=False):
-        tables[f"shards/centre/{name}"] = (("output", *dims), centre)
+        # all inputs are in one group, where a dimension has one size
+        tables[f"shards/centre/{name}"] = (("output", *(f"{name}_{dim}" for dim in dims)), centre)
     if job.samples:
         tables |= {"samples/index": (("sample",), plan.order)}
         tables |= {f"samples/{name}": (("sample", "output"), store.read("predict", name)) for name in ("target", "prediction")}

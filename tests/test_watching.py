@@ -129,7 +129,7 @@ def watched(folder: Path, name: str) -> tuple[list[str], dict[str, Any], dict[st
     wish = config.preset("igc")
     job = Job(
         inputs=inputs.ensure(Model(Net())),
-        source=data.ensure(Rows(24)),
+        source=data.ensure(Rows(24, slow=0, pause=0.02)),  # so that rank 1 gets a shard
         targets=Targets(),
         baseline=baselines.ensure(None),
         attributor=config.build_attributor(wish.attributor, quadrature.ensure("midpoint", 4)),

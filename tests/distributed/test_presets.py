@@ -160,7 +160,7 @@ def presets(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
 
 @pytest.mark.parametrize(
     "kind",
-    ["three", "command", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("memory", "memory of three", "command of three"))],
+    ["three", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("command", "memory", "memory of three", "command of three"))],
 )
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_on_one_rank_and_otherwise(preset: str, kind: str, presets: Worlds) -> None:
@@ -183,7 +183,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     return Worlds(tmp_path_factory.mktemp("cases"), of_python(tuple(CASES), by_case))
 
 
-@pytest.mark.parametrize("kind", ["three", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("memory", "memory of three"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["three", "memory", "memory of three"])
 @pytest.mark.parametrize("case", CASES)
 def test_inputs_and_settings_of_every_kind(case: str, kind: str, cases: Worlds) -> None:
     """The same trees, and the same bytes of every file of the store; every map is finite somewhere."""

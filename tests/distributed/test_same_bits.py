@@ -48,13 +48,14 @@ CASES: dict[str, dict[str, Any]] = {
     "audited": {"n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8, "output_block": 1},
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip
+LONG = ("controlled", "importance", "others", "fallback")
 
 
 def run(path: Path | None, settings: dict[str, Any]) -> dict[str, bytes]:
     return attribute(path, **settings)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in LONG else case for case in CASES])
 def test_same_bits_on_any_number_of_ranks(case: str, tmp_path: Path) -> None:
     """Every array and every file of the store (the root's document apart, which tells the time) is the same on any number of ranks."""
     settings = CASES[case]

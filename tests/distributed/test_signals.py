@@ -92,7 +92,8 @@ def test_one_rank_that_is_told_takes_the_others_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_the_command_stops_and_goes_on(devices: int, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     """SIGTERM of the command itself, alone and as the launcher of two ranks; the rerun is on one."""
     path = tmp_path / "store.zarr"

@@ -236,6 +236,7 @@ def hangs(path: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.slow
 def test_a_stopped_rank_does_not_hold_a_run_longer_than_its_timeout(tmp_path: Path) -> None:
     """SIGSTOP of a rank in the middle of a run: the other names it within the timeout that was asked for, and leaves; a rerun completes."""
     path = tmp_path / "a.zarr"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from igc_dist import modes
 from igc_dist import outlook as outlook_module
 from igc_dist.distributed import joined
+from igc_dist.leases import claims
 from igc_dist.outlook import Machine, Rates, advised, outlook, scheduled, told
 from igc_dist.plan import Limits, Plan, Work, make_plan
 from igc_dist.records import ConfigError, Shapes
@@ -47,14 +49,19 @@ def test_list_scheduling_keeps_its_bounds(seconds: list[float], ranks: int) -> N
 PAUSES = [0.2, *[0.03] * 12, 0.15, *[0.02] * 8, 0.1]
 
 
+def pause(number: int) -> bool:
+    time.sleep(PAUSES[number])
+    return True
+
+
 def claimed() -> tuple[float, list[int]]:
     """The seconds that a rank was at work, and what it claimed."""
     with joined(threads=1, timeout=30) as world:
         world.meet("start of the clock")
         began, mine = time.monotonic(), []
-        for number in world.claims("test", range(len(PAUSES))):
-            time.sleep(PAUSES[number])
-            mine.append(number)
+        for claim in claims(world, "test", range(len(PAUSES))):
+            claim.do(partial(pause, claim.number))
+            mine.append(claim.number)
         return time.monotonic() - began, mine
 
 
