@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 from igc_dist.distributed import World
@@ -72,22 +73,21 @@ def claims(world: World, phase: str, pending: Sequence[int], while_waiting: Call
     """
     while (turn := world.count(f"claim/{phase}", 1) - 1) < len(pending):
         yield Claim(world, phase, turn, pending[turn])
-    found: list[Claim] = []
+    taken: list[Claim] = []
 
     def ready() -> bool:
         if world.count(f"published/{phase}") < len(pending):
-            found.extend(_abandoned(world, phase, pending))
-            return bool(found)
+            taken.extend(islice(_abandoned(world, phase, pending), 1))  # what waits here is in nobody's beat: one at a time
+            return bool(taken)
         return True
 
     while True:
         world.wait(ready, f"waiting at {phase}", while_waiting)
-        if not found:
+        if not taken:
             world.reissued = world.count("reissued")
             return
-        world.count("reissued", len(found))
-        while found:
-            yield found.pop()
+        world.count("reissued", 1)
+        yield taken.pop()
 
 
 def _abandoned(world: World, phase: str, pending: Sequence[int]) -> Iterator[Claim]:
