@@ -67,6 +67,7 @@ def asked(draw: st.DrawFn) -> Grid:
         "drawn": pairs,
         **{flag: draw(st.booleans()) for flag in flags},
     }
+    work["samples"] &= not pairs  # which have no attributions of samples: a job refuses both
     return shapes, work
 
 

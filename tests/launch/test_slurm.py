@@ -91,12 +91,12 @@ def test_a_signal_before_the_ranks_are_ready(slurm: Cluster, alone: Path, tmp_pa
 
     def told() -> bool:
         slurm.call("scancel", "--signal=USR1", number, check=False)  # one before the tasks are there goes unheard
-        return slurm.job(number)["Restarts"] == "1"
+        return slurm.job(number)["Restarts"] != "0"
 
     until(told)
     job = slurm.ended(number)
     said = (tmp_path / "out.txt").read_text()
-    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), said
+    assert job["JobState"] == "COMPLETED", said  # the last signal may have met the second start, which then is requeued as well
     assert "User defined signal 1" in said
     assert files(tmp_path / "a.zarr") == files(alone)
 

@@ -379,12 +379,13 @@ def test_a_network_that_ends_costs_no_shard(cut: int, s3: str, server: seaweed.S
 def test_a_killed_rank_resumes_with_other_ranks(s3: str, tmp_path: Path) -> None:
     """Killed in the middle of a PUT, of shards and of results; then with another number of ranks."""
     settings = {**SETTINGS, "n": 9, "n_folds": 6}
+    service = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}  # ranks fork from what may be older
     whole = attribute(tmp_path / "a", **settings)
     for turn, (fault, world, then) in enumerate((("write:1:7", 2, 3), ("write:0:30", 2, 1))):
         url = f"{s3}.{turn}"
-        ended = run_ranks(world, _run, url, settings, IGC_FAULT=fault)
+        ended = run_ranks(world, _run, url, settings, IGC_FAULT=fault, **service)
         assert ended[int(fault.split(":")[1])].code == -signal.SIGKILL
-        for end in run_ranks(then, _run, url, settings):
+        for end in run_ranks(then, _run, url, settings, **service):
             assert (end.code, end.value) == (0, whole), end.trace
         assert stored(url) == files(tmp_path / "a")
 
