@@ -22,9 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)  ## run the embedded demo on two ranks
 	$(BIN)/igc-dist fabric.devices=2
 
-# Two processes, a file of tests to each at a time: files share fixtures, and most long ones wait for ranks that they start.
+# Three processes on two cores, a file of tests to each at a time: files share fixtures, and a third of the time is spent waiting for ranks.
 test: $(STAMP)  ## run the timed set of tests
-	$(BIN)/python -m pytest -q -m "not slow and not bench" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -m "not slow and not bench" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP)  ## run every test
 	$(BIN)/python -m pytest -q

@@ -136,6 +136,7 @@ SOME = "gallery=['method=gradients','method=ig baseline=black_white reduce=xrai_
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     """One store for each, one picture with nothing empty; the second time nothing is computed; what fails is left out, and told."""
     small = ("experiment=gallery", "data.build.n=3", "quadrature.n_steps=4")

@@ -158,9 +158,10 @@ def presets(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     return Worlds(tmp_path_factory.mktemp("presets"), of_python(PRESETS, by_preset) | commands)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    ["three", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("command", "memory", "memory of three", "command of three"))],
+    ["three", "command", "memory", "memory of three", "command of three"],
 )
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_on_one_rank_and_otherwise(preset: str, kind: str, presets: Worlds) -> None:
