@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from igc_dist import layout
-from igc_dist.objects import Objects
+from igc_dist.objects import Folder
 from igc_dist.plan import Limits, Work, make_plan
 from igc_dist.records import Shapes
 from igc_dist.store import Store
@@ -90,7 +90,7 @@ def committing(folder: Path) -> Iterator[Report]:
             store.commit("attribute", number)
             commit.append(time.perf_counter() - between)
             whole.append(time.perf_counter() - began)
-            stored = b"".join(Objects(path).get(key) or b"" for key in family.keys(number))
+            stored = b"".join(Folder(path).get(key) or b"" for key in family.keys(number))
             began = time.perf_counter()
             with open(folder / "plain", "wb") as file:
                 file.write(stored)
