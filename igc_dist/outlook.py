@@ -41,29 +41,29 @@ class Machine:
     """Rates of a rank. The defaults were fitted by `python -m tests.benchmarks outlook` (its page says how well they foretell runs),
     on one core of an AMD EPYC with torch 2.13, gloo over loopback and the page cache of a local disk."""
 
-    operator: float = 5e-5
+    operator: float = 5.2e-5
     """Seconds to call an operator of the model, whatever its size."""
-    flops: float = 7.3e10
+    flops: float = 1.2e11
     """Floating point operations per second."""
-    traffic: float = 2.3e9
+    traffic: float = 2.2e9
     """Bytes per second that operators write."""
     sample: float = 2e-5
     """Seconds to read a sample; measured by `igc-dist plan` on the data."""
-    shard: float = 2e-3
+    shard: float = 9e-4
     """Seconds to claim a shard, to write its small arrays and to commit it."""
-    encode: float = 2.5e8
+    encode: float = 2.2e8
     """Bytes of states per second that a rank compresses, digests and writes."""
-    decode: float = 5e8
+    decode: float = 3.5e8
     """Bytes of states per second that a rank reads back."""
     disk: float = inf
     """Bytes per second that the storage takes from all ranks together."""
-    bandwidth: float = 5e8
+    bandwidth: float = 3.6e9
     """Bytes per second that a rank sends."""
-    latency: float = 1e-2
+    latency: float = 1.8e-2
     """Seconds of an exchange of nothing."""
-    element: float = 5e-8
+    element: float = 2.4e-8
     """Seconds to finalize an element of the state of a fold."""
-    end: float = 0.15
+    end: float = 0.16
     """Seconds to create the arrays of the results and to write their tables, whatever their size."""
 
     def known(self, rates: Rates, sample: float | None = None) -> Machine:
