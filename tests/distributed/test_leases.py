@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from igc_dist.distributed import World
-from igc_dist.leases import Claim, claims
+from igc_dist.leases import Claim, _abandoned, claims
 from igc_dist.records import Superseded
 from tests.commands import until
 from tests.ranks import attribute, files, ranks, run_ranks, values
@@ -49,6 +49,19 @@ def test_a_shard_that_is_done_is_not_taken() -> None:
     assert claim.do(lambda: True)
     assert Claim(other, "phase", 0, 7).taken() is None
     assert list(claims(other, "phase", [7])) == []
+
+
+@pytest.mark.parametrize(("lease", "n"), [(60.0, 0), (0.0, 1)])
+def test_a_shard_is_taken_from_a_silent_rank_only(lease: float, n: int) -> None:
+    one, other = two()
+    other.lease = lease
+
+    def meanwhile() -> bool:
+        list(_abandoned(other, "phase", [7]))  # the first look hears it
+        assert len(list(_abandoned(other, "phase", [7]))) == n
+        return True
+
+    assert (next(claims(one, "phase", [7])).do(meanwhile) is None) == bool(n)
 
 
 def test_of_two_who_do_a_shard_one_contributes_it() -> None:
