@@ -12,6 +12,7 @@ import numpy as np
 
 from igc_dist.distributed import World
 from igc_dist.plan import Plan
+from igc_dist.records import StoreError
 from igc_dist.statistics import Agreement, Cells, Centre, Correlation, State, Statistic, parted, tree_sum
 from igc_dist.statistics.base import Finalized
 from igc_dist.statistics.jackknife import leave_one_out, standard_error
@@ -92,6 +93,11 @@ def exchange(
     held = [sorted(n % n_parts for n in walked.mine if n // n_parts == block and n % n_parts < n_slots) for block in blocks]
     everyone = world.gather(held)
     mine = world.rank if world.rank < len(cuts) else None
+    order = [] if mine is None else [part for their in everyone for part in their[mine]]
+    if mine is not None and sorted(order) != [*range(n_slots)]:
+        raise StoreError(
+            f"store {store.path}: {len({*order})} of {n_slots} states of {phase} came, {len(order)} in all: run again to resume"
+        )
 
     def slots(name: str) -> np.ndarray | None:
         array = family.arrays[name]
@@ -99,7 +105,8 @@ def exchange(
         sizes = [len(parts) * prod(shape) for parts, shape in zip(held, shapes, strict=True)] + [0] * (world.size - len(cuts))
         hand = np.empty(sum(sizes))
         ends = np.cumsum(sizes)
-        pieces = [hand[end - size : end].reshape(-1, *shape) for end, size, shape in zip(ends, sizes, shapes, strict=False) if prod(shape)]
+        cut_up = zip(ends, sizes, held, shapes, strict=False)
+        pieces = [hand[end - size : end].reshape(len(parts), *shape) for end, size, parts, shape in cut_up]
         for block in sorted({*blocks}):  # a chunk is read once for all its cuts
             of = [r for r, its in enumerate(blocks) if its == block]
             for place, part in enumerate(held[of[0]]):
@@ -112,7 +119,7 @@ def exchange(
         if mine is None:
             return None
         total = np.empty((n_slots, *shapes[mine]))
-        total[[part for their in everyone for part in their[mine]]] = taken.reshape(-1, *shapes[mine])
+        total[order] = taken.reshape(len(order), *shapes[mine])
         # blocks of baselines of one fold are one mean: merge them first
         cut = total.reshape(walked.n_folds, plan.n_baseline_blocks, *total.shape[1:])
         return tree_sum(np.moveaxis(cut, 1, 0))

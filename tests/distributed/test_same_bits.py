@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import igc_dist
-from igc_dist import Budget, distributed, trial
+from igc_dist import Budget, distributed, results, trial
 from igc_dist.baselines import Mean, Resampled
 from igc_dist.features import Total
 from igc_dist.leases import Claim
 from igc_dist.plan import Plan
+from igc_dist.records import StoreError
 from igc_dist.store import Store
 from tests import ranks
 from tests.ranks import Net, Rows, arrays, attribute, files, run_ranks, values
@@ -130,6 +132,18 @@ def test_outputs_are_dealt_to_ranks(settings: dict[str, Any], tmp_path: Path) ->
         for path in (tmp_path / f"{n}.zarr", None):
             assert [tree == expected for tree in values(run_ranks(n, cut, path, outputs, settings))] == [True] * n
         assert Store.existing(tmp_path / f"{n}.zarr").verify() == []
+
+
+def test_a_state_that_did_not_come_is_no_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that nobody contributes, or two, ends the run before anything is made of it."""
+    whole = results.exchange
+
+    def short(world: Any, store: Any, plan: Any, phase: str, walked: Any, *rest: Any) -> Any:
+        return whole(world, store, plan, phase, replace(walked, mine=walked.mine[1:]), *rest)
+
+    monkeypatch.setattr(results, "exchange", short)
+    with pytest.raises(StoreError, match="3 of 4 states of attribute came, 3 in all"):
+        attribute(None)
 
 
 def test_seven_samples_on_three_ranks_are_seven() -> None:
