@@ -23,11 +23,13 @@ run: $(STAMP)  ## run the embedded demo on two ranks
 	$(BIN)/igc-dist fabric.devices=2
 
 # Three processes on two cores, a file of tests to each at a time: files share fixtures, and a third of the time is spent waiting for ranks.
-test: $(STAMP)  ## run the timed set of tests
-	$(BIN)/python -m pytest -q -m "not slow and not bench" -n 3 --dist loadfile --no-loadscope-reorder
+THREE := -n 3 --dist loadfile --no-loadscope-reorder
 
-test-all: $(STAMP)  ## run every test
-	$(BIN)/python -m pytest -q
+test: $(STAMP)  ## run the timed set of tests
+	$(BIN)/python -m pytest -q -m "not slow" $(THREE)
+
+test-all: $(STAMP)  ## run every test, half an hour
+	$(BIN)/python -m pytest -q $(THREE)
 
 lint: $(STAMP)  ## check style, formatting and types
 	$(BIN)/ruff check .
