@@ -50,13 +50,13 @@ NOWHERE = frozenset(("", ".", ".."))
 """What no part of a key may be."""
 
 
-def check_key(key: Any, path: Any) -> None:
+def check_key(key: str, path: Any) -> None:
     """Raise `StoreError` for an object's key that leads out of the store."""
-    good = isinstance(key, str) and "\\" not in key and key.isprintable()  # an unpaired surrogate does not encode
+    good = "\\" not in key and key.isprintable()  # an unpaired surrogate does not encode
     parts, size = (key.split("/"), len(key.encode())) if good else ([""], 0)
     long = size > MAX_NAME and (size > MAX_KEY or any(len(part.encode()) > MAX_NAME for part in parts))
     if long or not NOWHERE.isdisjoint(parts):
-        raise StoreError(f"store {path}: {str(key)[:200]!r} is no name of an object in it; the store is damaged or hostile, do not use it")
+        raise StoreError(f"store {path}: {key[:200]!r} is no name of an object in it; the store is damaged or hostile, do not use it")
 
 
 def check_document(size: int, file: Any) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from igc_dist import folded
 from igc_dist.address import objects_at
 from igc_dist.folded import Source
+from igc_dist.lock import Lock
 from igc_dist.recomputed import View, passed_in, remembered, without
 from igc_dist.records import StoreError
 from igc_dist.store import Store, attributes
@@ -34,12 +38,12 @@ def compact(path: str | Path, out: str | Path) -> tuple[int, int]:
     walked = {name: phase.n_folds for name, phase in passed_in(view, about).walked.items()}
     sources = [Source(view, walked)]
     target = Store(empty(out), folded.phases(sources, len(job.recipe.cells)), store.spec, store.spec_hash)
-    target.prepare(about["provenance"], {})
-    folded.write(target, sources)
-    there = {*target.objects.names()}
-    for key in {*about["digests"]} - there:
-        target.objects.set(key, store.objects.get(key) or b"")
-    target.complete({**about, "recipe": {**recipe, "folded": True}})
+    with anew(target, about["provenance"]):
+        folded.write(target, sources)
+        there = {*target.objects.names()}
+        for key in {*about["digests"]} - there:
+            target.objects.set(key, store.objects.get(key) or b"")
+        target.complete({**about, "recipe": {**recipe, "folded": True}})
     return len(store.objects.names()), len(target.objects.names())
 
 
@@ -48,3 +52,17 @@ def empty(out: str | Path) -> str | Path:
     if objects_at(out).names():
         raise StoreError(f"{out} is not empty: give another place for the new store, or delete it")
     return out
+
+
+@contextmanager
+def anew(out: Store, provenance: Mapping[str, Any]) -> Iterator[None]:
+    """Prepare a store where nothing is, and hold its lock. Raises `StoreError` if something is, or somebody else fills it."""
+    lock = Lock(out.objects)
+    lock.take()
+    out.guard = lock.check
+    try:
+        empty(out.path or "")
+        out.prepare(provenance, {})
+        yield
+    finally:
+        lock.release()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from igc_dist import address, findings, folded
-from igc_dist.compact import empty
+from igc_dist.compact import anew, empty
 from igc_dist.data import Sliced
 from igc_dist.distributed import World
 from igc_dist.documents import differences, sealed, unsealed
@@ -77,6 +77,11 @@ def _sources(stores: Sequence[Store], about: Sequence[Mapping[str, Any]]) -> dic
     return {"merged": each, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
+def _mark_fallen(out: Store) -> None:
+    """Say that the run fell back to a higher precision."""
+    out.objects.set("zarr.json", sealed({**(unsealed(out.objects.get("zarr.json")) or {}), "fallback": True}))
+
+
 # -- one run at several sites --------------------------------------------------------------------------------------------------
 
 
@@ -90,12 +95,12 @@ def _unite(stores: Sequence[Store], about: Sequence[Mapping[str, Any]], target: 
             )
     owners = {(name, number): _owner(stores, name, number) for name, phase in first.phases.items() for number in range(len(phase))}
     out = Store(target, first.phases.values(), first.spec, first.spec_hash)
-    out.prepare(_sources(stores, about), {})
-    if about[0].get("fallback"):
-        out.objects.set("zarr.json", sealed({**(unsealed(out.objects.get("zarr.json")) or {}), "fallback": True}))
     done = {shard: owner for shard, owner in owners.items() if owner is not None}
-    for (name, number), owner in done.items():
-        out.absorb(owner.objects_of(name, [number]))
+    with anew(out, _sources(stores, about)):
+        if about[0].get("fallback"):
+            _mark_fallen(out)
+        for (name, number), owner in done.items():
+            out.absorb(owner.objects_of(name, [number]))
     return Merged(len(done), len(owners), complete=False)
 
 
@@ -189,14 +194,14 @@ def _join(parts: Sequence[Part], target: str | Path) -> Merged:
     spec = _spec(parts)
     out = Store(target, folded.phases(sources, len(job.recipe.cells)), spec, spec_hash(spec))
     about = _sources([part.store for part in parts], [part.about for part in parts])
-    out.prepare(about, {})
-    if job.precision:
-        out.objects.set("zarr.json", sealed({**(unsealed(out.objects.get("zarr.json")) or {}), "fallback": True}))
-    folded.write(out, sources)
-    view = View(out, job.plan, folded=True)
-    found = replace(findings.find(job.plan, view.read("predict", "means"), job.weights, partial(of_fold, view)), centre=centre)
-    walked = Walked(job.plan.n_folds, view.phases["attribute"].numbers())
-    finalize(job, job.plan, view, World(), Passed("all folds", {"attribute": walked}), found, job.recipe, about)
+    with anew(out, about):
+        if job.precision:
+            _mark_fallen(out)
+        folded.write(out, sources)
+        view = View(out, job.plan, folded=True)
+        found = replace(findings.find(job.plan, view.read("predict", "means"), job.weights, partial(of_fold, view)), centre=centre)
+        walked = Walked(job.plan.n_folds, view.phases["attribute"].numbers())
+        finalize(job, job.plan, view, World(), Passed("all folds", {"attribute": walked}), found, job.recipe, about)
     return Merged(n := len(view.phases["predict"]) + len(view.phases["attribute"]), n, complete=True)
 
 

@@ -205,13 +205,15 @@ class Store:
         with self.objects.explained():
             self.objects.set(family.digest_key(number), digest)
 
-    def _digest(self, family: Phase, number: int, each: Callable[..., Iterable[bytes | None]] = map) -> bytes | None:
+    def _digest(self, family: Phase, number: int, each: Callable[..., Iterable[Any]] = map) -> bytes | None:
         digest, keys = hashlib.sha256(), family.keys(number)
-        for key, value in zip(keys, each(self.objects.get, keys), strict=True):
-            if value is None:
+        for key, found in zip(keys, each(self.objects.pieces, keys), strict=True):
+            if found is None:
                 return None
-            digest.update(f"{key} {len(value)} ".encode())
-            digest.update(value)
+            size, pieces = found
+            digest.update(f"{key} {size} ".encode())
+            for piece in pieces:
+                digest.update(piece)
         return digest.digest()
 
     def is_done(self, phase: str, number: int) -> bool:
@@ -314,8 +316,10 @@ class Store:
         return lines
 
     def _sum(self, key: str) -> str | None:
-        value = self.objects.get(key)
-        return None if value is None else hashlib.sha256(value).hexdigest()
+        found, digest = self.objects.pieces(key), hashlib.sha256()
+        for piece in found[1] if found else ():
+            digest.update(piece)
+        return digest.hexdigest() if found else None
 
     def _shard_damage(self, family: Phase, number: int) -> list[str]:
         if self.is_done(family.name, number):

@@ -14,7 +14,9 @@ import igc_dist
 from igc_dist import commands, folded
 from igc_dist.baselines import Noise
 from igc_dist.compact import compact
+from igc_dist.lock import Lock
 from igc_dist.merge import merge
+from igc_dist.objects import LOCK, Folder
 from igc_dist.records import StoreError
 from igc_dist.report import write_report
 from igc_dist.store import Store
@@ -139,3 +141,26 @@ def test_an_interrupted_write_is_no_store(limited: Path, tmp_path: Path, monkeyp
         attribute(out, **SETTINGS, budget=BUDGET)
     with pytest.raises(StoreError, match="is not empty"):
         compact(limited, out)
+
+
+def test_one_at_a_time_writes_a_new_store(limited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is held meanwhile, and nothing that came before the lock was taken is written over."""
+    out, lock = tmp_path / "out", Lock(Folder(tmp_path / "out"))
+    lock.take()
+    for write in (lambda: compact(limited, out), lambda: merge([limited, limited], out)):
+        with pytest.raises(StoreError, match=r"out is in use: process \d+ on .* is filling it"):
+            write()
+    assert [*Folder(out).keys()] == [".lock-000001"]
+    lock.release()
+
+    def late(self: Lock) -> None:
+        took(self)
+        shutil.copytree(limited, out, dirs_exist_ok=True)
+
+    took = Lock.take
+    with monkeypatch.context() as patch:
+        patch.setattr(Lock, "take", late)
+        with pytest.raises(StoreError, match="is not empty"):
+            compact(limited, out)
+    assert files(out) == files(limited)
+    assert not [*Folder(out).beginning(LOCK)]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import igc_dist
+from igc_dist import layout
+from igc_dist.objects import PIECE
 from igc_dist.records import StoreError
 from igc_dist.store import Store
 from tests.ranks import arrays, attribute, files
@@ -200,3 +204,25 @@ def test_every_byte_of_the_root_document_counts(whole: Path, tmp_path: Path) -> 
         changed[at] ^= 1 << (at % 7)
         (path / "zarr.json").write_bytes(bytes(changed))
         assert Store.existing(path).verify() == ["zarr.json: missing or changed (its seal does not match)"], at
+
+
+@pytest.mark.parametrize("size", [PIECE // 8, PIECE, 5 * PIECE // 2])
+def test_every_byte_of_a_large_chunk_counts(size: int, tmp_path: Path) -> None:
+    """It is hashed in pieces: the digest is that of its key, size and bytes, and a bit in any piece changes it."""
+    arrays = {"x": layout.array("shards/predict/x", "uint8", layout.Dim("part", 1, 1, 0), layout.Dim("feature", size))}
+    store = Store(tmp_path / "store", [layout.Phase("predict", (1,), arrays)], {}, "")
+    store.prepare({}, {})
+    store.write("predict", 0, "x", np.random.default_rng(0).integers(0, 256, (1, size), dtype=np.uint8))
+    store.commit("predict", 0)
+    (key,) = store.phases["predict"].keys(0)
+    file = tmp_path / "store" / key
+    stored = file.read_bytes()
+    digest = (tmp_path / "store" / store.phases["predict"].digest_key(0)).read_bytes()
+    assert digest == hashlib.sha256(f"{key} {len(stored)} ".encode() + stored).digest()
+    for at in (0.0, 0.5, 1.0):
+        flip(at)(file)
+        assert not store.is_done("predict", 0)
+        file.write_bytes(stored)
+        assert store.is_done("predict", 0)
+    file.unlink()
+    assert not store.is_done("predict", 0)
