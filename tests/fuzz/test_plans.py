@@ -118,7 +118,8 @@ def check(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates: int) -> 
     memory = plan.memory()
     assert all(isinstance(bytes_, int) and bytes_ >= 0 for bytes_ in (*memory.values(), plan.disk(), plan.gradient_evaluations))
     for more in _more(plan):
-        assert more.memory()["host"] >= memory["host"]
+        if more.finalize_outputs == plan.finalize_outputs:  # fewer at a time, where all would not fit, hold less
+            assert more.memory()["host"] >= memory["host"]
         assert more.memory()["device"] >= memory["device"]
         assert more.disk() >= plan.disk()
     assert all(isinstance(value, str) for value in plan.summary().values())

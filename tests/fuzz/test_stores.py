@@ -304,5 +304,6 @@ def test_any_history() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_many_histories() -> None:
     run_state_machine_as_test(Stores, settings=settings(max_examples=100, stateful_step_count=30, phases=[Stage.generate]))
