@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -48,7 +49,8 @@ class Objects(ABC):
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
-        """The bytes of an object, None if there is none. Raises `StoreError` for a key that leads out, and a document that is too large."""
+        """The bytes of an object, None if there is none. Raises `StoreError` for a key that leads out, for what is no file, and for a
+        document that is too large."""
 
     def pieces(self, key: str) -> tuple[int, Iterable[bytes | memoryview]] | None:
         """The size of an object, and its bytes in pieces, each of them good until the next is asked for; None if there is none."""
@@ -160,9 +162,12 @@ class Folder(Objects):
         check_key(key, self.path)
         name = f"{self._root}/{key}"  # a resume reads tens of thousands: a Path, or a buffer, takes as long as the file
         try:
-            with open(name, "rb", buffering=0) as file:
+            with open(name, "rb", buffering=0, opener=_at_once) as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):  # a device may never end
+                    raise StoreError(f"{name} is no file: the store is damaged or hostile, do not use it")
                 if key.endswith("zarr.json") or key.startswith("."):
-                    check_document(os.fstat(file.fileno()).st_size, name)
+                    check_document(found.st_size, name)
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
@@ -233,6 +238,11 @@ class Folder(Objects):
         for key in self._files(without):
             if key.endswith(".partial") and _orphaned(partial := self.path / key):
                 partial.unlink(missing_ok=True)
+
+
+def _at_once(name: str, flags: int) -> int:
+    """Open a file, or a pipe, whoever does not write to it."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _pieces(name: str) -> Iterator[memoryview]:

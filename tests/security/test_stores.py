@@ -302,3 +302,18 @@ def test_links_to_themselves(key: str, store: Path) -> None:
     for read in (igc_dist.open, Store.existing):
         with pytest.raises(StoreError, match=rf"{key} is a link that leads out of the store, or to no file|cannot be read"):
             read(store)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["zarr.json", "shards/attribute/scalars/c/0/0/0/0", "shards/attribute/digest/c/0/0/0"])
+def test_what_never_ends_is_not_read(key: str, store: Path) -> None:
+    """A device or a pipe in the place of a file, found by the fuzzer; by a run that would go on there too."""
+    assert (store / key).is_file()
+    for put in (lambda file: file.symlink_to("/dev/null"), os.mkfifo):
+        (store / key).unlink()
+        put(store / key)
+        with pytest.raises(StoreError, match=rf"{key} is no file"):
+            Folder(store).get(key)
+        for use in (igc_dist.open, lambda path: attribute(path, n=7, n_folds=4, micro_batch=2, output_block=1, n_steps=2)):
+            with pytest.raises(StoreError, match=rf"{key} is (no file|a link that leads out|neither a file)"):
+                use(store)
