@@ -37,6 +37,9 @@ def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Object at .* is not recognized")  # the lock of a run, and what one is writing
             found = xr.open_datatree(source, engine="zarr", consolidated=None if complete else False, zarr_format=3)
+        for group in {"samples", "known"} & {*found.children}:
+            if "index" in found[group]:
+                found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
     except StoreError:
         raise
     except Exception as error:
@@ -44,7 +47,4 @@ def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
     about: Any = found.attrs
     if "schema" in about:  # in the words of this version, but for the number of its own
         found.attrs = {**upgraded(about, objects.path), "schema": about["schema"]}
-    for group in {"samples", "known"} & {*found.children}:
-        if "index" in found[group]:
-            found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
     return found

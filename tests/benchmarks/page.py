@@ -95,7 +95,6 @@ SHARED = (
     "tried: channels_last"
 )
 WHY = {
-    "resume/commit_64_MB_ms": "a commit reads the shard back and hashes it, so that what is vouched for is what is stored",
     "captum/ig/resnet64": SHARED,
     "captum/ig/vit64": SHARED,
     "zero_baseline_shifted/digits": "kinks near the baseline, all in the first of four strata; tried: offsets by the golden ratio "

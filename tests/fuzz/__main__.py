@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import random
 import re
 import resource
@@ -68,7 +69,9 @@ def _bound() -> None:
 def started(name: str, seconds: int, seed: int) -> bool:
     """Fuzz a target in a process; prints a line, and what was found. Returns whether it found nothing."""
     command = [sys.executable, "-m", "tests.fuzz", "--only", name, "--seconds", str(seconds), "--seed", str(seed), "--here"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=2 * seconds + 300)
+    with tempfile.TemporaryDirectory(prefix="igc-fuzz-") as folder:  # here, as libFuzzer ends its process without a farewell
+        environment = {**os.environ, "TMPDIR": folder}
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=2 * seconds + 300, env=environment)
     runs, covered = re.search(r"Done (\d+) runs in (\d+)", done.stderr), re.findall(r"cov: (\d+)", done.stderr)
     found = done.returncode != 0 or runs is None
     if found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -79,5 +80,5 @@ class Choices:
     def value(self) -> Any:
         """A value of JSON."""
         if self.below(4):
-            return self.of(HOSTILE)
+            return deepcopy(self.of(HOSTILE))  # what it is put into changes it
         return self.below(2**32) if self.below(2) else self.bytes(self.below(9)).decode("latin-1")

@@ -270,6 +270,19 @@ def test_layouts_that_lie(lie: str, store: Path) -> None:
             read(store)
 
 
+def test_samples_without_their_dimension(store: Path) -> None:
+    """Found by the fuzzer: there is an index of the samples, and nothing that it could be of."""
+
+    def rename(attributes: dict[str, Any], metadata: dict[str, Any]) -> None:
+        for key, about in metadata.items():
+            if key.startswith("samples/") and about["node_type"] == "array":
+                about["dimension_names"] = [f"{name}_" for name in about["dimension_names"]]
+
+    rewrite(store, rename)
+    with pytest.raises(StoreError, match=r"cannot be read as a tree \(ValueError: Dimensions \{'sample'\} do not exist"):
+        igc_dist.open(store)
+
+
 # -- links ---------------------------------------------------------------------------------------------------------------------
 
 
