@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,27 +160,39 @@ class Folder(Objects):
         self.zarr = LocalStore(self.path)
 
     def get(self, key: str) -> bytes | None:
-        check_key(key, self.path)
-        name = f"{self._root}/{key}"  # a resume reads tens of thousands: a Path, or a buffer, takes as long as the file
-        try:
-            with open(name, "rb", buffering=0, opener=_at_once) as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode):  # a device may never end
-                    raise StoreError(f"{name} is no file: the store is damaged or hostile, do not use it")
-                if key.endswith("zarr.json") or key.startswith("."):
-                    check_document(found.st_size, name)
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if (found := self._opened(key)) is None:
             return None
+        with found[0] as file:
+            return file.read()
 
     def pieces(self, key: str) -> tuple[int, Iterable[bytes | memoryview]] | None:
+        if (found := self._opened(key)) is None:
+            return None
+        file, size = found
+        if size > PIECE:
+            return size, _pieces(file)
+        with file:
+            text = file.read()
+        return len(text), (text,)
+
+    def _opened(self, key: str) -> tuple[FileIO, int] | None:
+        """A file and its size. A resume opens tens of thousands: a Path, or a buffer, takes as long as the file."""
         check_key(key, self.path)
         name = f"{self._root}/{key}"
         try:
-            size = os.stat(name).st_size
-        except (FileNotFoundError, NotADirectoryError):
+            file = FileIO(name, opener=_at_once)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
-        return (size, _pieces(name)) if size > PIECE else super().pieces(key)
+        try:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):  # a device may never end
+                raise StoreError(f"{name} is no file: the store is damaged or hostile, do not use it")
+            if key.endswith("zarr.json") or key.startswith("."):
+                check_document(found.st_size, name)
+        except BaseException:
+            file.close()
+            raise
+        return file, found.st_size
 
     def set(self, key: str, value: bytes) -> None:
         target = self._target(key)
@@ -245,9 +258,9 @@ def _at_once(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NONBLOCK)
 
 
-def _pieces(name: str) -> Iterator[memoryview]:
+def _pieces(file: FileIO) -> Iterator[memoryview]:
     buffer = memoryview(bytearray(PIECE))
-    with open(name, "rb", buffering=0) as file:
+    with file:
         while size := file.readinto(buffer):
             yield buffer[:size]
 

@@ -95,6 +95,9 @@ SHARED = (
     "tried: channels_last"
 )
 WHY = {
+    "outlook/digits/1": "three rates tell a small convolution too short (0.77 of its gradient in the fit), and passes of a run take longer than the "
+    "least of five",
+    "outlook/digits/2": "the same",
     "captum/ig/resnet64": SHARED,
     "captum/ig/vit64": SHARED,
     "zero_baseline_shifted/digits": "kinks near the baseline, all in the first of four strata; tried: offsets by the golden ratio "
