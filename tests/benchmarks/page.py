@@ -95,8 +95,8 @@ SHARED = (
     "tried: channels_last"
 )
 WHY = {
-    "outlook/digits/1": "three rates tell a small convolution too short (0.77 of its gradient in the fit), and passes of a run take longer than the "
-    "least of five",
+    "outlook/digits/1": "three rates tell a small convolution too short (0.77 of its gradient in the fit), and passes of "
+    "a run take longer than the least of five",
     "outlook/digits/2": "the same",
     "captum/ig/resnet64": SHARED,
     "captum/ig/vit64": SHARED,
