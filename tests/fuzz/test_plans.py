@@ -118,8 +118,10 @@ def check(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates: int) -> 
     memory = plan.memory()
     assert all(isinstance(bytes_, int) and bytes_ >= 0 for bytes_ in (*memory.values(), plan.disk(), plan.gradient_evaluations))
     for more in _more(plan):
-        if more.finalize_outputs == plan.finalize_outputs:  # fewer at a time, where all would not fit, hold less
-            assert more.memory()["host"] >= memory["host"]
+        # an output costs no less; where fewer are then finalised at a time, all of them may hold less
+        assert more._finalize_bytes() >= plan._finalize_bytes()
+        assert more.finalize_outputs <= plan.finalize_outputs
+        assert more.memory()["host"] >= memory["host"] or more.finalize_outputs < plan.finalize_outputs
         assert more.memory()["device"] >= memory["device"]
         assert more.disk() >= plan.disk()
     assert all(isinstance(value, str) for value in plan.summary().values())
