@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -166,20 +166,22 @@ class Net(nn.Module):
 
 
 class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """`n` samples; the targets follow the model's outputs with noise. Each read takes `pause` seconds, on rank `slow` if one is named."""
+    """`n` samples; the targets follow the model's outputs with noise. Each read takes `pause` seconds, on ranks `slow` if named."""
 
-    def __init__(self, n: int = 7, features: int = 5, outputs: int = 2, slow: int | None = None, pause: float = 0.0) -> None:
+    def __init__(
+        self, n: int = 7, features: int = 5, outputs: int = 2, slow: int | Collection[int] | None = None, pause: float = 0.0
+    ) -> None:
         generator = torch.Generator().manual_seed(100 + n)
         self.x = torch.randn(n, features, generator=generator)
         with torch.no_grad():
             self.y = Net(features, outputs)(self.x) + torch.randn(n, outputs, generator=generator)
-        self.slow, self.pause = slow, pause
+        self.slow, self.pause = [slow] if isinstance(slow, int) else slow, pause
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if self.slow is None or int(os.environ.get("RANK", "0")) == self.slow:
+        if self.slow is None or int(os.environ.get("RANK", "0")) in self.slow:
             time.sleep(self.pause)
         return self.x[index], self.y[index]
 
@@ -193,7 +195,13 @@ class Holed(Rows):
 
 
 def attribute(
-    path: Path | None, n: int = 7, outputs: int = 2, slow: int | None = None, pause: float = 0.05, labels: bool = False, **settings: Any
+    path: Path | None,
+    n: int = 7,
+    outputs: int = 2,
+    slow: int | Collection[int] | None = None,
+    pause: float = 0.05,
+    labels: bool = False,
+    **settings: Any,
 ) -> dict[str, bytes]:
     """Attribute the tiny problem on this rank, or that with `labels`; returns the bytes of every array."""
     import igc_dist
