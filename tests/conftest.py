@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+import tests.checker  # noqa: F401  before the package, whose functions it decorates
+
 settings.register_profile("strict", deadline=None, derandomize=True, database=None, max_examples=8)
 settings.load_profile("strict")
 

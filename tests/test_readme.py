@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import hydra
@@ -14,7 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from igc_dist import config
 from igc_dist.commands import COMMANDS as STORES
-from tests.commands import ROOT, environment
+from tests.commands import ROOT
+from tests.ranks import run_ranks, values
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -38,13 +38,17 @@ def test_there_is_something_to_test() -> None:
     assert [line for line in SHELL if line.startswith("igc-dist")]
 
 
+def block(folder: Path, text: str) -> None:
+    """Run it in this process, which is one of its own."""
+    os.chdir(folder)
+    exec(text, {"__name__": "__main__"})
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_python_runs(number: int, tmp_path: Path) -> None:
     """Each block as it stands, in an empty folder."""
-    (tmp_path / "block.py").write_text(PYTHON[number])
-    found = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
-    assert found.returncode == 0, found.stderr
+    values(run_ranks(1, block, tmp_path, PYTHON[number]))
 
 
 @pytest.mark.parametrize("path", paths())

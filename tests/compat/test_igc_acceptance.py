@@ -139,6 +139,7 @@ def test_case_110_with_the_listed_draws(capsys: Any) -> None:
     assert "igc err:  0.002362 (of which baselines 0.0027" in said
 
 
+@pytest.mark.slow
 def test_case_110_with_our_draws(tmp_path: Path) -> None:
     """The same example as a user runs it: our draws are addressed by seed and index, so the same for any batches, and twice.
 

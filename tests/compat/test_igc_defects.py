@@ -100,8 +100,16 @@ def headed(n_out: int = 6) -> tuple[nn.Module, Items]:
     return model, Items(*models.data(model, 12))
 
 
-@pytest.mark.parametrize("forward", [None, "latent"], ids=["inside", "latent"])
-@pytest.mark.parametrize("by_name", [True, False], ids=["by-name", "by-module"])
+@pytest.mark.parametrize(
+    ("by_name", "forward"),
+    [
+        (True, None),
+        (False, "latent"),
+        pytest.param(True, "latent", marks=pytest.mark.slow),
+        pytest.param(False, None, marks=pytest.mark.slow),
+    ],
+    ids=["by-name-inside", "by-module-latent", "by-name-latent", "by-module-inside"],
+)
 def test_IGC_07_final_layer_of_a_second_call(forward: str | None, by_name: bool) -> None:
     """The first `compute` cut the rows of its outputs out of the final layer for good: the second took wrong rows, or failed."""
     model, data = headed()

@@ -50,7 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
     "audited": {"n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8, "output_block": 1},
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip
-LONG = ("controlled", "importance", "others", "fallback")
+LONG = ("controlled", "importance", "others", "fallback", "stratified")
 
 
 def run(path: Path | None, settings: dict[str, Any]) -> dict[str, bytes]:

@@ -151,8 +151,8 @@ def ways(mark: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])
 @pytest.mark.parametrize("way", ways(Path()))
+@pytest.mark.parametrize("sweep", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["run", "sweep"])
 def test_files_of_others(way: str, sweep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of --config-dir, in a run and as one job of a sweep: nothing runs, whatever the task would do with the configuration."""
     monkeypatch.chdir(tmp_path)
