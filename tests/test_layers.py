@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 from tests.commands import ROOT, environment
 
@@ -165,3 +168,16 @@ def test_public_names_are_there() -> None:
     for name in igc_dist.__all__:
         assert getattr(igc_dist, name) is not None
     assert igc_dist.baselines.__name__ == "igc_dist.baselines"
+
+
+def test_shapes_and_types_are_checked() -> None:
+    """By every test, of arguments and of what comes back: the names of an annotation are one size each."""
+    from igc_dist.predict import centre_of, scored
+
+    wanted = torch.zeros(3, 2, dtype=torch.float64)
+    assert scored(torch.zeros(3, 2), wanted).shape == (3, 2)
+    for outputs in (torch.zeros(3, 4), torch.zeros(2, 2), torch.zeros(3, 2, dtype=torch.int64), [[0.0, 0.0]]):
+        with pytest.raises(TypeCheckError, match=r"igc_dist\.predict\.scored"):
+            scored(outputs, wanted)
+    with pytest.raises(TypeCheckError):
+        centre_of(np.zeros((4, 2, 5)))
