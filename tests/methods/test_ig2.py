@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist import baselines, seeds
-from igc_dist.attributors import IG2, Task
+from igc_dist.attributors import IG2, SmoothGrad, Task
 from igc_dist.model import Model
 from igc_dist.records import ConfigError
 from tests import models
@@ -398,6 +398,8 @@ def test_a_run_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("igc_dist.run.predict_all", lambda *parts: pytest.fail("pass 1 has begun"))
     with pytest.raises(ConfigError, match=r"has no layer or method 'head\.input'"):
         igc_dist.attribute(models.mlp(nn.GELU), data, method="ig2")
+    with pytest.raises(ConfigError, match=r"has no layer or method 'head\.input'"):  # in copies with noise too
+        igc_dist.attribute(models.mlp(nn.GELU), data, attributor=SmoothGrad(IG2("head.input"), n_samples=2))
     with pytest.raises(ConfigError, match="cannot be read inside a compiled forward: switch compiled off"):
         IG2("0").prove(Model(models.mlp(nn.GELU), compiled=True), (data[0][:1],))
     with pytest.raises(ConfigError, match="controlled_correlation needs"):
