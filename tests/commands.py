@@ -26,7 +26,8 @@ TINY = (
 def environment(**more: str) -> dict[str, str]:
     """Ours without the variables of a launcher; the package and the tests are found from any folder."""
     inherited = {name: value for name, value in os.environ.items() if name not in ALONE}
-    return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+    path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))  # a machine may hold its packages there
+    return {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
 @contextmanager

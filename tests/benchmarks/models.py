@@ -163,7 +163,7 @@ def patches(samples: int, outputs: int = 10) -> Task:
     return Task("vit64", Transformer(outputs), task.x, task.y)
 
 
-def planned(task: Task, n_steps: int, **limits: Any) -> Plan:
+def planned(task: Task, n_steps: int, device: str = "cpu", **limits: Any) -> Plan:
     """The plan that `attribute` makes for IGC of this task."""
     model = Model(task.module)
     job = Job(
@@ -175,5 +175,5 @@ def planned(task: Task, n_steps: int, **limits: Any) -> Plan:
         statistics=named_statistics(["correlation"]),
         limits=limits_of(limits),
     )
-    with model.borrowed("cpu"):
-        return plan_of(job, torch.device("cpu"))
+    with model.borrowed(device):
+        return plan_of(job, torch.device(device))
