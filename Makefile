@@ -41,8 +41,15 @@ $(BENCH): $(STAMP)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,bench]'
 	touch $@
 
-bench: $(BENCH)  ## time the engine, half an hour; writes tests/benchmarks/README.md
-	$(BIN)/python -m tests.benchmarks
+# `make bench startup memory` runs these two alone
+ifeq (bench,$(firstword $(MAKECMDGOALS)))
+NAMES := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(NAMES)
+$(NAMES): bench ; @:
+endif
+
+bench: $(BENCH)  ## time the engine, half an hour, or what is named after it; writes tests/benchmarks/README.md
+	$(BIN)/python -m tests.benchmarks $(NAMES)
 
 # atheris, the coverage-guided fuzzer, has wheels for a few Pythons on Linux only.
 $(FUZZ): $(STAMP)

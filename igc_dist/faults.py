@@ -1,6 +1,7 @@
-"""Named points at which a test may break a run: ``IGC_FAULT=point:rank:count[:kind]`` (off unless set; the kind is kill).
+"""Named points at which a test may break a run.
 
-The process of `rank` meets the fault when it passes `point` for the `count`-th time.
+Set ``IGC_FAULT=point:rank:count[:kind]``; the default kind is kill. The process of `rank` meets the fault when it
+passes `point` for the `count`-th time. Without `IGC_FAULT` nothing happens.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import Any
 from igc_dist.records import ConfigError
 
 POINTS = ("compute", "gradient", "arrays", "digest", "write", "barrier", "finalize")
-"""Before a shard is computed; with the gradients of a micro-batch; after a shard's arrays are written; before its digest; in the
-middle of writing a file; at the barrier; during finalise."""
+"""In this order: before a shard is computed; with the gradients of a micro-batch; after a shard's arrays are written;
+before its digest; in the middle of writing a file; at the barrier; during finalize."""
 
 KINDS = ("kill", "exception", "hang", "sigterm", "oom", "nan", "enospc", "slow")
-"""SIGKILL; a RuntimeError; sleep without end; SIGTERM; torch's out-of-memory error; NaN for the first sample; a full disk, from
-then on; a sleep of `SLOW` seconds."""
+"""In this order: SIGKILL; a RuntimeError; an endless sleep; SIGTERM; torch's out-of-memory error; NaN for the first
+sample; a full disk, from then on; a sleep of `SLOW` seconds."""
 
 ONLY = {"nan": "gradient", "enospc": "write"}
-"""Kinds that mean something at one point only."""
+"""Kinds that work at one point only."""
 
 SLOW = 1.0
 
@@ -32,9 +33,10 @@ _passed: Counter[str] = Counter()
 
 
 def fault(point: str, *tensors: Any) -> None:
-    """Mark a fault point; `tensors`, rows first, are what a NaN is put into. Costs one dictionary look-up when `IGC_FAULT` is not set.
+    """Mark a fault point. It costs one dictionary look-up if `IGC_FAULT` is not set.
 
-    Raises `ConfigError` where `IGC_FAULT` cannot be read, and else what its kind says.
+    A NaN is put into `tensors`, which have rows first. Raises `ConfigError` if `IGC_FAULT` cannot be read; otherwise
+    raises the error of its kind.
     """
     text = os.environ.get("IGC_FAULT")
     if not text:
@@ -44,17 +46,24 @@ def fault(point: str, *tensors: Any) -> None:
     if where != point or rank != int(os.environ.get("RANK", "0")):
         return
     _passed[point] += 1
-    if _passed[point] == count or (kind == "enospc" and _passed[point] > count):  # a full disk does not empty itself
+    if _passed[point] == count or (kind == "enospc" and _passed[point] > count):  # a full disk stays full
         _break(kind, point, tensors)
 
 
 @cache
 def wish(text: str) -> tuple[str, int, int, str]:
-    """Point, rank, count and kind of a value of `IGC_FAULT`. Raises `ConfigError` if it is none."""
+    """Point, rank, count and kind from a value of `IGC_FAULT`. Raises `ConfigError` if it is invalid."""
     point, rank, count, kind = [*text.split(":"), "kill"][:4] if text.count(":") in (2, 3) else ("", "", "", "")
-    if point not in POINTS or kind not in KINDS or not rank.isdecimal() or not count.isdecimal() or ONLY.get(kind, point) != point:
+    if (
+        point not in POINTS
+        or kind not in KINDS
+        or not rank.isdecimal()
+        or not count.isdecimal()
+        or ONLY.get(kind, point) != point
+    ):
         raise ConfigError(
-            f"IGC_FAULT={text!r}: expected point:rank:count[:kind] with a point of {', '.join(POINTS)} and a kind of {', '.join(KINDS)} "
+            f"IGC_FAULT={text!r}: expected point:rank:count[:kind] with a point of {', '.join(POINTS)} and a kind of "
+            f"{', '.join(KINDS)} "
             "(nan at gradient only, enospc at write only); unset it for a run without faults"
         )
     return point, int(rank), int(count), kind

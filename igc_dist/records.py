@@ -14,19 +14,13 @@ A forward pass of the walk has ``c * n`` rows; a gradient evaluation is one row,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float64, Int64, UInt8
-from torch import Tensor
-
-Tensors = tuple[Tensor, ...]
-"""One tensor per input of the model, batch dimension first."""
 
 
 class IgcError(Exception):
@@ -54,7 +48,7 @@ class ModelError(IgcError, ValueError):
 
 
 class DataError(IgcError, ValueError):
-    """The data set does not fit the model or the contract of `data.py`: exit code 3."""
+    """The data set does not fit the model or the contract of `data/source.py`: exit code 3."""
 
     exit_code = 3
 
@@ -78,7 +72,7 @@ class Stopped(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's
 
 
 class Superseded(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's
-    """This rank was silent for so long that another one does its shard (`igc_dist.leases`)."""
+    """This rank was silent for so long that another one does its shard (`igc_dist.distributed.leases`)."""
 
 
 class PeerError(IgcError, RuntimeError):
@@ -89,60 +83,12 @@ class PeerError(IgcError, RuntimeError):
         self.exit_code = exit_code  # type: ignore[misc]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Samples of the data set with their global indices; targets are raw, as the data set gave them."""
-
-    index: Int64[np.ndarray, " n"]
-    inputs: Tensors
-    target: Tensor
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """What the engine hands to statistics: one micro-batch of attributions, averaged over baselines.
-
-    `values[i]` is (n, J, *P_i). `weight` is 0 for a sample that is masked for an output; otherwise it is the sample's
-    weight times `share`, the fraction of the baselines in this block, so that blocks of baselines add up to the whole.
-    `cell`: which cell of the data set a sample belongs to, per output.
-    """
-
-    values: Tensors
-    target: Float64[Tensor, "n J"]
-    prediction: Float64[Tensor, "n J"]
-    baseline_prediction: Float64[Tensor, "n J"]
-    weight: Float64[Tensor, "n J"]
-    share: float = 1.0
-    cell: Int64[Tensor, "n J"] | None = None
-    unreduced: Float64[Tensor, "n J"] | None = None
-    """What the features summed to before they were reduced: a free function need not preserve it."""
-    baseline: Tensors | None = None
-    """The mean baseline of each sample, (n, *P_i), if a statistic asks for it."""
-    failed: UInt8[np.ndarray, "n J"] | None = None
-    """1 where an attributor that aims at a tolerance did not reach it."""
-    evaluations: Int64[np.ndarray, "n J"] | None = None
-    """Gradients that it took."""
-
-    def total(self) -> Float[Tensor, "n J"]:
-        """The sum over all features of all inputs, in float64."""
-        # an output at a time, in one buffer: small results carved out of the holes that big copies leave would scatter the heap
-        total = torch.zeros_like(self.target)
-        for value in self.values:
-            a = torch.empty_like(value[:, 0], dtype=total.dtype, memory_format=torch.contiguous_format)
-            for j in range(value.shape[1]):
-                total[:, j] += a.copy_(value[:, j]).reshape(len(a), a[:1].numel()).sum(1)
-        return total
-
-    @cached_property
-    def delta(self) -> Float[Tensor, "n J"]:
-        """Completeness residual of each sample, ``sum_i a_i - (f(x) - mean_b f(x0_b))``, in float64, of the features before reduction."""
-        total = self.total() if self.unreduced is None else self.unreduced
-        return total - (self.prediction - self.baseline_prediction)
-
-
 @contextmanager
 def at(place: str) -> Iterator[None]:
-    """Note on an error where it happened, unless it says so itself or is about something outside; `said` reads it."""
+    """Add to an error the place where it happened; `said` reads it.
+
+    Errors that already have a note, and `PeerError` and `Stopped`, are not changed.
+    """
     try:
         yield
     except (PeerError, Stopped):
@@ -154,7 +100,7 @@ def at(place: str) -> Iterator[None]:
 
 
 def said(error: BaseException) -> str:
-    """The text of an error and where it happened."""
+    """The text of an error, and where it happened."""
     return " ".join([str(error), *(f"[{note}]" for note in getattr(error, "__notes__", ()))])
 
 
@@ -183,7 +129,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a first look at the data and the model tells: everything that a plan needs to know of them."""
+    """The facts about data and model that a plan needs, found by a first look at them."""
 
     n_samples: int
     n_outputs: int
@@ -198,29 +144,77 @@ class Shapes:
     reserved_bytes: int
     """Memory that the process holds before the run: interpreter, libraries, weights."""
     raw: tuple[tuple[int, ...], ...] = ()
-    """Shapes of the inputs as the data set gives them."""
+    """Shapes of the raw inputs in the data set."""
     walk: tuple[tuple[int, ...], ...] = ()
-    """Shapes of the features of a path point; empty if they are those that are folded, `features`."""
+    """Shapes of the features of a path point; empty if they equal `features`, which are folded."""
     attributed: tuple[tuple[int, ...], ...] = ()
-    """Shapes of the attributions before they are reduced, likewise."""
+    """Shapes of the attributions before they are reduced; empty if they equal `features`."""
     dims: tuple[tuple[str, ...], ...] = ()
     """Names of the dimensions of `features`."""
     complete: bool = True
-    """Whether the features that are folded add up to what those of the walk add up to."""
+    """Whether the folded features have the same sum as the features of the walk."""
     n_latents: int = 0
-    """Latents before the final linear layer, of all positions; 0 without one."""
+    """The number of latents before the final linear layer, over all positions; 0 without such a layer."""
 
     @property
     def n_features(self) -> int:
-        """Features that are folded."""
+        """The number of features that are folded."""
         return int(sum(np.prod(shape, dtype=np.int64) for shape in self.features))
 
     @property
     def n_walk(self) -> int:
-        """Features of a path point."""
+        """The number of features of a path point."""
         return int(sum(np.prod(shape, dtype=np.int64) for shape in self.walk or self.features))
 
     @property
     def n_attributed(self) -> int:
-        """Features of an attribution before they are reduced."""
+        """The number of features of an attribution before the reduction."""
         return int(sum(np.prod(shape, dtype=np.int64) for shape in self.attributed or self.features))
+
+
+@dataclass(frozen=True)
+class Price:
+    """The cost of the walks from one baseline to one sample.
+
+    It counts rows of forward passes and gradients, for all outputs together and for each output. `sums`: how many more
+    arrays of the size of a batch's attributions are held besides the result.
+    """
+
+    rows: int = 0
+    rows_per_output: int = 0
+    gradients: int = 0
+    gradients_per_output: int = 0
+    sums: int = 0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The work for one row of a pass.
+
+    `operators` make tensors (their number does not depend on the number of rows), with `flops` operations, and write
+    `bytes`.
+    """
+
+    operators: int = 0
+    flops: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.operators + other.operators, self.flops + other.flops, self.bytes + other.bytes)
+
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(self.operators - other.operators, self.flops - other.flops, self.bytes - other.bytes)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The work of a forward pass of one row, and of the gradient of one output after it."""
+
+    forward: Tally
+    gradient: Tally
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """ " (did you mean ...?)" with the nearest name of `known`, or nothing."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -1,56 +1,43 @@
 """The composition root: one run, from a job to a complete store. Read this file first.
 
-The config names the model, the data, the baselines and the targets; a first pass predicts; the plan cuts inputs x
-baselines x outputs into shards; ranks claim shards; for each shard the engine walks a path with a quadrature and hands
-on attributions; statistics fold them; the store keeps what was folded; an exchange joins the ranks; the report shows it.
+The config names the model, the data, the baselines and the targets. A first pass predicts. The plan cuts inputs x
+baselines x outputs into shards, and ranks claim shards. For each shard the engine walks a path with a quadrature and
+gives attributions to the statistics, which fold them. The store keeps what was folded. An exchange joins the ranks, and
+the report shows the result.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 
-from igc_dist import findings, footprint, layout, modes, results, retry, seeds
+from igc_dist import results, seeds
 from igc_dist.attributors import Task
-from igc_dist.audit import TERMS, Audit, Auditor
 from igc_dist.baselines import Surroundings
-from igc_dist.beacon import Beacon
-from igc_dist.budget import relative_errors
-from igc_dist.distributed import World
-from igc_dist.draws import DrawnEngine
-from igc_dist.engine import Engine
-from igc_dist.faults import fault
-from igc_dist.finalize import Passed, finalize, of_fold, provenance
-from igc_dist.findings import Findings
-from igc_dist.job import Job, decided, plan_of
-from igc_dist.leases import claims
-from igc_dist.lock import Lock
-from igc_dist.plan import Plan
-from igc_dist.predict import Predictor
-from igc_dist.progress import Meter
-from igc_dist.records import Attribution, IgcError, PeerError, PrecisionError, Shard, Stopped, at, said
-from igc_dist.results import Recipe, Walked
-from igc_dist.secrets import masked, masked_text
-from igc_dist.spec import spec_hash
-from igc_dist.statistics import Cells, State, unexplained
-from igc_dist.store import Store
-from igc_dist.trial import settled
+from igc_dist.distributed import World, claims
+from igc_dist.job import Job, decided, modes, plan_of, settled, store_of
+from igc_dist.model import memory
+from igc_dist.passes import Auditor, DrawnEngine, Engine, Findings, Predictor, ShardWalk, findings, of_fold
+from igc_dist.planning import Audit, Plan
+from igc_dist.records import PeerError, PrecisionError, at
+from igc_dist.results import Finalizer, Passed, Recipe, Walked, provenance_of, relative_errors
+from igc_dist.store import Lock, Store, holding
+from igc_dist.watching import Meter
 
 log = logging.getLogger(__name__)
 
 
 def run(job: Job, world: World, meter: Meter) -> Store:
-    """Do the job on this rank, together with the others: returns the complete store. Resumes what the store already holds."""
+    """Run the job on this rank, together with the others. Returns the complete store; resumes a partly filled one."""
     started = time.time()
-    footprint.keep_freed()
+    memory.keep_freed()
     meter.clock.enter("first_look")
     job = settled(job, world)
     world.pulse.waiting = lambda: job.source.waited
@@ -59,298 +46,252 @@ def run(job: Job, world: World, meter: Meter) -> Store:
         plan = plan_of(job, world.device)
         job.model.fix(plan.rows_per_pass)
         if world.first and job.attributor.complete and not plan.shapes.complete:
-            log.warning("reduce has a function that does not preserve the sum over features: no sums of maps are reported")
-        spec = masked(job.spec(plan, world))
-        float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
-        phases = layout.phases(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
-        store = Store(job.store, phases, spec, spec_hash(spec))
-        lock = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock"))
-        beacon = Beacon(store.objects, lambda: lock.held)
-        store.guard, meter.store = lock.check, store
-        try:
-            job.stages(plan)  # which may refuse
-            if _prepare(job, store, world, lock, provenance(job, world, started)):
+            log.warning(
+                "reduce has a function that does not preserve the sum over features: no sums of maps are reported"
+            )
+        this = Run(job, plan, store_of(job, plan, world), world, meter, started)
+        meter.store = this.store
+        with holding(this.store, world, this.open) as tenure:
+            if tenure.complete:
                 log.info("store %s is complete: nothing to do", job.store)
-                return store
-            meter.tell, meter.takeovers = beacon.shine, lock.takeovers
+                return this.store
+            meter.tell, meter.takeovers = tenure.beacon.shine, tenure.lock.takeovers
             if world.first:
                 meter.opened()
-            if not world.share(store.fallen):
-                try:
-                    _passes(job, plan, store, world, meter, started)
-                except PrecisionError as error:
-                    if job.audit.on_error != "fallback":
-                        raise
-                    _fall_back(store, world, error)
-            if world.share(store.fallen):
-                with job.model.higher() as model:
-                    # numbers are twice as wide: half as many in a forward pass take the same memory
-                    less = replace(plan, points_per_batch=max(1, plan.points_per_batch // 2))
-                    _passes(replace(job, inputs=job.inputs.around(model), audit=Audit(0)), less, store, world, meter, started)
-        except Stopped:
-            raise
-        except IgcError as error:
-            if lock.held or store.path is None:  # and not into the store of another run
-                store.fail(masked_text(said(error)))
-            raise
-        finally:
-            beacon.out()
-            lock.release()
-    return store
+            this.do()
+        return this.store
 
 
-def _passes(job: Job, plan: Plan, store: Store, world: World, meter: Meter, started: float) -> None:
-    """Both passes, and the results."""
-    predict_all(job, plan, store, world, meter)
-    found, around = _known(job, plan, store, world)
-    cells = job.cells(lambda: store.read("predict", "target"))
-    recipe = Recipe(job.statistics, job.attributor, cells, job.attributor.complete and plan.shapes.complete, residuals=not job.drawn)
-    passed = walk_all(job, plan, store, world, meter, found, around, recipe)
-    footprint.give_back()
-    meter.clock.enter("finalize")
-    with at(f"rank {world.rank}, finalize"):
-        finalize(job, plan, store, world, passed, found, recipe, provenance(job, world, started))
-    meter.clock.enter("")
-    footprint.give_back()
+@dataclass
+class Run:
+    """A run on this rank. Its steps: `predict`, `know`, `attribute` (until `enough`), `finalize`."""
 
+    job: Job
+    plan: Plan
+    store: Store
+    world: World
+    meter: Meter
+    started: float
+    """Seconds since the epoch."""
+    found: Findings = field(init=False)
+    around: Surroundings = field(init=False)
+    recipe: Recipe = field(init=False)
 
-def _fall_back(store: Store, world: World, error: PrecisionError) -> None:
-    """Forget what was done in a precision that is too low; all ranks begin again."""
-    if world.first:
-        log.warning("%s. Once more in the higher precision", str(error).split(": take ")[0])
-    world.meet("fallback")  # no rank still reads what goes
-    world.attempt += 1
-    if store.path is None and not world.first:
-        store.restart()
-    world.share(store.restart)
+    def do(self) -> None:
+        """Run all steps. Repeat them in the higher precision if an audit fails and the job asks for it."""
+        if not self.world.share(self.store.fallen):
+            try:
+                self.passes()
+            except PrecisionError as error:
+                if self.job.audit.on_error != "fallback":
+                    raise
+                self._fall_back(error)
+        if self.world.share(self.store.fallen):
+            with self.job.model.higher() as model:
+                # numbers have twice the size, so half the points per forward pass take the same memory
+                less = replace(self.plan, points_per_batch=max(1, self.plan.points_per_batch // 2))
+                job = replace(self.job, inputs=self.job.inputs.around(model), audit=Audit(0))
+                replace(self, job=job, plan=less).passes()
 
+    def passes(self) -> None:
+        """Run both passes and write the results."""
+        self.predict()
+        self.know()
+        passed = self.attribute()
+        self.finalize(passed)
 
-def _prepare(job: Job, store: Store, world: World, lock: Lock, about: Mapping[str, Any]) -> bool:
-    wish = asdict(job.budget)
-    if store.path is not None:
-        return bool(world.share(lambda: store.prepare(about, wish, lock.take)))
-    if not world.first:
-        store.prepare(about, wish)  # every rank has its own memory
-    return bool(world.share(lambda: store.prepare(about, wish)))
+    # -- the steps -----------------------------------------------------------------------------------------------------
 
+    def predict(self) -> None:
+        """Pass 1 predicts, over the folds that are not done."""
+        job, plan, store = self.job, self.plan, self.store
+        pending = self.world.share(lambda: store.pending("predict"))
+        self.meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
+        predictor = Predictor(
+            job.inputs, job.source, job.targets, plan, self.world.device, job.skip, job.needs_mean, job.weights
+        )
 
-def predict_all(job: Job, plan: Plan, store: Store, world: World, meter: Meter) -> None:
-    """Pass 1 over the folds that are not done."""
-    pending = world.share(lambda: store.pending("predict"))
-    meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
-    predictor = Predictor(job.inputs, job.source, job.targets, plan, world.device, job.skip, job.needs_mean, job.weights)
-    done: list[int] = []
+        def fold(number: int) -> dict[str, Any]:
+            arrays = predictor.run(number).arrays(plan.shapes.input_names)
+            for name, values in arrays.items():
+                store.write("predict", number, name, values)
+            store.commit("predict", number)
+            self.meter.rows(len(plan.fold(number)))
+            return {"lost": int((arrays["bad"] > 0).sum())}
 
-    def fold(number: int) -> dict[str, Any]:
-        arrays = predictor.run(number).arrays(plan.shapes.input_names)
-        for name, values in arrays.items():
-            store.write("predict", number, name, values)
-        store.commit("predict", number)
-        meter.rows(len(plan.fold(number)))
-        return {"lost": int((arrays["bad"] > 0).sum())}
+        self._shards("predict", "predict", pending, fold)
 
-    _do(store, world, meter, "predict", "predict", pending, fold, done)
+    def know(self) -> None:
+        """Collect what pass 1 found: centres of sums, what baselines may draw from, and which results to compute."""
+        job, plan, store = self.job, self.plan, self.store
+        tables = partial(of_fold, store)
+        found = findings.find(plan, store.read("predict", "means"), job.weights, tables)
+        if job.attributor.raw:
+            found = replace(found, centre=replace(found.centre, a=self._origin(int(found.pool[0]))))
+        mean, order, classes = None, None, None
+        if job.attributor.baselines:
+            job.baseline.count(len(found.pool), plan.shapes.raw)  # again, because some samples may be unusable
+            if job.baseline.needs_ranks:
+                order = findings.by_prediction(plan, found, tables)
+            if job.baseline.needs_classes:
+                classes = findings.top_classes(plan, tables, job.baseline.needs_classes)
+            if job.needs_mean:
+                sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
+                mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
+        self.found = found
+        self.around = Surroundings(job.source, found.pool, job.seed, mean, order, classes)
+        cells = job.cells(lambda: store.read("predict", "target"))
+        complete = job.attributor.complete and plan.shapes.complete
+        self.recipe = Recipe(job.statistics, job.attributor, cells, complete, residuals=not job.drawn)
 
+    def attribute(self) -> Passed:
+        """Pass 2 adds folds until it is enough. If asked, some folds are then walked again with other draws."""
+        job, stages, began, reason = self.job, self.job.stages(self.plan), time.monotonic(), ""
+        engine = self._engine(self.around)
+        for n_folds in stages:
+            walked = Walked(n_folds, self._walk(engine, "attribute", n_folds))
+            reason = "" if n_folds == stages[-1] else self.enough(walked, began)
+            if reason:
+                break
+        passed = {"attribute": walked}
+        if job.n_replicates:
+            other = int(seeds.generator(job.seed, 0, "run.replicate").integers(2**62))
+            # shared baselines are not drawn again: they belong to the question, not to the noise
+            again = replace(self.around, seed=self.around.seed if job.baseline.shared else other)
+            few = min(job.n_replicates, n_folds)
+            passed["replicate"] = Walked(few, self._walk(replace(self._engine(again), seed=other), "replicate", few))
+        return Passed(reason or ("gradients" if n_folds < self.plan.n_folds else "all folds"), passed)
 
-def _do(
-    store: Store,
-    world: World,
-    meter: Meter,
-    name: str,
-    phase: str,
-    pending: Sequence[int],
-    work: Callable[[int], dict[str, Any]],
-    done: list[int],
-) -> None:
-    """Do the shards of a pass with the other ranks, to its end; `done` gets those that this rank contributes, the meter what `work` noted.
+    def enough(self, walked: Walked, began: float) -> str:
+        """The reason to stop after these folds, or "". Ranks agree, as they use the same states and rank 0's clock."""
+        budget, world, found = self.job.budget, self.world, self.found
+        spent = world.share(lambda: time.monotonic() - began)
+        if budget.rel_se is not None:
+            exchange = results.Exchange(world, self.store, self.plan, found.centre, self.job.terms)
+            found_here = {}
+            for cuts in results.dealt(world, self.plan):
+                slots = exchange.states("attribute", walked, cuts)
+                if slots is not None:
+                    found_here[cuts[world.rank].start] = relative_errors(slots, self.recipe)
+            errors = np.concatenate(results.gathered(world, found_here))
+            # an output that is constant so far, as a rare label, has no error yet; one that is always constant has none
+            unknown = np.isnan(errors) & (found.y_std > 0) & (found.r_std > 0)
+            worst = float("inf") if unknown.any() else float(np.nanmax(errors, initial=0.0))
+            if world.first:
+                of = f"{walked.n_folds} of {self.plan.n_folds} folds"
+                log.info("%s: standard errors are at most %.2g of the maps", of, worst)
+            if worst <= budget.rel_se:
+                return "rel_se"
+        return "seconds" if budget.seconds is not None and spent >= budget.seconds else ""
 
-    Without a store on disk, every rank then takes over what the others hold.
-    """
-    again = []
-    for claim in claims(world, name, pending, meter.show):
-        meter.place = f"{phase} shard {claim.number}"
-        with at(f"rank {world.rank}, {meter.place}"):
-            noted = claim.do(partial(work, claim.number))
-        if noted is not None:
-            done.append(claim.number)
-            again += [claim.number] * (claim.generation > 0)
-            meter.shard(**noted)
-    with at(f"rank {world.rank}, the end of {name}"):
-        meter.arrive()
-        world.meet(name, meter.show)
-    meter.end()
-    for number in again:  # who was silent may have written other bytes over them, if memory ran out on one of both: the rounding differs
-        if not store.is_done(phase, number):
-            raise PeerError(f"{phase} shard {number} was written by two ranks, with other bytes: run again to resume")
-    if store.path is None:
-        for objects in world.gather(store.objects_of(phase, done)) if world.size > 1 else []:
-            store.absorb(objects)
+    def finalize(self, passed: Passed) -> None:
+        """Exchange states between the ranks, write results, and complete the store."""
+        memory.give_back()
+        self.meter.clock.enter("finalize")
+        with at(f"rank {self.world.rank}, finalize"):
+            end = Finalizer(self.job, self.plan, self.store, self.world, self.found, self.recipe)
+            end.finalize(passed, provenance_of(self.job, self.world, self.started))
+        self.meter.clock.enter("")
+        memory.give_back()
 
+    # -- the store -----------------------------------------------------------------------------------------------------
 
-def _known(job: Job, plan: Plan, store: Store, world: World) -> tuple[Findings, Surroundings]:
-    """What pass 1 found, and what baselines may draw from."""
-    found = findings.find(plan, store.read("predict", "means"), job.weights, partial(of_fold, store))
-    if job.attributor.raw:
-        found = replace(found, centre=replace(found.centre, a=_origin(job, plan, world, int(found.pool[0]))))
-    mean, order, classes = None, None, None
-    if job.attributor.baselines:
-        job.baseline.count(len(found.pool), plan.shapes.raw)  # again, as some samples may not be fit for use
-        if job.baseline.needs_ranks:
-            order = findings.by_prediction(plan, found, partial(of_fold, store))
-        if job.baseline.needs_classes:
-            classes = findings.top_classes(plan, partial(of_fold, store), job.baseline.needs_classes)
-        if job.needs_mean:
-            sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
-            mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
-    return found, Surroundings(job.source, found.pool, job.seed, mean, order, classes)
+    def open(self, lock: Lock) -> bool:
+        """Open the store, and return whether it is complete. Raises `ConfigError` if the budget is too small."""
+        self.job.stages(self.plan)
+        store, world, wish = self.store, self.world, asdict(self.job.budget)
+        about = provenance_of(self.job, world, self.started)
+        if store.path is not None:
+            return bool(world.share(lambda: store.prepare(about, wish, lock.take)))
+        if not world.first:
+            store.prepare(about, wish)  # every rank has its own memory
+        return bool(world.share(lambda: store.prepare(about, wish)))
 
-
-def _origin(job: Job, plan: Plan, world: World, index: int) -> tuple[np.ndarray, ...]:
-    """The attributions of one sample: a centre among those that may lie far from 0, so that no digit of their spread is lost."""
-    batch = job.source.fetch([index])
-    taken = job.inputs.take(batch.inputs, world.device)
-    values = job.inputs.attribute(job.attributor, Task(job.model, taken, (), plan.work.outputs, 1.0, 1))
-    return tuple(value[0].double().cpu().numpy() for value in job.reduction(len(values))(values, batch.inputs))
-
-
-def walk_all(
-    job: Job, plan: Plan, store: Store, world: World, meter: Meter, found: Findings, around: Surroundings, recipe: Recipe
-) -> Passed:
-    """Pass 2: folds are added until the budget says stop; then some of them are walked again with other draws, if asked."""
-    stages, started, reason = job.stages(plan), time.monotonic(), ""
-    engine = _engine(job, plan, world, meter, found, recipe.cells, around)
-    for n_folds in stages:
-        walked = Walked(n_folds, _walk(job, plan, store, world, meter, engine, "attribute", n_folds))
-        reason = "" if n_folds == stages[-1] else _enough(job, plan, store, world, walked, found, recipe, started)
-        if reason:
-            break
-    passed = {"attribute": walked}
-    if job.n_replicates:
-        other = int(seeds.generator(job.seed, 0, "run.replicate").integers(2**62))
-        # baselines that all samples share belong to the question, not to the noise
-        again = replace(around, seed=around.seed if job.baseline.shared else other)
-        engine = replace(_engine(job, plan, world, meter, found, recipe.cells, again), seed=other)
-        few = min(job.n_replicates, n_folds)
-        passed["replicate"] = Walked(few, _walk(job, plan, store, world, meter, engine, "replicate", few))
-    return Passed(reason or ("gradients" if n_folds < plan.n_folds else "all folds"), passed)
-
-
-def _enough(job: Job, plan: Plan, store: Store, world: World, walked: Walked, found: Findings, recipe: Recipe, started: float) -> str:
-    """Why to stop after these folds, or "". All ranks decide the same: from the same states, or by the clock of rank 0."""
-    spent = world.share(lambda: time.monotonic() - started)
-    if job.budget.rel_se is not None:
-        found_here = {}
-        for cuts in results.dealt(world, plan):
-            slots = results.exchange(world, store, plan, "attribute", walked, cuts, found.centre, job.terms)
-            if slots is not None:
-                found_here[cuts[world.rank].start] = relative_errors(slots, recipe)
-        errors = np.concatenate(results.gathered(world, found_here))
-        # an output that is constant so far, as a rare label, has no error yet; one that is so in all of the data will have none
-        unknown = np.isnan(errors) & (found.y_std > 0) & (found.r_std > 0)
-        worst = float("inf") if unknown.any() else float(np.nanmax(errors, initial=0.0))
+    def _fall_back(self, error: PrecisionError) -> None:
+        """Discard all work in the precision that is too low. All ranks begin again."""
+        store, world = self.store, self.world
         if world.first:
-            log.info("%d of %d folds: standard errors are at most %.2g of the maps", walked.n_folds, plan.n_folds, worst)
-        if worst <= job.budget.rel_se:
-            return "rel_se"
-    return "seconds" if job.budget.seconds is not None and spent >= job.budget.seconds else ""
+            log.warning("%s. Once more in the higher precision", str(error).split(": take ")[0])
+        world.meet("fallback")  # no rank still reads what is deleted next
+        world.attempt += 1
+        if store.path is None and not world.first:
+            store.restart()
+        world.share(store.restart)
 
+    # -- the shards ----------------------------------------------------------------------------------------------------
 
-def _engine(job: Job, plan: Plan, world: World, meter: Meter, found: Findings, cells: Cells, around: Surroundings) -> Engine:
-    attributor, reduction = modes.walker(job.attributor, job.reduction(len(plan.shapes.features)), plan)
-    return (DrawnEngine if job.drawn else Engine)(
-        job.inputs,
-        job.source,
-        attributor,
-        job.baseline,
-        around,
-        plan,
-        found,
-        job.terms,
-        cells,
-        job.weights,
-        world.device,
-        job.skip,
-        reduction,
-        meter.rows,
-        job.targets.n_others,
-    )
+    def _shards(
+        self, name: str, phase: str, pending: Sequence[int], work: Callable[[int], dict[str, Any]]
+    ) -> list[int]:
+        """Do the shards of a pass with the other ranks. The meter gets the values that `work` returns.
 
+        Returns the shards that this rank contributes. In memory, every rank then copies the shards of the others.
+        """
+        world, meter, store, again = self.world, self.meter, self.store, []
+        done: list[int] = []
+        for claim in claims(world, name, pending, meter.show):
+            meter.place = f"{phase} shard {claim.number}"
+            with at(f"rank {world.rank}, {meter.place}"):
+                noted = claim.do(partial(work, claim.number))
+            if noted is not None:
+                done.append(claim.number)
+                again += [claim.number] * (claim.generation > 0)
+                meter.shard(**noted)
+        with at(f"rank {world.rank}, the end of {name}"):
+            meter.arrive()
+            world.meet(name, meter.show)
+        meter.end()
+        # the silent rank may have overwritten them with other bytes, if one of both ran out of memory
+        for number in again:
+            if not store.is_done(phase, number):
+                raise PeerError(f"{phase} shard {number} was written by two ranks, with other bytes: run again")
+        if store.path is None:
+            for objects in world.gather(store.objects_of(phase, done)) if world.size > 1 else []:
+                store.absorb(objects)
+        return done
 
-def _walk(job: Job, plan: Plan, store: Store, world: World, meter: Meter, engine: Engine, phase: str, n_folds: int) -> list[int]:
-    """The shards of the first folds that are not done; returns those that this rank contributes to the exchange."""
-    n_parts, name = n_folds * plan.n_baseline_blocks, f"{phase} {n_folds}" if job.budget.limited else phase
-    numbers = store.phases[phase].numbers(n_parts)
-    pending = world.share(lambda: store.pending(phase, n_parts))
-    per_sample = plan.forwards // plan.shapes.n_samples
-    per_row = plan.gradient_evaluations / max(plan.forwards, 1)
-    meter.start(name, len(numbers), len(numbers) - len(pending), per_row, per_sample)
-    auditor = Auditor(engine, job.audited, job.stages(plan)[0]) if job.audited and phase == "attribute" else None
-    engine.check = auditor
-    done: list[int] = []
-    _do(store, world, meter, name, phase, pending, partial(_attribute_shard, job, plan, store, engine, auditor, phase), done)
-    # shards of an earlier run are contributed by turns
-    earlier = sorted({*numbers} - {*pending})
-    return done + [number for number in earlier if number % world.size == world.rank]
+    def _origin(self, index: int) -> tuple[np.ndarray, ...]:
+        """The attributions of one sample: a centre that keeps all digits of the spread of attributions far from 0."""
+        job = self.job
+        batch = job.source.fetch([index])
+        taken = job.inputs.take(batch.inputs, self.world.device)
+        values = job.inputs.attribute(job.attributor, Task(job.model, taken, (), self.plan.work.outputs, 1.0, 1))
+        return tuple(value[0].double().cpu().numpy() for value in job.reduction(len(values))(values, batch.inputs))
 
+    def _engine(self, around: Surroundings) -> Engine:
+        job, plan = self.job, self.plan
+        attributor, reduction = modes.walker(job.attributor, job.reduction(len(plan.shapes.features)), plan)
+        return (DrawnEngine if job.drawn else Engine)(
+            inputs=job.inputs,
+            source=job.source,
+            attributor=attributor,
+            baseline=job.baseline,
+            around=around,
+            plan=plan,
+            findings=self.found,
+            terms=job.terms,
+            cells=self.recipe.cells,
+            weight=job.weights,
+            device=self.world.device,
+            skip=job.skip,
+            reduction=reduction,
+            watch=self.meter.rows,
+            n_others=job.targets.n_others,
+        )
 
-def _attribute_shard(
-    job: Job, plan: Plan, store: Store, engine: Engine, auditor: Auditor | None, phase: str, number: int
-) -> dict[str, Any]:
-    """Compute, write and commit one shard; returns what is to be told of it. A function of its own, so that its state is gone before
-    the next is computed."""
-    fault("compute")
-    block, part = divmod(number, store.phases[phase].grid[0])
-    shard, first = plan.shard(block * plan.n_parts + part), phase == "attribute"
-    rows = slice(shard.rows.start, shard.rows.stop)
-    known = of_fold(store, shard.fold)
-    counts = np.zeros((1, 2, len(shard.outputs)), dtype=np.int64)
-
-    def walk(cut: Plan) -> tuple[State, list[int]]:
-        # what is cached was predicted in other micro-batches
-        walking = engine if cut is plan else replace(engine, plan=cut, _shared={})
-        job.model.fix(cut.rows_per_pass)
-        counts[:] = 0
-        if auditor is not None:
-            auditor.begin(shard)
-        keep = _keeper(store, plan, shard, counts) if first and (job.samples or plan.work.certified) else None
-        return walking.run(shard, known, keep)
-
-    (state, lost), walked = retry.fitting(plan, walk, str(shard))
-    if first:
-        store.write(phase, number, "micro_batch", np.asarray([[[walked.samples_per_batch, walked.points_per_batch]]]))
-    if plan.work.audited and first:
-        store.write(phase, number, "audit", np.zeros((1, len(TERMS), len(shard.outputs))) if auditor is None else auditor.taken()[None])
-    if plan.work.certified and first:
-        store.write(phase, number, "certificate", counts)
-    if "skipped" in store.phases[phase].arrays:
-        store.write(phase, number, "skipped", np.isin(plan.order[rows], lost).astype(np.uint8)[:, None])
-    for name, values in results.packed(state, job.terms, plan.shapes.input_names).items():
-        store.write(phase, number, name, values)
-    store.commit(phase, number)
-    residual = unexplained(state) if job.attributor.complete and not job.drawn else 0.0
-    return {"lost": len(lost), "retried": walked is not plan, "residual": residual}
-
-
-def _keeper(store: Store, plan: Plan, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Any:
-    """Counts the samples that failed and the gradients that they took; and writes per-sample rows, if asked for, in chunks that are as
-    long as the micro-batches of the plan."""
-
-    def write(start: int, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, values in arrays.items():
-            store.write("attribute", shard.number, name, values, (start, shard.outputs.start))
-
-    chunks = retry.Chunks(write, plan.samples_per_batch, shard.rows.start, shard.rows.stop)
-
-    def keep(rows: range, attribution: Attribution) -> None:
-        notes = {name: note for name in ("failed", "evaluations") if (note := getattr(attribution, name)) is not None}
-        used = (attribution.weight > 0).cpu().numpy()
-        for count, note in zip(counts[0], notes.values(), strict=False):
-            count += np.where(used, note, 0).sum(0, dtype=np.int64)
-        if not plan.work.samples:
-            return
-        named = zip(plan.shapes.input_names, attribution.values, strict=True)
-        tables = {"delta": attribution.delta, "prediction_baseline": attribution.baseline_prediction}
-        tables |= {f"{name}/attribution": values for name, values in named}
-        chunks.add({name: values.cpu().numpy() for name, values in tables.items()} | notes)
-
-    return keep
+    def _walk(self, engine: Engine, phase: str, n_folds: int) -> list[int]:
+        """Do the shards of the first folds that are not done. Returns the shards that this rank contributes."""
+        job, plan, store, world = self.job, self.plan, self.store, self.world
+        n_parts, name = n_folds * plan.n_baseline_blocks, f"{phase} {n_folds}" if job.budget.limited else phase
+        numbers = store.phases[phase].numbers(n_parts)
+        pending = world.share(lambda: store.pending(phase, n_parts))
+        per_sample = plan.forwards // plan.shapes.n_samples
+        per_row = plan.gradient_evaluations / max(plan.forwards, 1)
+        self.meter.start(name, len(numbers), len(numbers) - len(pending), per_row, per_sample)
+        audited = job.audited and phase == "attribute"
+        engine.check = Auditor(engine, job.audited, job.stages(plan)[0]) if audited else None
+        walk = ShardWalk(engine, store, phase, job.attributor.complete and not job.drawn)
+        done = self._shards(name, phase, pending, walk)
+        # ranks take turns to contribute shards of an earlier run
+        earlier = sorted({*numbers} - {*pending})
+        return done + [number for number in earlier if number % world.size == world.rank]

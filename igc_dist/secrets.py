@@ -1,4 +1,4 @@
-"""Secrets of configurations and of the environment, masked wherever a run writes: spec, provenance, logs, messages."""
+"""Masks secrets of configurations and of the environment in all that a run writes: spec, provenance, logs, messages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ _WORDS = r"token|secret|passw(?:or)?d|passphrase|credential|api_?key|(?<![a-z])k
 _NAME = re.compile(_WORDS, re.IGNORECASE)
 _URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
 _PAIR = re.compile(
-    rf"([\w.+~/-]*(?:{_WORDS})[\w-]*(?:\s*=|['\"]\s*:)\s*)(?!-?[\d.]+\b|None\b|null\b)('[^']*'|\"[^\"]*\"|[^\s,'\"}}\])]+)", re.IGNORECASE
+    rf"([\w.+~/-]*(?:{_WORDS})[\w-]*(?:\s*=|['\"]\s*:)\s*)(?!-?[\d.]+\b|None\b|null\b)('[^']*'|\"[^\"]*\"|[^\s,'\"}}\])]+)",
+    re.IGNORECASE,
 )
 SHORTEST = 8
-"""Characters of a variable of the environment that is looked for in texts: shorter ones would mask ordinary words."""
+"""The shortest environment variable that is searched for in texts: shorter ones would mask ordinary words."""
 
 
 def masked(value: Any, secret: bool = False) -> Any:
-    """The value with every text below a key that sounds like a secret replaced, and the user of every URL. Numbers stay: `n_tokens`."""
+    """The value with secrets replaced: every text below a key that sounds like a secret, and the user in every URL.
+
+    Numbers are kept, as in `n_tokens`.
+    """
     if isinstance(value, Mapping):
         return {key: masked(item, secret or bool(_NAME.search(str(key)))) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -31,7 +35,7 @@ def masked(value: Any, secret: bool = False) -> Any:
 
 
 def masked_text(text: str) -> str:
-    """A message or an override with its secrets replaced: `token=...`, users of URLs, and values of the environment's secrets."""
+    """A message or an override with secrets replaced: `token=...`, users in URLs, and secrets of the environment."""
     for name, value in os.environ.items():
         if len(value) >= SHORTEST and _NAME.search(name):
             text = text.replace(value, MASK)
@@ -39,7 +43,7 @@ def masked_text(text: str) -> str:
 
 
 class Masking(logging.Formatter):
-    """A formatter whose records hold no secrets, tracebacks included."""
+    """A log formatter that masks secrets, also in tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return masked_text(super().format(record))

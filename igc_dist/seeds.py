@@ -1,6 +1,6 @@
 """Addressed randomness: a draw is a pure function of (run seed, sample index, purpose, draw number).
 
-Never of rank, batch, worker or order, so that results do not depend on how the work was cut.
+It does not depend on rank, batch, worker or order, so results do not depend on how the work is divided.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from jaxtyping import Int64
 
 
 def seed(run: int, index: int, purpose: str, draw: int = 0) -> int:
-    """128-bit key of one draw, by BLAKE2b: distinct addresses collide with probability 2**-128 each."""
+    """The 128-bit key of one draw, by BLAKE2b: distinct addresses collide with probability 2**-128 each."""
     address = struct.pack("<qqq", run, index, draw) + purpose.encode()
     return int.from_bytes(hashlib.blake2b(address, digest_size=16).digest(), "little")
 
 
 def generator(run: int, index: int, purpose: str, draw: int = 0) -> np.random.Generator:
-    """Counter-based generator (Philox; Salmon et al. 2011) keyed by `seed`."""
+    """A counter-based generator (Philox; Salmon et al. 2011) with the key `seed`."""
     return np.random.Generator(np.random.Philox(key=seed(run, index, purpose, draw)))
 
 
 @dataclass(frozen=True, eq=False)
 class Address:
-    """Where the random draws of a micro-batch are addressed: the run's seed, the samples, the baselines of the block.
+    """The address of the random draws of a micro-batch: the run's seed, the samples, the baselines of the block.
 
-    `index` are the global indices of the n samples; `baselines` are the numbers of the baselines at hand, of `n_baselines`.
+    `index` are the global indices of the n samples. `baselines` are the numbers of the current baselines, out of
+    `n_baselines`.
     """
 
     seed: int

@@ -1,4 +1,4 @@
-"""Targets: which outputs are explained, and how the data set's y becomes a vector of outputs."""
+"""Targets: which outputs are explained, and how y in the data set becomes a vector of outputs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Targets:
     """Selected outputs (`None` = all) and the encoding of y.
 
     `one_hot`: y is an integer label, and the target of output k is 1 for label k, else 0. `None` decides by the data:
-    an integer scalar y with a model of several outputs is a label.
-    `names`: labels of the selected outputs in the store, in their order.
-    `n_others`: of one-hot targets, ask at each path point for the label's own output and so many of the others, drawn, and not for all.
+    an integer scalar y with a model of several outputs is a label. `names`: labels of the selected outputs in the
+    store, in their order. `n_others`: for one-hot targets, take gradients at each path point for the label's own output
+    and for this number of other outputs, which are drawn, instead of for all.
 
     Raises `ConfigError` for no, negative or duplicate outputs.
     """
@@ -35,7 +35,10 @@ class Targets:
     def __post_init__(self) -> None:
         n = self.n_others
         if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
-            raise ConfigError(f"target.n_others={n!r}: give the number of outputs to draw beside the label's, at least 1, or null for all")
+            raise ConfigError(
+                f"target.n_others={n!r}: give the number of outputs to draw beside the label's, at least 1, or null "
+                "for all"
+            )
         if self.outputs is None:
             return
         chosen = [int(k) for k in self.outputs]
@@ -48,58 +51,75 @@ class Targets:
             raise ConfigError(f"target.outputs has {twice} more than once: give each output once")
 
     def select(self, n_outputs: int) -> list[int]:
-        """The selected outputs of a model with `n_outputs`. Raises `ConfigError` for one out of range, or names that do not fit."""
+        """The selected outputs of a model with `n_outputs`.
+
+        Raises `ConfigError` for an output out of range, or if `names` do not fit.
+        """
         chosen = list(range(n_outputs)) if self.outputs is None else [int(k) for k in self.outputs]
         if max(chosen) >= n_outputs:
-            raise ConfigError(f"target.outputs has {max(chosen)}: the model has {n_outputs} outputs, give 0 to {n_outputs - 1}")
+            raise ConfigError(
+                f"target.outputs has {max(chosen)}: the model has {n_outputs} outputs, give 0 to {n_outputs - 1}"
+            )
         if self.names is not None and len(self.names) != len(chosen):
-            raise ConfigError(f"target.names has {len(self.names)} names for {len(chosen)} selected outputs: give one each")
+            raise ConfigError(
+                f"target.names has {len(self.names)} names for {len(chosen)} selected outputs: give one each"
+            )
         return chosen
 
     def are_labels(self, y: Tensor, n_outputs: int) -> bool:
-        """Whether y is an integer label per sample, so that the targets of a sample are 1 for one output and 0 for all others."""
+        """Whether y is one integer label per sample: the target is then 1 for one output and 0 for all others."""
         if self.one_hot is not None:
             return self.one_hot
         integer = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
         return integer and y[:1].numel() == 1 and n_outputs > 1
 
     def encode(self, y: Tensor, n_outputs: int) -> Float64[Tensor, "n J"]:
-        """The data set's y as (n, n_outputs) float64. Raises `DataError` when it does not fit the outputs."""
+        """The data set's y as (n, n_outputs) float64. Raises `DataError` if it does not fit the outputs."""
         integer = not (y.is_floating_point() or y.is_complex())
         flat = y.reshape(len(y), -1)
         if self.are_labels(y, n_outputs):
             if not integer or flat.shape[1] != 1:
                 raise DataError(
-                    f"target.one_hot needs one integer label per sample, got y of shape {tuple(y.shape[1:])} and type {y.dtype}"
+                    f"target.one_hot needs one integer label per sample, got y of shape {tuple(y.shape[1:])} and type "
+                    f"{y.dtype}"
                 )
             if flat.min() < 0 or flat.max() >= n_outputs:
                 raise DataError(
-                    f"labels run from {int(flat.min())} to {int(flat.max())}, but the model has {n_outputs} outputs (0 to {n_outputs - 1})"
+                    f"labels run from {int(flat.min())} to {int(flat.max())}, but the model has {n_outputs} outputs "
+                    f"(0 to {n_outputs - 1})"
                 )
             return one_hot(flat[:, 0].long(), n_outputs).double()
         if flat.shape[1] != n_outputs:
             raise DataError(
-                f"y has {flat.shape[1]} values per sample (shape {tuple(y.shape[1:])}), but the model has {n_outputs} outputs: "
+                f"y has {flat.shape[1]} values per sample (shape {tuple(y.shape[1:])}), but the model has {n_outputs} "
+                "outputs: "
                 "they must match, or y must be an integer label with target=one_hot"
             )
         return flat.double()
 
     def labels(self, chosen: Sequence[int]) -> np.ndarray:
-        """Coordinate of the dimension `output`: the names, or the indices of the outputs."""
-        return np.asarray(chosen, dtype=np.int64) if self.names is None else np.asarray([str(name) for name in self.names], dtype=object)
+        """The coordinate of the dimension `output`: the names, or the indices of the outputs."""
+        return (
+            np.asarray(chosen, dtype=np.int64)
+            if self.names is None
+            else np.asarray([str(name) for name in self.names], dtype=object)
+        )
 
 
-def asked(keys: Float64[np.ndarray, "R J"], label: Int64[np.ndarray, " R"], n_others: int) -> Float64[np.ndarray, "R J"]:
-    """How often each output counts that is asked for, 0 for the others (Horvitz and Thompson 1952), so that each counts once on average.
+def asked(
+    keys: Float64[np.ndarray, "R J"], label: Int64[np.ndarray, " R"], n_others: int
+) -> Float64[np.ndarray, "R J"]:
+    """Draw outputs, and return how often each counts: 0 if it is not drawn (Horvitz and Thompson 1952).
 
-    The output of the label (-1: it is none of these) counts once; `n_others` of the others, those of the smallest random `keys`,
-    as often as there are others, over their number.
+    On average each output counts once. The output of the label counts once (a label of -1 is none of these outputs).
+    `n_others` of the other outputs are drawn, those with the smallest random `keys`. Each of them counts as often as
+    the number of others over the number of drawn ones.
     """
     own = np.arange(keys.shape[1]) == label[:, None]
     others = keys.shape[1] - own.sum(1, keepdims=True)
     drawn = np.minimum(n_others, others)
     often = np.zeros(keys.shape)
-    if (k := min(n_others, keys.shape[1])) > 0:  # all of them, the label among them, if k is their number
+    if (k := min(n_others, keys.shape[1])) > 0:  # if k is their number, all are chosen, including the label
         chosen = np.argpartition(np.where(own, np.inf, keys), k - 1, axis=1)[:, :k]
         np.put_along_axis(often, chosen, others / np.maximum(drawn, 1), axis=1)
     return np.where(own, 1.0, often)
@@ -114,11 +134,14 @@ def ensure(target: Any) -> Targets:
     if isinstance(target, str):
         if target != "one_hot":
             raise ConfigError(
-                f"target={target!r}: the only name is 'one_hot'; otherwise give None, an int, a list of ints, or Targets(...)"
+                f"target={target!r}: the only name is 'one_hot'; otherwise give None, an int, a list of ints, or "
+                "Targets(...)"
             )
         return Targets(one_hot=True)
     if isinstance(target, bool) or not isinstance(target, int | np.integer | Sequence | np.ndarray | Tensor):
-        raise ConfigError(f"target={target!r} of type {type(target).__name__}: give None, an int, a list of ints, or Targets(...)")
+        raise ConfigError(
+            f"target={target!r} of type {type(target).__name__}: give None, an int, a list of ints, or Targets(...)"
+        )
     if isinstance(target, int | np.integer):
         return Targets(outputs=(int(target),))
     chosen = [k.item() if hasattr(k, "item") else k for k in target]

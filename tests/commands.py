@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ALONE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "IGC_FAULT")
+ALONE = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID",
+    "IGC_FAULT",
+)
 
 SMALL = ("quadrature.n_steps=2", "target.outputs=[0,3]", "plan.n_folds=4", "report.enabled=false")
 """The demo at little cost."""
@@ -26,7 +35,9 @@ TINY = (
 def environment(**more: str) -> dict[str, str]:
     """Ours without the variables of a launcher; the package and the tests are found from any folder."""
     inherited = {name: value for name, value in os.environ.items() if name not in ALONE}
-    path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))  # a machine may hold its packages there
+    path = os.pathsep.join(
+        filter(None, (str(ROOT), inherited.get("PYTHONPATH")))
+    )  # a machine may hold its packages there
     return {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
@@ -49,18 +60,31 @@ def started(arguments: Sequence[str | Path], cwd: Path, **environ: str) -> Itera
         process.communicate()
 
 
-def command(*arguments: str | Path, cwd: Path, timeout: float = 100.0, **environ: str) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str | Path, cwd: Path, timeout: float = 100.0, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """``igc-dist ARGUMENTS`` to its end."""
     return ended(["igc_dist", *arguments], cwd, timeout, **environ)
 
 
 def torchrun(n: int, *arguments: str | Path, cwd: Path, timeout: float = 100.0) -> subprocess.CompletedProcess[str]:
     """``torchrun --nproc-per-node N -m igc_dist ARGUMENTS`` to its end."""
-    flags = ["--nproc-per-node", str(n), "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
+    flags = [
+        "--nproc-per-node",
+        str(n),
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "127.0.0.1:0",
+        "--local-addr",
+        "127.0.0.1",
+    ]
     return ended(["torch.distributed.run", *flags, "-m", "igc_dist", *arguments], cwd, timeout)
 
 
-def ended(arguments: Sequence[str | Path], cwd: Path, timeout: float, **environ: str) -> subprocess.CompletedProcess[str]:
+def ended(
+    arguments: Sequence[str | Path], cwd: Path, timeout: float, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """A module run to its end."""
     with started(arguments, cwd, **environ) as process:
         out, err = process.communicate(timeout=timeout)

@@ -1,4 +1,5 @@
-"""Strictness for every test: one thread, deterministic kernels, default types as they were; and why a GPU test is skipped."""
+"""Strictness for every test: one thread, deterministic kernels, default types as they were; and why a GPU test is
+skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ settings.load_profile("strict")
 
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
-    """Results must not hang on threads, on the order of tests, or on a default type that an earlier test left behind."""
+    """Results must not hang on threads, on the order of tests, or on a default type that an earlier test left
+    behind."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
@@ -30,7 +32,8 @@ def strict() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # those that start ranks and commands first: their files are the longest, and with two processes none should begin at the end
+    # those that start ranks and commands first: their files are the longest, and with two processes none should begin
+    # at the end
     items.sort(key=lambda item: not {"dist", "e2e"} & {*item.keywords})
     if not torch.cuda.is_available():
         for item in items:

@@ -1,4 +1,5 @@
-"""Tiny models with known answers, in float64, and the tiny data set D4. The named ones (M1, ML, ...) are those of captum's tests."""
+"""Tiny models with known answers, in float64, and the tiny data set D4. The named ones (M1, ML, ...) are those of
+captum's tests."""
 # ruff: noqa: N802 - they keep their names
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def M6() -> nn.Module:
 
 
 class ML(nn.Module):
-    """3 -> 3 identity -> 4 (ones; bias -10, 1, 1, 1) -> relu -> 2 (ones; bias -1, 1); a second input is added to the first."""
+    """3 -> 3 identity -> 4 (ones; bias -10, 1, 1, 1) -> relu -> 2 (ones; bias -1, 1); a second input is added to the
+    first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +147,15 @@ def mlp(activation: type[nn.Module], n_in: int = 3, n_out: int = 2, width: int =
 def conv(n_out: int = 2) -> nn.Module:
     """For images (1, 6, 6)."""
     torch.manual_seed(4)
-    layers = nn.Conv2d(1, 3, 3, padding=1), nn.GELU(), nn.AvgPool2d(2), nn.Conv2d(3, 4, 2), nn.GELU(), nn.Flatten(), nn.Linear(16, n_out)
+    layers = (
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.GELU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(3, 4, 2),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(16, n_out),
+    )
     return nn.Sequential(*layers).double()
 
 
@@ -166,7 +176,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {**SMOOTH, "relu": lambda: mlp(nn.R
 """Models from 3 features to 2 outputs, by name."""
 
 
-def data(model: nn.Module, n: int = 12, shapes: tuple[tuple[int, ...], ...] = ((3,),), seed: int = 7) -> tuple[Any, Tensor]:
+def data(
+    model: nn.Module, n: int = 12, shapes: tuple[tuple[int, ...], ...] = ((3,),), seed: int = 7
+) -> tuple[Any, Tensor]:
     """n random samples for a model: inputs of these shapes, and targets that agree with its outputs in part."""
     rng = np.random.default_rng(seed)
     xs = tuple(torch.from_numpy(rng.standard_normal((n, *shape))) for shape in shapes)
@@ -177,7 +189,8 @@ def data(model: nn.Module, n: int = 12, shapes: tuple[tuple[int, ...], ...] = ((
 
 
 class Lookup(nn.Module):
-    """Categories of two columns (n, 2) with a table each, beside a float input: ``f = last(tanh(x A + sum_s V_s[c_s]))``."""
+    """Categories of two columns (n, 2) with a table each, beside a float input: ``f = last(tanh(x A + sum_s
+    V_s[c_s]))``."""
 
     def __init__(self, n_float: int = 3, sizes: tuple[int, int] = (5, 4), n_out: int = 2) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""Small data sets with all that settings can name, for runs on several ranks and by the command, beside the models of `models.py`."""
+"""Small data sets with all that settings can name, for runs on several ranks and by the command, beside the models of
+`models.py`."""
 
 from __future__ import annotations
 
@@ -94,7 +95,9 @@ class Mixture(models.TwoInputs):
     """A number that acts on both inputs of `TwoInputs`."""
 
     def forward(self, x: Tensor, number: Tensor, image: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x.double() * torch.sin(number.double())[:, None], image.double() + number.double()[:, None, None])
+        return super().forward(
+            x.double() * torch.sin(number.double())[:, None], image.double() + number.double()[:, None, None]
+        )
 
 
 class Rest(Parted):
@@ -104,7 +107,9 @@ class Rest(Parted):
         super().__init__()
         self.x, self.y, self.rows = self.x.double() + 3.0, self.y.double(), rows
         self.weight = self.weight[rows.start : rows.stop]
-        self.site = ["north" if site == "east" and row < 9 else site for row, site in enumerate(self.site)][rows.start : rows.stop]
+        self.site = ["north" if site == "east" and row < 9 else site for row, site in enumerate(self.site)][
+            rows.start : rows.stop
+        ]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,4 +1,5 @@
-"""Ranks on this machine for tests: a group takes 0.2 s to start, since they fork from a server that has imported everything.
+"""Ranks on this machine for tests: a group takes 0.2 s to start, since they fork from a server that has imported
+everything.
 
 `run_ranks` behaves as torchrun's agent does: when a rank is killed, it ends the others.
 """
@@ -25,7 +26,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pytest", "torch", "lightning.fabric", "zarr", "xarray", "numpy", "igc_dist.run", "tests.ranks"])
+CONTEXT.set_forkserver_preload(
+    ["pytest", "torch", "lightning.fabric", "zarr", "xarray", "numpy", "igc_dist.run", "tests.ranks"]
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,17 @@ class Group:
         self.processes, self.pipes = [], []
         self.said: dict[int, Any] = {}
         for rank in range(n):
-            mine = {} if n == 1 else {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), "LOCAL_RANK": str(rank), "RANK": str(rank)}
-            mine |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
+            mine = (
+                {}
+                if n == 1
+                else {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), "LOCAL_RANK": str(rank), "RANK": str(rank)}
+            )
+            mine |= {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "TORCHELASTIC_RUN_ID": "test",
+                "OMP_NUM_THREADS": "1",
+            }
             if n == 1:  # alone, and not as a group of one
                 del mine["TORCHELASTIC_RUN_ID"]
             here, there = CONTEXT.Pipe(duplex=False)
@@ -84,7 +96,8 @@ class Group:
         os.kill(int(self.processes[rank].pid or 0), number)
 
     def ends(self, timeout: float, agent: bool = True) -> list[Ended]:
-        """Wait for all ranks. After `timeout` seconds every rank is killed; with `agent`, when one rank is killed the others are."""
+        """Wait for all ranks. After `timeout` seconds every rank is killed; with `agent`, when one rank is killed the
+        others are."""
         ended: dict[int, Ended] = {}
         deadline = self.began + timeout
         while len(ended) < len(self.processes) and time.monotonic() < deadline:
@@ -147,7 +160,7 @@ def values(ended: list[Ended]) -> list[Any]:
     return [end.value for end in ended]
 
 
-# -- a tiny problem --------------------------------------------------------------------------------------------------------
+# -- a tiny problem ----------------------------------------------------------------------------------------------------
 
 
 class Net(nn.Module):
@@ -166,10 +179,16 @@ class Net(nn.Module):
 
 
 class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """`n` samples; the targets follow the model's outputs with noise. Each read takes `pause` seconds, on ranks `slow` if named."""
+    """`n` samples; the targets follow the model's outputs with noise. Each read takes `pause` seconds, on ranks `slow`
+    if named."""
 
     def __init__(
-        self, n: int = 7, features: int = 5, outputs: int = 2, slow: int | Collection[int] | None = None, pause: float = 0.0
+        self,
+        n: int = 7,
+        features: int = 5,
+        outputs: int = 2,
+        slow: int | Collection[int] | None = None,
+        pause: float = 0.0,
     ) -> None:
         generator = torch.Generator().manual_seed(100 + n)
         self.x = torch.randn(n, features, generator=generator)
@@ -228,4 +247,8 @@ def arrays(tree: xr.DataTree) -> dict[str, bytes]:
 
 def files(path: Path) -> dict[str, bytes]:
     """Every file of a store but the root's document, which holds the time of the run."""
-    return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file() and p != path / "zarr.json"}
+    return {
+        p.relative_to(path).as_posix(): p.read_bytes()
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p != path / "zarr.json"
+    }

@@ -1,10 +1,10 @@
 """Kill, signal, break and corrupt at random, for as long as you like:
 ``python -m tests.soak [--rounds N] [--seconds S] [--seed K] [--fuzz S]``.
 
-A round fills a store while two to four things go wrong, on one to three ranks by turns, and then lets one run go to its end.
-The bits have to be those of a run that nothing disturbs, and no run may write a shard again whose digest was right before.
-Then the store reader and the config loader are fuzzed for a while each (`tests/fuzz`).
-Out of memory inside a walk is left out: it goes on in smaller micro-batches, whose rounding differs (`tests/distributed/test_matrix.py`).
+A round fills a store while two to four things go wrong, on one to three ranks by turns, and then lets one run go to its
+end. The bits have to be those of a run that nothing disturbs, and no run may write a shard again whose digest was right
+before. Then the store reader and the config loader are fuzzed for a while each (`tests/fuzz`). Out of memory inside a
+walk is left out: it goes on in smaller micro-batches, whose rounding differs (`tests/distributed/test_matrix.py`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ import numpy as np
 
 import igc_dist
 from igc_dist.faults import KINDS, ONLY, POINTS
-from igc_dist.objects import BEACON, LOCK
 from igc_dist.records import StoreError
-from igc_dist.store import Store
+from igc_dist.store import BEACON, LOCK, Store
 from tests.fuzz.__main__ import TARGETS, started
 from tests.ranks import Ended, arrays, attribute, files, ranks, run_ranks, values
 
@@ -34,7 +33,9 @@ FAULTS = [
     (point, kind)
     for point in POINTS
     for kind in KINDS
-    if kind not in ("hang", "slow") and ONLY.get(kind, point) == point and (point, kind) not in (("gradient", "oom"), ("write", "oom"))
+    if kind not in ("hang", "slow")
+    and ONLY.get(kind, point) == point
+    and (point, kind) not in (("gradient", "oom"), ("write", "oom"))
 ]  # rows of samples are written inside the walk
 CODES = {"kill": {-9}, "exception": {1}, "oom": {1}, "sigterm": {75}, "nan": {4}, "enospc": {2}}
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL)
@@ -69,10 +70,15 @@ class Round:
         found = self.watched(lambda: run_ranks(world, run, self.path, timeout=120.0))
         assert [end.code for end in found] == [0] * world, "\n".join(end.trace for end in found)
         for rank, value in enumerate(values(found)):
-            assert value == tree, f"rank {rank} returns others: {[k for k in {*value, *tree} if value.get(k) != tree.get(k)][:5]}"
-        # what a killed run left beside a complete store stays: nobody takes the lock of such a store, who could remove it
+            assert value == tree, (
+                f"rank {rank} returns others: {[k for k in {*value, *tree} if value.get(k) != tree.get(k)][:5]}"
+            )
+        # what a killed run left beside a complete store stays: nobody takes the lock of such a store, who could remove
+        # it
         there = {key: text for key, text in files(self.path).items() if not (whole and key.startswith((LOCK, BEACON)))}
-        assert there == stored, f"other files are stored: {sorted(k for k in {*there, *stored} if there.get(k) != stored.get(k))[:5]}"
+        assert there == stored, (
+            f"other files are stored: {sorted(k for k in {*there, *stored} if there.get(k) != stored.get(k))[:5]}"
+        )
         assert arrays(igc_dist.open(self.path)) == tree, "other bits are stored"
         assert Store.existing(self.path).verify() == [], "the store is damaged"
         assert self.lost == 0, f"{self.lost} committed shards were written again"
@@ -133,15 +139,21 @@ class Round:
             if group.processes[rank].is_alive():
                 group.send(rank, number)
             group.processes[rank].join(60.0)
-            if group.processes[rank].exitcode not in (0, 75):  # before it had handlers: the others may wait for it, as for a node
+            if group.processes[rank].exitcode not in (
+                0,
+                75,
+            ):  # before it had handlers: the others may wait for it, as for a node
                 for process in group.processes:
                     process.terminate()
             ended = group.ends(120.0)
-        assert {end.error for end in ended} <= {"", "Stopped", "PeerError", "KeyboardInterrupt"}, "\n".join(end.trace for end in ended)
+        assert {end.error for end in ended} <= {"", "Stopped", "PeerError", "KeyboardInterrupt"}, "\n".join(
+            end.trace for end in ended
+        )
         return ended
 
     def damage(self, how: str) -> None:
-        """One file is changed, cut or deleted. Of the two copies of the spec only the first, as one is needed to go on."""
+        """One file is changed, cut or deleted. Of the two copies of the spec only the first, as one is needed to go
+        on."""
         names = sorted(name for name in files(self.path) if name != "shards/zarr.json") if self.path.exists() else []
         if not names:
             return
@@ -175,12 +187,20 @@ def soak(seed: int, numbers: Sequence[int], seconds: float) -> int:
                 one.play(tree, stored)
             except Exception as error:  # a soak that stops at the first find finds one
                 failed += 1
-                print(f"round {number} FAILED: {type(error).__name__}: {error}\n  after: {'; '.join(one.story)}", flush=True)
+                print(
+                    f"round {number} FAILED: {type(error).__name__}: {error}\n  after: {'; '.join(one.story)}",
+                    flush=True,
+                )
                 print(f"  again: python -m tests.soak --seed {seed} --only {number}", flush=True)
             done, kept = done + 1, kept + one.kept
-            happened.update(step.split(":")[-1].split(" ")[0] if " on " in step else step.split(" ")[0] for step in one.story)
+            happened.update(
+                step.split(":")[-1].split(" ")[0] if " on " in step else step.split(" ")[0] for step in one.story
+            )
     spent = time.monotonic() - began
-    print(f"soak: {done} rounds with seed {seed} in {spent:.0f} s ({spent / max(done, 1):.1f} s each), {failed} failed; ", end="")
+    print(
+        f"soak: {done} rounds with seed {seed} in {spent:.0f} s ({spent / max(done, 1):.1f} s each), {failed} failed; ",
+        end="",
+    )
     print(f"{kept} committed shards were met again and kept. What happened: {dict(happened.most_common())}")
     return failed
 

@@ -12,14 +12,19 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from igc_dist import config
-from igc_dist.commands import COMMANDS as STORES
+from igc_dist.cli import commands as stores
 from tests.commands import ROOT
 from tests.ranks import run_ranks, values
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-SHELL = [line.split("#")[0].strip() for language, text in BLOCKS if language in ("", "sh", "bash") for line in text.splitlines()]
+SHELL = [
+    line.split("#")[0].strip()
+    for language, text in BLOCKS
+    if language in ("", "sh", "bash")
+    for line in text.splitlines()
+]
 PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
 TOP = {path.name for path in ROOT.iterdir()}
 OURS = (".py", ".yaml", ".md", ".toml", ".sh", ".txt", ".cfg")
@@ -29,7 +34,13 @@ def paths() -> list[str]:
     """Backticked words and targets of links that look like paths of the repository."""
     words = [*re.findall(r"`([^`\n]+)`", PROSE), *re.findall(r"\]\(([^)#\s]+)[^)]*\)", PROSE)]
     found = [word for word in words if re.fullmatch(r"\.?[\w.-]+(/[\w.-]+)*/?", word)]
-    return sorted({word for word in found if word.split("/")[0] in TOP or word.endswith(OURS) or word.startswith(("igc_dist/", "tests/"))})
+    return sorted(
+        {
+            word
+            for word in found
+            if word.split("/")[0] in TOP or word.endswith(OURS) or word.startswith(("igc_dist/", "tests/"))
+        }
+    )
 
 
 def test_there_is_something_to_test() -> None:
@@ -67,10 +78,15 @@ def test_a_command_composes(line: str) -> None:
     """Its overrides are settings that exist; the commands on stores are commands."""
     words = shlex.split(line)
     words = words[words.index("igc_dist") + 1 :] if "igc_dist" in words else words[1:]
-    if words and words[0] in STORES:
+    if words and words[0] in stores.COMMANDS:
         return
-    overrides = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words if word not in ("run", "plan", "-m", "[run]", "[overrides]")]
-    assert config.folder() == ROOT / "conf"  # and the import has registered the schema
+    overrides = [
+        re.sub(r"=([^\[,]+),.*", r"=\1", word)
+        for word in words
+        if word not in ("run", "plan", "-m", "[run]", "[overrides]")
+    ]
+    assert config.folder() == ROOT / "conf"
+    assert "seed" in config.leaves()  # whose file registers the schema when it is loaded
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         hydra.compose("config", overrides)

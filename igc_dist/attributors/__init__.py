@@ -1,7 +1,10 @@
-"""Attributors: one method, one file. Any attributor goes with any statistic."""
+"""Attributors: one method, one file. Any attributor goes with any statistic.
+
+May import: baselines, model, paths, seeds, tensors, records.
+"""
 
 from igc_dist.attributors.adaptive import AdaptiveIG
-from igc_dist.attributors.base import Attributor, Note, Price, Task
+from igc_dist.attributors.base import Attributor, Note, Task
 from igc_dist.attributors.blur import BlurIG
 from igc_dist.attributors.decision import IDG, LeftIG
 from igc_dist.attributors.expected import ExpectedGradients
@@ -14,7 +17,7 @@ from igc_dist.attributors.ig2 import IG2
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.shapley import BaselineShapley
 from igc_dist.attributors.smoothgrad import SmoothGrad
-from igc_dist.attributors.walk import Fixed, Points, Step, Walk
+from igc_dist.attributors.walk import Fixed, Points, Step, Walk, column
 
 __all__ = [
     "IDG",
@@ -35,9 +38,9 @@ __all__ = [
     "Note",
     "PathIntegral",
     "Points",
-    "Price",
     "SmoothGrad",
     "Step",
     "Task",
     "Walk",
+    "column",
 ]

@@ -1,4 +1,4 @@
-"""Attributors around another one."""
+"""Attributors that wrap another attributor."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from igc_dist.attributors.base import Attributor
 from igc_dist.model import Model
-from igc_dist.records import Tensors
+from igc_dist.tensors import Tensors
 
 
 class Around(Attributor):
-    """What is so of the `attributor` inside is so of the one around it, where that does not say otherwise."""
+    """An attributor with the properties of the `attributor` inside, except those that a subclass overrides."""
 
     attributor: Attributor
 

@@ -8,28 +8,31 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from igc_dist.attributors.base import Price, Task
+from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points, Step, column
-from igc_dist.paths import Blurred
-from igc_dist.quadrature import Auto, Quadrature, rule
-from igc_dist.records import ConfigError, Tensors
+from igc_dist.paths import Auto, Blurred, Quadrature, rule
+from igc_dist.records import ConfigError, Price
+from igc_dist.tensors import Tensors
 
 WIDEST = 50.0
-"""Pixels of the widest blur of the original."""
+"""Width of the largest blur in the original, in pixels."""
 
 
 @dataclass(frozen=True)
 class BlurIG(Fixed):
-    """``a_i = integral_0^1 d f(L(tau(t))) / d x_i * d L(tau(t))_i / d t dt`` (Xu, Venugopalan, Sundararajan 2020, arXiv:2004.03383).
+    """``a_i = integral_0^1 d f(L(tau(t))) / d x_i * d L(tau(t))_i / d t dt``.
 
-    L is the input blurred over its last two dimensions, height and width, by `sigma_max` pixels at t = 0, and the input itself at
-    t = 1; `schedule` and `boundary` as in `paths.Blurred`, whose derivative is exact. The integral is replaced by `quadrature`.
-    Complete: ``sum_i a_i = f(x) - f(L(sigma_max**2))`` up to the quadrature error; f at the blurred input, which takes the place of a
-    baseline, is noted, and costs a row. Blurs wider than the image change little and take nodes from those that do: without a `sigma_max`
-    it is half of the longer side, and 50 at most. A constant image has attributions of 0 where edges reflect, as it has nothing to blur.
+    Source: Xu, Venugopalan, Sundararajan 2020, arXiv:2004.03383.
 
-    The original (PAIR) differs: ``boundary="zero"`` and the right rule; its `sqrt` is ``schedule="tau"`` with the root of its
-    max_sigma. Raises `ConfigError` for settings out of range, and for inputs of fewer than two dimensions.
+    L is the input blurred over its last two dimensions, height and width, by `sigma_max` pixels at t = 0, and the input
+    itself at t = 1. `schedule` and `boundary` are those of `paths.Blurred`, whose derivative is exact. The integral is
+    replaced by `quadrature`. Complete: ``sum_i a_i = f(x) - f(L(sigma_max**2))`` up to the quadrature error. The
+    blurred input takes the place of a baseline; f there is noted, and costs a row. Blurs wider than the image change
+    little and take nodes from the others, so the default `sigma_max` is half of the longer side, at most 50. A constant
+    image has attributions of 0 if edges reflect, because blurring does not change it.
+
+    The original (PAIR) differs: ``boundary="zero"`` and the right rule; its `sqrt` is ``schedule="tau"`` with the root
+    of its max_sigma. Raises `ConfigError` for settings out of range, and for inputs of fewer than two dimensions.
     """
 
     sigma_max: float | None = None
@@ -42,11 +45,11 @@ class BlurIG(Fixed):
     baselines = False
     linear = False
     own_baseline = True
-    held = 4  # the matrices that blur
+    held = 4  # the blur matrices
     labels = {"correlation": "blur_igc"}  # noqa: RUF012 - a class constant of the base
 
     def __post_init__(self) -> None:
-        assert self.path(torch.Size((2, 2)))  # or it says what is wrong
+        assert self.path(torch.Size((2, 2)))  # raises for wrong settings
 
     def path(self, shape: torch.Size) -> Blurred:
         """The path of images of this shape, (..., height, width)."""
@@ -55,7 +58,7 @@ class BlurIG(Fixed):
 
     @property
     def nodes(self) -> Quadrature:
-        """The rule, once it is chosen."""
+        """The quadrature rule, which must have been chosen."""
         if isinstance(self.quadrature, Auto):
             raise TypeError("BlurIG needs a quadrature chosen for the activations: give one, or call suited")
         return self.quadrature
@@ -69,13 +72,16 @@ class BlurIG(Fixed):
         return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
 
     def suited(self, piecewise: Callable[[], bool]) -> BlurIG:
-        return replace(self, quadrature=self.quadrature.rule(piecewise())) if isinstance(self.quadrature, Auto) else self
+        return (
+            replace(self, quadrature=self.quadrature.rule(piecewise())) if isinstance(self.quadrature, Auto) else self
+        )
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         for shape in features:
             if len(shape) < 2:
                 raise ConfigError(
-                    f"Blur IG needs inputs of at least two dimensions (..., height, width), got one of shape {tuple(shape)}: "
+                    "Blur IG needs inputs of at least two dimensions (..., height, width), got one of shape "
+                    f"{tuple(shape)}: "
                     "choose another method, or reshape the input to (1, length) in the data set and back in the model"
                 )
         return len(self.nodes)
@@ -98,9 +104,11 @@ class BlurIG(Fixed):
         return Points(tuple(points), tuple(factors))
 
     def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
-        """As the base says; what the model predicts at the blurred input is noted before the first."""
+        """As in the base class; first notes the prediction at the blurred input."""
         self.points([tuple(x.shape[1:]) for x in task.inputs])
-        blurred = task.model.predict(tuple(self.path(x.shape).at(x, np.zeros(1))[0][0] for x in task.inputs))[:, list(task.outputs)]
+        blurred = task.model.predict(tuple(self.path(x.shape).at(x, np.zeros(1))[0][0] for x in task.inputs))[
+            :, list(task.outputs)
+        ]
         task.watch(len(blurred))
         task.note(baseline_prediction=task.share * blurred.double())
         yield from super().steps(task, ends)

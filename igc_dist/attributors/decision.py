@@ -1,4 +1,4 @@
-"""Integrated Gradients of where on the path the output is decided, which a probe without gradients finds for each output."""
+"""Integrated Gradients on the part of a path where the output is decided; a probe without gradients finds that part."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from igc_dist.attributors.base import Price, Task
+from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Step, Walk, column
 from igc_dist.paths import Straight
-from igc_dist.records import ConfigError, Tensors
+from igc_dist.records import ConfigError, Price
+from igc_dist.tensors import Tensors
 
 Nodes = Float64[Tensor, "n J K"]
 
 
 @dataclass(frozen=True)
 class Probed(Walk):
-    """The straight path, with nodes that each output of each sample has of its own, by what is predicted at equal distances from x0 to x.
+    """The straight path with nodes for each output of each sample, placed by predictions at equal distances.
 
-    `n_steps` (K) are the predictions of the probe, for all outputs at once, and again the gradients for each output. Points of
-    several outputs share a forward pass. Raises `ConfigError` for fewer than 2 steps.
+    `n_steps` (K) is the number of predictions of the probe, from x0 to x for all outputs at once, and the number of
+    gradients for each output. Points of several outputs share a forward pass. Raises `ConfigError` for fewer than 2
+    steps.
     """
 
     n_steps: int = 50
@@ -55,7 +57,9 @@ class Probed(Walk):
         def predicted(starts: Tensors, t: Float64[Tensor, "c #n"]) -> Float64[Tensor, "c n J"]:
             found = []
             for some in t.split(task.size):
-                values = task.model.predict(tuple(p.flatten(0, 1) for p in _along(starts, task.inputs, some)))[:, columns]
+                values = task.model.predict(tuple(p.flatten(0, 1) for p in _along(starts, task.inputs, some)))[
+                    :, columns
+                ]
                 task.watch(len(values))
                 found.append(values.double().unflatten(0, (len(some), n)))
             return torch.cat(found)
@@ -68,10 +72,15 @@ class Probed(Walk):
                 asked = columns[torch.arange(start, stop, device=device) // k].repeat_interleave(n)[:, None]
                 points = tuple(p.flatten(0, 1) for p in _along(starts, task.inputs, nodes.flatten(1)[:, start:stop].T))
                 for _, grads in task.model.gradients(points, asked, seen.append):
-                    values, widths = seen.pop().reshape(stop - start, n), task.share * weights.flatten(1)[:, start:stop].T
+                    values, widths = (
+                        seen.pop().reshape(stop - start, n),
+                        task.share * weights.flatten(1)[:, start:stop].T,
+                    )
                     for j in range(start // k, -(-stop // k)):
                         own = slice(max(j * k - start, 0), min((j + 1) * k, stop) - start)
-                        moves = tuple(column(widths[own], x[None]) * (x - x0) for x, x0 in zip(task.inputs, starts, strict=True))
+                        moves = tuple(
+                            column(widths[own], x[None]) * (x - x0) for x, x0 in zip(task.inputs, starts, strict=True)
+                        )
                         yield Step(j, values[own], tuple(g.unflatten(0, (stop - start, n))[own] for g in grads), moves)
                 task.watch(len(points[0]))
             if ends:
@@ -87,16 +96,19 @@ def _along(starts: Tensors, inputs: Tensors, t: Float64[Tensor, "c #n"]) -> tupl
 
 @dataclass(frozen=True)
 class LeftIG(Probed):
-    """Integrated Gradients of the part of the path before the output saturates, ``(x_i - x0_i) integral_0^a d f(gamma(t)) / d x_i dt``
-    with ``gamma(t) = x0 + t (x - x0)`` (Miglani et al. 2020, arXiv 2010.12697; as a rival in Walker et al. 2024, arXiv 2305.20052).
+    """Integrated Gradients of the part of the path before the output saturates.
 
-    a is the first place where the output, linear between the points of a probe, has gone `threshold` (0.9) of the farthest that it
-    goes from f(x0) towards f(x): so neither the sign of an output nor a constant in it matters. An output that goes nowhere has a = 1.
-    The weights of the nodes, midpoints of equal parts of [0, a], sum to a. So not complete, but
-    ``sum_i a_i = mean_b f(gamma_b(a_b)) - f(x0_b)`` up to the quadrature error.
+    ``(x_i - x0_i) integral_0^a d f(gamma(t)) / d x_i dt`` with ``gamma(t) = x0 + t (x - x0)`` (Miglani et al. 2020,
+    arXiv 2010.12697; as a rival in Walker et al. 2024, arXiv 2305.20052).
 
-    The original drops the nodes after a from a rule for [0, 1], and divides by the number of those that are left: attributions
-    come out 1 / a times too large.
+    The output is taken as linear between the points of a probe. a is the first place where it has moved from f(x0)
+    towards f(x) by `threshold` (0.9) of its farthest move in that direction. So neither the sign of an output nor a
+    constant in it matters. If the output does not move, a = 1. The nodes are midpoints of equal parts of [0, a], and
+    their weights sum to a. Not complete, but ``sum_i a_i = mean_b f(gamma_b(a_b)) - f(x0_b)`` up to the quadrature
+    error.
+
+    The original drops the nodes after a from a rule for [0, 1], and divides by the number of remaining nodes: its
+    attributions are 1 / a times too large.
 
     Raises `ConfigError` for a threshold outside of (0, 1], and as `Probed`.
     """
@@ -126,16 +138,18 @@ class LeftIG(Probed):
 
 @dataclass(frozen=True)
 class IDG(Probed):
-    """Integrated Decision Gradients, ``(x_i - x0_i) integral_0^1 d f(x0 + t (x - x0)) / d x_i F'(t) dt`` with ``F(t) = f(x0 + t (x - x0))``
-    (Walker et al. 2024, arXiv 2305.20052): gradients count where the output moves, and not where it is saturated.
+    """Integrated Decision Gradients: gradients count where the output moves, and not where it is saturated.
 
-    ``F'(t) = sum_i (x_i - x0_i) d f / d x_i`` is taken from the gradient itself, without a finite difference. Not complete:
-    ``sum_i a_i = mean_b integral F'(t)**2 dt``, in squared units of the output.
+    ``(x_i - x0_i) integral_0^1 d f(x0 + t (x - x0)) / d x_i F'(t) dt`` with ``F(t) = f(x0 + t (x - x0))`` (Walker et
+    al. 2024, arXiv 2305.20052).
 
-    Nodes follow the density ``p(t) = (|slope(t)| / integral |slope| + 1) / 2`` at equal shares of it, ``P(t_k) = (k + 1/2) / K``, where
-    slopes are those between the points of a probe: half of the nodes go where the output moves, and half everywhere. Their weights
-    are ``1 / p(t_k)``, scaled so that they sum to 1; with a flat probe, 1 / K each. Without the even half a whole plateau
-    would be weighed at the steep end of it, as no node lies inside.
+    ``F'(t) = sum_i (x_i - x0_i) d f / d x_i`` is computed from the gradient itself, without a finite difference. Not
+    complete: ``sum_i a_i = mean_b integral F'(t)**2 dt``, in squared units of the output.
+
+    Nodes follow the density ``p(t) = (|slope(t)| / integral |slope| + 1) / 2``, in equal shares: ``P(t_k) = (k + 1/2) /
+    K``. The slopes are those between the points of a probe. So half of the nodes go where the output moves, and half
+    are spread evenly. Their weights are ``1 / p(t_k)``, scaled so that they sum to 1; if the probe is flat, 1 / K each.
+    Without the even half, no node would lie inside a plateau, and its steep end would get the weight of all of it.
     """
 
     name = "idg"
@@ -146,7 +160,7 @@ class IDG(Probed):
         slopes = values.diff(dim=2).abs()
         total = slopes.sum(2, keepdim=True)
         even = 1 / (k - 1)
-        masses = (torch.where(total == 0, even, slopes / total) + even) / 2  # of the intervals of the probe
+        masses = (torch.where(total == 0, even, slopes / total) + even) / 2  # masses of the intervals of the probe
         after = masses.cumsum(2)
         wish = ((torch.arange(k, dtype=torch.float64, device=values.device) + 0.5) / k * after[..., -1:]).contiguous()
         interval = torch.searchsorted(after.contiguous(), wish).clamp(max=k - 2)
@@ -160,7 +174,9 @@ class IDG(Probed):
         for one in task.alone():
             ways = [x - x0 for x, x0 in zip(one.inputs, one.baselines, strict=True)]
             for step in self.steps(one):
-                parts = [(g * way).reshape(*g.shape[:2], -1).sum(2) for g, way in zip(step.gradients, ways, strict=True)]
+                parts = [
+                    (g * way).reshape(*g.shape[:2], -1).sum(2) for g, way in zip(step.gradients, ways, strict=True)
+                ]
                 slope = torch.stack(parts).sum(0)
                 for total, move, grad in zip(totals, step.moves, step.gradients, strict=True):
                     total[step.output] += (column(slope, grad) * move * grad).sum(0)

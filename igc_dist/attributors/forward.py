@@ -1,4 +1,4 @@
-"""Walks in forward mode: all outputs at once, one group of features after the other."""
+"""Walks in forward mode: all outputs at once, one group of features after another."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from jaxtyping import Int64
 
 from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points
-from igc_dist.records import Tensors
+from igc_dist.tensors import Tensors
 
 
 @dataclass(frozen=True, eq=False)
 class Forward(Fixed):
     """The reduced attributions of another walk, ``a[n, j, q] = sum_c J_f(point[c, n])_j . (M_q * factor[c, n])``.
 
-    M_q is 1 at the features of group q of one input and 0 elsewhere. One directional derivative gives all outputs, so it costs as many
-    as there are groups, where gradients cost as many as there are outputs (Griewank and Walther 2008, section 3.1).
+    M_q is 1 at the features of group q of one input and 0 elsewhere. One directional derivative gives all outputs. So
+    the cost is the number of groups, while in reverse mode it is the number of outputs (Griewank and Walther 2008,
+    section 3.1).
 
-    `groups[i]` numbers the groups of input i, (*P_i); `shapes[i]` is the shape *Q_i that these numbers run through.
+    `groups[i]` has the group number of each feature of input i, (*P_i); `shapes[i]` is the shape *Q_i of the groups.
     """
 
     walk: Fixed
@@ -51,7 +52,7 @@ class Forward(Fixed):
         return self.walk.course(task)
 
     def of(self, task: Task) -> Tensors:
-        """As the base says, but reduced: (n, J, *Q_i) per input."""
+        """As in the base class, but reduced: (n, J, *Q_i) per input."""
         n = task.n
         groups = [torch.from_numpy(own).to(task.inputs[0].device) for own in self.groups]
         totals = [

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from igc_dist.attributors.base import Attributor, Task
-from igc_dist.records import Tensors
+from igc_dist.tensors import Tensors
 
 
 @dataclass(frozen=True)
 class Identity(Attributor):
-    """``a[n, j, i] = x[n, i]`` for every output: the naive correlation and t-test of Lelièvre and Chen (2024). The model is not called."""
+    """``a[n, j, i] = x[n, i]`` for every output. The model is not called.
+
+    It gives the naive correlation and t-test of Lelièvre and Chen (2024).
+    """
 
     name = "input"
     complete = False
@@ -28,6 +31,6 @@ class Identity(Attributor):
         return 0
 
     def of(self, task: Task) -> Tensors:
-        """Views of the inputs (n, J, *P_i), the same memory for all outputs: not to be written to."""
-        task.watch(0)  # a place to stop, as the other attributors have
+        """Views of the inputs (n, J, *P_i), the same memory for all outputs: do not write to them."""
+        task.watch(0)  # lets the caller stop, as in other attributors
         return tuple(x[:, None].expand(len(x), len(task.outputs), *x.shape[1:]) for x in task.inputs)

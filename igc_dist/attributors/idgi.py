@@ -1,4 +1,4 @@
-"""Important Direction Gradient Integration: what the output rises over each step of a walk, shared out by squared gradients."""
+"""Important Direction Gradient Integration: squared gradients divide the output's rise over each step of a walk."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from jaxtyping import Float
 from torch import Tensor
 
 from igc_dist.attributors.around import Around
-from igc_dist.attributors.base import Price, Task
+from igc_dist.attributors.base import Task
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.walk import Step, Walk, column
-from igc_dist.quadrature import rule
-from igc_dist.records import ConfigError, Tensors
+from igc_dist.paths import rule
+from igc_dist.records import ConfigError, Price
+from igc_dist.tensors import Tensors
 
 N_STEPS = 128
-"""Steps on a path that has none of its own, as in the originals."""
+"""Default number of steps on a path without steps of its own, as in the originals."""
 
 
 @dataclass(frozen=True)
 class IDGI(Around):
-    """``IDGI_i = mean_b sum_k d_k g_ki**2 / ||g_k||**2`` with ``d_k = f(x_k+1) - f(x_k)``, over the points x_0 ... x_K of another walk
-    (Yang, Wang, Bilgic 2023, arXiv 2303.14242).
+    """``IDGI_i = mean_b sum_k d_k g_ki**2 / ||g_k||**2`` with ``d_k = f(x_k+1) - f(x_k)``.
 
-    g_k is the gradient where step k begins, and its norm is over all features of all inputs. On a walk outwards from x, as that of
-    IG², that is the end nearer to x, and d_k counts from the other. The walk is that of `attributor`:
-    Integrated Gradients, or any other complete one. Points of a path that is known before the model is asked are `n_steps` (128) equal
-    steps of its own parameter apart, whatever rule the walk had, as gradients are needed where steps begin. Walks that make their own
-    steps leave `n_steps` out.
+    x_0 ... x_K are the points of another walk (Yang, Wang, Bilgic 2023, arXiv 2303.14242).
 
-    Complete to rounding at any number of steps: ``sum_i IDGI_i = f(x) - mean_b f(x0_b)``, as the d_k telescope and the last one leads
-    to x. A step where the gradient is 0 has nobody to give its d_k to: it is left out, never 0 / 0, and what is so unassigned is
-    what the completeness residual of the sample (`delta`) says. A gradient with NaN or infinity makes the whole sample NaN.
+    g_k is the gradient where step k begins, and its norm is over all features of all inputs. On a walk outwards from x,
+    as that of IG², g_k is taken at the end of the step nearer to x, and d_k counts from its other end. The walk is that
+    of `attributor`: Integrated Gradients, or any other complete one. If the points of its path are known before
+    the model is called, they are `n_steps` (128) equal steps of its own parameter, whatever rule the walk had, because
+    gradients are needed where steps begin. Walks that make their own steps leave `n_steps` out.
 
-    Not invariant to the units of features: with x_i in units s times as small its g_i**2 is s**2 times as small, and
-    so about its share of each d_k; standardise features that are no pixels. Not linear in f. Raises `ConfigError` for walks
-    that are not complete or draw their nodes, and for an `n_steps` that is no number of steps or not for this walk.
+    Complete to rounding at any number of steps: ``sum_i IDGI_i = f(x) - mean_b f(x0_b)``, as the d_k telescope and the
+    last one leads to x. If the gradient of a step is 0, no feature can receive its d_k. Such a step is left out, never
+    0 / 0, and the completeness residual of the sample (`delta`) shows the missing amount. A gradient with NaN or
+    infinity makes the whole sample NaN.
+
+    Not invariant to the units of features: with x_i in units s times as small, its g_i**2 is s**2 times as small, and
+    so roughly is its share of each d_k; standardise features that are not pixels. Not linear in f. Raises `ConfigError`
+    for walks that are not complete or that draw their nodes, and for an `n_steps` that is invalid or not for this walk.
     """
 
     attributor: Walk = field(default_factory=PathIntegral)
@@ -50,14 +53,16 @@ class IDGI(Around):
         walk, n = self.attributor, self.n_steps
         if not isinstance(walk, Walk) or not walk.complete:
             raise ConfigError(
-                f"method.attributor.attributor={getattr(walk, 'name', walk)!r}: IDGI needs a complete walk, such as PathIntegral, whose "
+                f"method.attributor.attributor={getattr(walk, 'name', walk)!r}: IDGI needs a complete walk, such as "
+                "PathIntegral, whose "
                 "steps lead from a baseline to the input: give one"
             )
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
             raise ConfigError(f"method.attributor.n_steps={n!r}: give an integer of at least 1")
         if getattr(walk, "design", None) is not None:
             raise ConfigError(
-                "design with attributor 'idgi': nodes that are drawn are not the points of a walk whose steps follow each other, "
+                "design with attributor 'idgi': nodes that are drawn are not the points of a walk whose steps follow "
+                "each other, "
                 "take design=grid, and no design in method.attributor.attributor"
             )
         if any(f.name == "quadrature" for f in fields(walk)):  # type: ignore[arg-type]
@@ -65,7 +70,8 @@ class IDGI(Around):
             object.__setattr__(self, "attributor", replace(walk, quadrature=left))  # type: ignore[type-var]
         elif n is not None:
             raise ConfigError(
-                f"method.attributor.n_steps={n}: the walk of {walk.name!r} makes its own steps, set method.attributor.attributor.n_steps"
+                f"method.attributor.n_steps={n}: the walk of {walk.name!r} makes its own steps, set "
+                "method.attributor.attributor.n_steps"
             )
 
     @property
@@ -78,10 +84,10 @@ class IDGI(Around):
 
     @property
     def held(self) -> int:  # type: ignore[override]
-        return self.attributor.held + 2  # the steps at hand once more, and their shares
+        return self.attributor.held + 2  # copies of the current steps, and their shares
 
     def price(self, features: Sequence[tuple[int, ...]]) -> Price:
-        """That of the walk, the prediction where it ends, and the last step of each output, which waits for what comes after it."""
+        """The cost of the walk, of the prediction where it ends, and of holding the last step of each output."""
         walk = self.attributor.price(features)
         return replace(walk, rows=walk.rows + self.attributor.n_ending, sums=walk.sums + 1)
 
@@ -95,15 +101,18 @@ class IDGI(Around):
 
 
 def _bare(steps: Iterator[Step]) -> Iterator[Step]:
-    """Steps without their moves, so that nothing waits in vain, and with predictions in float64, so that rises telescope."""
+    """Steps without their moves, which are not needed, and with float64 predictions, so that rises telescope."""
     for step in steps:
         yield Step(step.output, step.value.double(), step.gradients)
 
 
 def shares(gradients: Tensors) -> tuple[Float[Tensor, "c n ..."], ...]:
-    """``g_i**2 / ||g||**2`` of each point in float64, (c, n, *P) per input; 0 where all of g is 0, NaN where any of it is not finite."""
+    """``g_i**2 / ||g||**2`` of each point in float64, (c, n, *P) per input.
+
+    0 if all of g is 0; NaN if any of it is not finite.
+    """
     rows = [g.to(torch.float64, copy=True).reshape(*g.shape[:2], -1) for g in gradients]
-    # squares of what is at most 1 neither overflow nor all vanish
+    # squares of numbers of at most 1 do not overflow, and not all of them vanish
     top = torch.stack([own.abs().amax(2) for own in rows]).amax(0)
     top = torch.where(top == 0, 1.0, top)[..., None]
     norm = torch.stack([own.div_(top).square_().sum(2) for own in rows]).sum(0)

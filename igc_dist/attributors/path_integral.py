@@ -9,9 +9,7 @@ import torch
 
 from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points, column
-from igc_dist.designs import Design, Grid, Pairs
-from igc_dist.paths import Path, Straight
-from igc_dist.quadrature import Auto, Quadrature, rule
+from igc_dist.paths import Auto, Design, Grid, Pairs, Path, Quadrature, Straight, rule
 from igc_dist.records import ConfigError
 
 
@@ -19,11 +17,13 @@ from igc_dist.records import ConfigError
 class PathIntegral(Fixed):
     """``IG_i = mean_b integral_0^1 d f(gamma_b(t)) / d x_i * gamma_b'(t)_i dt`` (Sundararajan, Taly, Yan 2017, eq. 1).
 
-    The integral is replaced by `quadrature`, or by the nodes of a `design`; the mean is over the baselines of the sample.
-    Complete: ``sum_i IG_i = f(x) - mean_b f(x0_b)`` up to the quadrature error, or on average under a design that draws.
+    The integral is replaced by `quadrature`, or by the nodes of a `design`; the mean is over the baselines of the
+    sample. Complete: ``sum_i IG_i = f(x) - mean_b f(x0_b)`` up to the quadrature error, or on average if the design
+    draws nodes.
 
-    `multiply_by_inputs`: False leaves ``gamma_b'(t)_i`` out: the average gradient along the path, Captum's local attribution, which
-    is not complete. Raises `ConfigError` for that with a design that pairs samples, as it does not change its sign with the direction.
+    `multiply_by_inputs`: False leaves ``gamma_b'(t)_i`` out. The result is the average gradient along the path,
+    Captum's local attribution, which is not complete. Raises `ConfigError` for this with a design that pairs samples,
+    because such a gradient does not change its sign with the direction.
     """
 
     quadrature: Quadrature | Auto = field(default_factory=lambda: rule("midpoint", 32))
@@ -42,7 +42,8 @@ class PathIntegral(Fixed):
     def __post_init__(self) -> None:
         if not self.multiply_by_inputs and isinstance(self.design, Pairs):
             raise ConfigError(
-                f"method.attributor.multiply_by_inputs=false with design={self.design.name}, where one gradient serves both samples of a "
+                f"method.attributor.multiply_by_inputs=false with design={self.design.name}, where one gradient "
+                "serves both samples of a "
                 "pair: take design=grid, or stratified"
             )
 
@@ -64,7 +65,11 @@ class PathIntegral(Fixed):
 
     @property
     def unrelaxed(self) -> str:
-        return "" if self.multiply_by_inputs else "without the way to x they are gradients of all categories, of which two are walked"
+        return (
+            ""
+            if self.multiply_by_inputs
+            else "without the way to x they are gradients of all categories, of which two are walked"
+        )
 
     @property
     def rule(self) -> str:
@@ -98,5 +103,7 @@ class PathIntegral(Fixed):
                 at = column(t, ends)
                 points.append(self.path.point(start_points, ends, at))
                 factor = column(task.share * weights[flat % k], ends)
-                factors.append(factor * self.path.velocity(start_points, ends, at) if self.multiply_by_inputs else factor)
+                factors.append(
+                    factor * self.path.velocity(start_points, ends, at) if self.multiply_by_inputs else factor
+                )
             yield Points(tuple(points), tuple(factors))

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from igc_dist.attributors.base import Attributor, Task
 from igc_dist.baselines import check_positive
-from igc_dist.records import Tensors
 from igc_dist.seeds import Address
+from igc_dist.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class BaselineShapley(Attributor):
     permutation, as the sum over i telescopes: ``sum_i BS_i = f(x) - mean_b f(x0_b)`` to rounding. Equal to Integrated
     Gradients in expectation where no interaction is of more than two components.
 
-    The points of a permutation do not depend on what the model gives, so they are evaluated many at a time, for all
-    outputs at once and without a gradient: P + 1 rows per permutation. Differences of predictions cancel: what is left of
-    them has the rounding of the predictions, so mixed precision is a poor choice here.
+    The points of a permutation do not depend on the model's outputs, so they are evaluated many at a time, for all
+    outputs at once and without a gradient: P + 1 rows per permutation. Differences of predictions cancel, but keep the
+    rounding of the predictions, so mixed precision is a poor choice here.
 
     Raises `ConfigError` if `n_iter` is less than 1.
     """
@@ -48,7 +48,7 @@ class BaselineShapley(Attributor):
         return self.n_iter * (sum(int(np.prod(shape, dtype=np.int64)) for shape in features) + 1)
 
     def of(self, task: Task) -> Tensors:
-        """As the base says; `address` is needed, and its baselines are those given.
+        """As in the base class; `address` is needed, for the given baselines.
 
         Sums are kept in the type of the inputs: the rounding of the predictions is larger than that of the few sums.
         """
@@ -64,12 +64,15 @@ class BaselineShapley(Attributor):
                 for i, (x, x0) in enumerate(zip(task.inputs, task.baselines, strict=True))
             )
             c = len(points[0])
-            predictions = task.model.predict(tuple(p.flatten(0, 1) for p in points))[:, task.outputs].unflatten(0, (c, n))
+            predictions = task.model.predict(tuple(p.flatten(0, 1) for p in points))[:, task.outputs].unflatten(
+                0, (c, n)
+            )
             task.watch(c * n)
             for stretch, f in zip(stretches, predictions.split([len(s) for s in stretches]), strict=True):
-                if stretch.start:  # its first step is from the last point of the forward pass before
+                if stretch.start:  # its first step begins at the last point of the previous forward pass
                     f = torch.cat((last, f))
-                # each component is switched once, so no element is met twice and the order of the sum is fixed on any device
+                # each component is switched once, so no element is met twice and the order of the sum is fixed on any
+                # device
                 total[:, samples, stretch.switched] += f.diff(dim=0).permute(2, 1, 0) * (task.share / self.n_iter)
                 last = f[-1:].clone()
         return tuple(
@@ -78,7 +81,10 @@ class BaselineShapley(Attributor):
         )
 
     def _forwards(self, inputs: Tensors, address: Address, size: int) -> Iterator[list[_Stretch]]:
-        """What goes into each forward pass: stretches of one or more permutations, `size` points together but for the last."""
+        """The content of each forward pass: stretches of one or more permutations, together `size` points.
+
+        The last one may be shorter.
+        """
         n, shapes = len(inputs[0]), [x.shape for x in inputs]
         sizes = [shape[1:].numel() for shape in shapes]
         stretches: list[_Stretch] = []
@@ -87,7 +93,9 @@ class BaselineShapley(Attributor):
             for draw in range(number * self.n_iter, (number + 1) * self.n_iter):
                 drawn = [address.generator(k, "attributors.shapley", draw).permutation(sum(sizes)) for k in range(n)]
                 order = torch.from_numpy(np.stack(drawn)).to(inputs[0].device)
-                ranks = tuple(r.reshape(shape) for r, shape in zip(order.argsort(1).split(sizes, dim=1), shapes, strict=True))
+                ranks = tuple(
+                    r.reshape(shape) for r, shape in zip(order.argsort(1).split(sizes, dim=1), shapes, strict=True)
+                )
                 start = 0
                 while start <= sum(sizes):
                     stop = min(start + room, sum(sizes) + 1)
@@ -118,7 +126,7 @@ class _Stretch:
 
     @property
     def switched(self) -> Int64[Tensor, "n steps"]:
-        """Components that are switched on the way from the point before `start`, if there is one, to the last point."""
+        """Components switched from the point before `start`, if there is one, to the last point."""
         return self.order[:, max(self.start - 1, 0) : self.stop - 1]
 
     def points(self, i: int, x: Tensor, x0: Tensor) -> Tensor:

@@ -11,28 +11,31 @@ import numpy as np
 import torch
 
 from igc_dist.attributors.around import Around
-from igc_dist.attributors.base import Attributor, Note, Price, Task
+from igc_dist.attributors.base import Attributor, Note, Task
 from igc_dist.attributors.gradients import Gradients
 from igc_dist.baselines import check_positive
-from igc_dist.designs import Pairs
-from igc_dist.records import ConfigError, Tensors
+from igc_dist.paths import Pairs
+from igc_dist.records import ConfigError, Price
 from igc_dist.seeds import Address
+from igc_dist.tensors import Tensors
 
 FORMS = {"linear": 1, "squared": 1, "variance": 3}
-"""How the maps of the copies are joined, and how many maps are held for it beside the one that is returned."""
+"""The ways to join the maps of the copies, and the number of maps that each holds beside the returned one."""
 
 
 @dataclass(frozen=True)
 class SmoothGrad(Around):
-    """``a(x) = 1/M sum_m A(x + eps_m)``, A any other attributor, ``eps_m ~ N(0, (noise * (max x - min x))**2)`` (Smilkov et al. 2017).
+    """``a(x) = 1/M sum_m A(x + eps_m)`` with ``eps_m ~ N(0, (noise * (max x - min x))**2)`` (Smilkov et al. 2017).
 
-    The range of each input of each sample sets its noise; baselines are not noisy. `attributor` is A, and `n_samples` is M. `form`: linear,
-    as above; squared, ``1/M sum_m A(x + eps_m)**2`` (Hooker et al. 2019); variance, the population variance of ``A(x + eps_m)`` over m
-    (VarGrad, Adebayo et al. 2018). `antithetic`: copies in pairs, ``eps`` and ``-eps``. Not complete, though with a complete A the sum
-    of the linear form is ``1/M sum_m f(x + eps_m) - f(x0)``. Attributions (n, J, *P_i) per input, as of A.
+    `attributor` is A, any other attributor, and `n_samples` is M. The range of each input of each sample sets its
+    noise; baselines are not noisy. `form`: linear, as above; squared, ``1/M sum_m A(x + eps_m)**2`` (Hooker et al.
+    2019); variance, the population variance of ``A(x + eps_m)`` over m (VarGrad, Adebayo et al. 2018). `antithetic`:
+    copies in pairs, ``eps`` and ``-eps``. Not complete, though with a complete A the sum of the linear form is ``1/M
+    sum_m f(x + eps_m) - f(x0)``. Attributions (n, J, *P_i) per input, as of A.
 
-    Noise is drawn for each sample by draw number m, or m // 2 where antithetic, all inputs in their order at one address; what A itself
-    draws is the same for all copies of a sample. Raises `ConfigError` for settings out of range, and for an A that has no place here.
+    Noise is drawn for each sample by draw number m, or m // 2 if antithetic, for all inputs in their order at one
+    address. Draws of A itself are the same for all copies of a sample. Raises `ConfigError` for settings out of range,
+    and for an A that cannot be used here.
     """
 
     attributor: Attributor = field(default_factory=Gradients)
@@ -44,9 +47,14 @@ class SmoothGrad(Around):
     complete = False
 
     def __post_init__(self) -> None:
-        if self.attributor.raw or isinstance(self.attributor, SmoothGrad) or isinstance(getattr(self.attributor, "design", None), Pairs):
+        if (
+            self.attributor.raw
+            or isinstance(self.attributor, SmoothGrad)
+            or isinstance(getattr(self.attributor, "design", None), Pairs)
+        ):
             raise ConfigError(
-                f"method.attributor.attributor={type(self.attributor).__name__} under SmoothGrad, which is for what asks the model, once, "
+                f"method.attributor.attributor={type(self.attributor).__name__} under SmoothGrad, which is for what "
+                "asks the model, once, "
                 "and for no pairs of samples: give gradients, or Integrated Gradients with another design"
             )
         check_positive("method.attributor.n_samples", self.n_samples)
@@ -55,9 +63,14 @@ class SmoothGrad(Around):
         if (self.antithetic and self.n_samples % 2) or (self.form == "variance" and self.n_samples < 2):
             what = "antithetic=true takes copies in pairs" if self.antithetic else "there is no variance of one copy"
             raise ConfigError(f"method.attributor.n_samples={self.n_samples}: {what}, give an even number")
-        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 <= self.noise < float("inf"):
+        if (
+            isinstance(self.noise, bool)
+            or not isinstance(self.noise, int | float)
+            or not 0 <= self.noise < float("inf")
+        ):
             raise ConfigError(
-                f"method.attributor.noise={self.noise!r}: give a standard deviation of at least 0, relative to the range of x"
+                f"method.attributor.noise={self.noise!r}: give a standard deviation of at least 0, relative to the "
+                "range of x"
             )
 
     @property
@@ -70,7 +83,7 @@ class SmoothGrad(Around):
 
     @property
     def held(self) -> int:  # type: ignore[override]
-        # copies of the input, of its baselines, and their attributions: of at most as many as a forward pass has rows
+        # copies of the input, of its baselines, and their attributions: at most as many as a forward pass has rows
         return self.attributor.held + 3
 
     @property
@@ -95,17 +108,24 @@ class SmoothGrad(Around):
         )
 
     def of(self, task: Task) -> Tensors:
-        """As the base says; `address` is needed. Raises `ConfigError` if baselines are cut under a form that is not linear."""
+        """As in the base class; `address` is needed.
+
+        Raises `ConfigError` if baselines are cut under a form that is not linear.
+        """
         if task.address is None:
             raise TypeError("SmoothGrad draws noise: it needs the address of the batch")
         if self.form != "linear" and len(task.address.baselines) < task.address.n_baselines:
             raise ConfigError(
-                f"plan.baseline_block cuts {task.address.n_baselines} baselines, but form={self.form} is not linear in their attributions: "
+                f"plan.baseline_block cuts {task.address.n_baselines} baselines, but form={self.form} is not linear "
+                "in their attributions: "
                 "leave it null"
             )
         n, joined = task.n, _Joined(self.form, self.n_samples)
-        # so many copies at a time that neither their points nor their attributions are more than a forward pass has rows
-        walk = self.attributor.points([tuple(x.shape[1:]) for x in task.inputs]) * (len(task.baselines[0]) if task.baselines else 1)
+        # the number of copies at a time: neither their points nor their attributions may exceed the rows of a forward
+        # pass
+        walk = self.attributor.points([tuple(x.shape[1:]) for x in task.inputs]) * (
+            len(task.baselines[0]) if task.baselines else 1
+        )
         together = max(1, min(self.n_samples, task.size // max(walk, len(task.outputs))))
         for start in range(0, self.n_samples, together):
             copies = range(start, min(start + together, self.n_samples))
@@ -114,12 +134,14 @@ class SmoothGrad(Around):
             starts = tuple(x0.repeat(1, m, *(1,) * (x0.ndim - 2)) if x0.shape[1] > 1 else x0 for x0 in task.baselines)
             tiled = replace(task.address, index=np.tile(task.address.index, m))
             note = partial(_averaged, task.note, n, self.n_samples)
-            found = self.attributor.of(replace(task, inputs=noisy, baselines=starts, size=task.size // m, address=tiled, note=note))
+            found = self.attributor.of(
+                replace(task, inputs=noisy, baselines=starts, size=task.size // m, address=tiled, note=note)
+            )
             joined.add(tuple(value.unflatten(0, (m, n)) for value in found))
         return joined.maps()
 
     def _noisy(self, inputs: Tensors, address: Address, copies: range) -> Tensors:
-        """Copies of all samples, (m * n, *P_i) per input, the samples fast."""
+        """Copies of all samples, (m * n, *P_i) per input; samples vary fastest."""
         eps = [np.empty((len(copies), *x.shape)) for x in inputs]
         for m, number in enumerate(copies):
             draw, sign = (number // 2, 1 - 2 * (number % 2)) if self.antithetic else (number, 1)
@@ -136,7 +158,7 @@ class SmoothGrad(Around):
 
 
 class _Joined:
-    """The maps of copies, one after the other, as one."""
+    """Joins the maps of copies into one, copy by copy."""
 
     def __init__(self, form: str, n_samples: int) -> None:
         self.form, self.n = form, n_samples
@@ -145,14 +167,14 @@ class _Joined:
         self.square: Tensors = ()
 
     def add(self, found: Tensors) -> None:
-        """More of them, (m, n, J, *P_i) per input; they are overwritten."""
+        """Add maps of more copies, (m, n, J, *P_i) per input; they are overwritten."""
         if not self.mean and not self.square:
             self.mean = () if self.form == "squared" else tuple(torch.zeros_like(v[0]) for v in found)
             self.square = () if self.form == "linear" else tuple(torch.zeros_like(v[0]) for v in found)
             self.first = tuple(v[0].clone() for v in found) if self.form == "variance" else ()
         for i, value in enumerate(found):
             for one in value:
-                if self.first:  # differences from a map that is near them all: squares of large numbers would cancel
+                if self.first:  # subtract a map near all others: squares of large numbers would cancel
                     one.sub_(self.first[i])
                 if self.mean:
                     self.mean[i].add_(one, alpha=1 / self.n)
@@ -169,7 +191,10 @@ class _Joined:
 
 
 def _averaged(note: Note, n: int, n_samples: int, **said: Any) -> None:
-    """What is said of the copies of n samples as said of these: one that fails is enough, and costs add up; predictions are averaged."""
+    """Turn notes about the copies of n samples into notes about the samples.
+
+    A sample fails if one of its copies fails; evaluations add up; predictions are averaged.
+    """
     if "failed" in said:
         said["failed"] = said["failed"].reshape(-1, n, said["failed"].shape[1]).any(0)
     if "evaluations" in said:

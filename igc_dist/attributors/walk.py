@@ -1,4 +1,4 @@
-"""The seam of all path methods: walks yield their steps, and whoever takes them weighs them."""
+"""The interface of all path methods: walks yield their steps, and the caller weighs them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from igc_dist.attributors.base import Attributor, Task
-from igc_dist.records import Tensors
+from igc_dist.tensors import Tensors
 
 
 @dataclass(frozen=True)
 class Step:
-    """c steps of the walks of n samples that follow each other, for one output, or where a walk ends.
+    """c consecutive steps of the walks of n samples for one output, or the place where a walk ends.
 
-    `output`: its place among those that were asked for. `value` (c, n): what the model predicts for it where the gradients are
-    taken. `gradients[i]` (c, n, *P_i) are those to input i, and `moves[i]`, which broadcasts against them, how far the walk
-    goes there, times the weight of its baseline. Both are empty where a walk ends, and `value` is the prediction there.
+    `output`: its place among the requested outputs. `value` (c, n): the model's prediction for it where the gradients
+    are taken. `gradients[i]` (c, n, *P_i): the gradients to input i. `moves[i]`, which broadcasts against them: how far
+    the walk goes there, times the weight of its baseline. Both are empty where a walk ends; `value` is then the
+    prediction there.
     """
 
     output: int
@@ -30,17 +31,17 @@ class Step:
     moves: Tensors = ()
 
     def part(self, some: slice) -> Step:
-        """Some of the steps; copies, so that the others can go."""
+        """Some of the steps, as copies, so that the others can be freed."""
         gradients = tuple(g[some].clone() for g in self.gradients)
         moves = tuple(m[some] if len(m) > 1 else m for m in self.moves)
         return Step(self.output, self.value[some].clone(), gradients, moves)
 
 
 class Walk(Attributor):
-    """A path of each sample, as its steps; by itself their sum ``a[n, j, i] = sum_c move[c, n, i] * d f_j(point[c, n]) / d x_i``.
+    """The steps of a path per sample. By default ``a[n, j, i] = sum_c move[c, n, i] * d f_j(point[c, n]) / d x_i``.
 
-    `outwards`: the walk leads from the input to the baseline, though its moves are those of the way back, so that they sum to
-    ``x - x0`` like those of other walks. `n_ending`: rows that the prediction where it ends costs.
+    `outwards`: the walk leads from the input to the baseline, but its moves are those of the way back, so that they sum
+    to ``x - x0`` as in other walks. `n_ending`: number of rows for the prediction where the walk ends.
     """
 
     outwards: ClassVar[bool] = False
@@ -48,9 +49,10 @@ class Walk(Attributor):
 
     @abstractmethod
     def steps(self, task: Task, ends: bool = False) -> Iterator[Step]:
-        """The steps, for each output in the order of its walk, baselines one after the other.
+        """The steps, for each output in the order of its walk, one baseline after another.
 
-        With `ends`, and one baseline at most, the last step of each output is where its walk ends, which may cost a forward pass.
+        With `ends`, and one baseline at most, the last step of each output is the place where its walk ends, which may
+        cost a forward pass.
         """
 
     def of(self, task: Task) -> Tensors:
@@ -62,16 +64,16 @@ class Walk(Attributor):
         return tuple(total.transpose(0, 1) for total in totals)
 
     def arrived(self, task: Task) -> Iterator[Step]:
-        """The ends of walks that lead to the inputs."""
+        """The last steps of walks that end at the inputs."""
         values = task.model.predict(task.inputs)[:, list(task.outputs)]
         task.watch(task.n)
         yield from (Step(j, values[None, :, j]) for j in range(len(task.outputs)))
 
     def rises(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Float[Tensor, "c n"]]]:
-        """Each of these steps, which have ends, with what the output rises over each of its moves, from its end that is nearer to x0.
+        """Each step of `steps`, which include ends, with the output's rise over its moves, in the direction from x0.
 
-        What a step rises to is known with the next one. The last of a stretch waits for that. The rises of a walk sum to
-        ``f(x) - f(x0)``, to rounding.
+        The rise of a step is known only with the next step, so the last step of a stretch waits. The rises of a walk
+        sum to ``f(x) - f(x0)``, up to rounding.
         """
         waiting: dict[int, Step] = {}
         sign = -1 if self.outwards else 1
@@ -86,10 +88,10 @@ class Walk(Attributor):
 
 @dataclass(frozen=True)
 class Points:
-    """Some points of walks that are known before the model is asked, for one forward pass.
+    """Some points of walks that are known before the model is called, for one forward pass.
 
-    `points[i]` is (c, n, *P_i); each gradient there is multiplied by `factors[i]`, which broadcasts against it, and
-    summed over c into the attribution.
+    `points[i]` is (c, n, *P_i). Each gradient there is multiplied by `factors[i]`, which broadcasts against it; the sum
+    over c is the attribution.
     """
 
     points: Tensors
@@ -97,7 +99,7 @@ class Points:
 
 
 class Fixed(Walk):
-    """Walks that do not depend on the model: the same for all outputs."""
+    """Walks that do not depend on the model and are the same for all outputs."""
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return 1
@@ -116,12 +118,14 @@ class Fixed(Walk):
         for part in self.course(task):
             c = len(part.points[0])
             for j, grads in task.model.gradients(tuple(p.flatten(0, 1) for p in part.points), task.outputs, see):
-                yield Step(j, values[:, j].unflatten(0, (c, n)), tuple(g.unflatten(0, (c, n)) for g in grads), part.factors)
+                yield Step(
+                    j, values[:, j].unflatten(0, (c, n)), tuple(g.unflatten(0, (c, n)) for g in grads), part.factors
+                )
             task.watch(c * n)
         if ends:
             yield from self.arrived(task)
 
 
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Numbers (c,), or (c, n), as (c, 1, 1, ...) or (c, n, 1, ...), in the type and on the device of `like`, (c, n, *P)."""
+    """Numbers (c,), or (c, n), as (c, 1, 1, ...) or (c, n, 1, ...), with the type and device of `like` (c, n, *P)."""
     return values.to(like.dtype).to(like.device).reshape(*values.shape, *(1,) * (like.ndim - values.ndim))

@@ -1,8 +1,10 @@
 """Baselines: where the paths start.
 
-A baseline object gives, for a micro-batch of n samples, `count` baselines each: (B, n, *P) per input. `shared` says
-that all samples have the same ones; then the baseline output is constant and completeness is exact
-(``rho0 = 0``, see `statistics/correlation.py`).
+A baseline object gives `count` baselines for each of the n samples of a micro-batch: (B, n, *P) per input. If it is
+`shared`, all samples have the same baselines. The baseline output is then constant and completeness is exact (``rho0 =
+0``, see `statistics/correlation.py`).
+
+May import: data, seeds, tensors, records.
 """
 
 from __future__ import annotations
@@ -22,18 +24,23 @@ from igc_dist.data import Source
 from igc_dist.records import ConfigError
 
 __all__ = [
-    "Baseline", "Blur", "Constant", "Constants", "Given", "Mean", "Noise", "Partners", "References", "Resampled", "Samples", "Surroundings",
+    "Baseline", "Blur", "Constant", "Constants", "Given", "Mean", "Noise", "Partners", "References", "Resampled",
+    "Samples", "Surroundings",
     "Zeros", "check_positive", "ensure", "number",
 ]  # fmt: skip
 
 
 def number(baseline: Baseline, source: Source) -> int:
-    """Baselines per sample. Raises `ConfigError` if the data cannot give them."""
+    """The number of baselines per sample. Raises `ConfigError` if the data cannot give them."""
     return baseline.count(len(source), tuple(tuple(x.shape[1:]) for x in source.fetch([0]).inputs))
 
 
 def ensure(baseline: Any) -> Baseline:
-    """Coerce to a `Baseline`: None (zeros), a float (constant) or a list of them, an int K (K shared data samples), tensors, an object."""
+    """Coerce a user's wish to a `Baseline`.
+
+    None gives zeros, a float a constant, a list of floats several constants, and an int K gives K shared data samples.
+    Tensors and `Baseline` objects are also accepted.
+    """
     if isinstance(baseline, Baseline):
         return baseline
     if baseline is None:
@@ -43,17 +50,23 @@ def ensure(baseline: Any) -> Baseline:
     if isinstance(baseline, numbers.Integral):
         if baseline < 1:
             raise ConfigError(
-                f"baseline={baseline}: an int is a number of data samples, at least 1; for a constant give a float ({float(baseline)})"
+                f"baseline={baseline}: an int is a number of data samples, at least 1; for a constant give a float "
+                f"({float(baseline)})"
             )
         return Samples(int(baseline))
     if isinstance(baseline, numbers.Real):
         return Constant(float(baseline))
     if isinstance(baseline, Tensor | np.ndarray):
         return Given((torch.as_tensor(baseline),))
-    if isinstance(baseline, list | tuple) and baseline and all(isinstance(value, Tensor | np.ndarray) for value in baseline):
+    if (
+        isinstance(baseline, list | tuple)
+        and baseline
+        and all(isinstance(value, Tensor | np.ndarray) for value in baseline)
+    ):
         return Given(tuple(torch.as_tensor(value) for value in baseline))
     if isinstance(baseline, list | tuple) and baseline and all(map(is_number, baseline)):
         return Constants(tuple(baseline))
     raise ConfigError(
-        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float or several, an int K, tensors, or a baseline object"
+        f"baseline={baseline!r} of type {type(baseline).__name__}: give None, a float or several, an int K, tensors, "
+        "or a baseline object"
     )

@@ -13,15 +13,16 @@ import torch
 from jaxtyping import Int64
 
 from igc_dist.data import Source
-from igc_dist.records import Batch, ConfigError, Tensors
+from igc_dist.records import ConfigError
+from igc_dist.tensors import Batch, Tensors
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a baseline may draw from: the data, the rows of it that are fit for use, the run's seed, the mean of the inputs.
+    """What a baseline may draw from: the data set, its usable rows (`pool`), the run's seed, the mean input.
 
-    `ranked`: the rows in the order of their predictions (`findings.by_prediction`). `classes`: the most predicted classes of each row of
-    the data (`findings.top_classes`).
+    `ranked`: the rows in the order of their predictions (`findings.by_prediction`). `classes`: the most predicted
+    classes of each row of the data (`findings.top_classes`).
     """
 
     source: Source
@@ -33,11 +34,12 @@ class Surroundings:
 
 
 class Baseline(ABC):
-    """`count` baselines per sample; `shared` by all samples or not.
+    """The contract of a baseline: it gives `count` baselines per sample.
 
-    `needs_mean` asks pass 1 for the mean input, `needs_ranks` for the order of the predictions, `needs_classes` for so many of the most
-    predicted classes of each sample. `pooled`: they depend on the data set, not on the sample alone, so that runs over parts of it cannot
-    be merged.
+    `shared`: all samples have the same baselines. `pooled`: the baselines depend on the data set and not on the sample
+    alone, so runs over parts of the data set cannot be merged. Pass 1 finds what a baseline needs: the mean input
+    (`needs_mean`), the order of the predictions (`needs_ranks`), the most predicted classes of each sample
+    (`needs_classes` is their number).
     """
 
     shared: ClassVar[bool]
@@ -53,16 +55,16 @@ class Baseline(ABC):
         return 0
 
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
-        """B, the number of baselines of a sample. Raises `ConfigError` if this cannot serve `n_pool` usable samples of these shapes."""
+        """The number B of baselines per sample. Raises `ConfigError` if samples or shapes do not fit."""
         return 1
 
     @abstractmethod
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
-        """Baselines number `block` of each sample: per input (len(block), n, *P), or (len(block), 1, *P) when shared."""
+        """Baselines `block` of each sample, per input: (len(block), n, *P), or (len(block), 1, *P) if shared."""
 
 
 def rows_of(source: Source, rows: Int64[np.ndarray, "B n"]) -> Tensors:
-    """These rows of the data, (B, n, *P) per input, each read once."""
+    """The given rows of the data, (B, n, *P) per input. Each row is read once."""
     unique, where = np.unique(rows, return_inverse=True)
     return tuple(x[torch.from_numpy(where.reshape(rows.shape))] for x in source.fetch(unique.tolist()).inputs)
 
@@ -74,12 +76,12 @@ def check_positive(name: str, value: Any) -> None:
 
 
 def enough(k: int, n_pool: int) -> int:
-    """`k`, or `ConfigError` if `k` rows cannot be drawn without replacement from `n_pool`."""
+    """Return `k`. Raises `ConfigError` if `k` rows cannot be drawn without replacement from `n_pool`."""
     if k > n_pool:
         raise ConfigError(f"baseline.k={k} rows cannot be drawn from {n_pool} usable samples: give at most {n_pool}")
     return k
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number, and not a truth value."""
+    """Whether `value` is a real number but not a bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Baselines of each sample's own: rows of the data, noise, and the sample itself, blurred."""
+"""Baselines that differ between samples: drawn rows of the data, noise, and the blurred sample itself."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from torch import Tensor
 from igc_dist import data as sources
 from igc_dist import seeds
 from igc_dist.baselines.base import Baseline, Surroundings, check_positive, enough, rows_of
-from igc_dist.records import Batch, ConfigError, Tensors
+from igc_dist.records import ConfigError
+from igc_dist.tensors import Batch, Tensors
 
 
 @dataclass(frozen=True)
 class Resampled(Baseline):
-    """`k` rows of the data for each input, or of another data set `data`, drawn without replacement, addressed by (seed, sample index).
+    """For each input, `k` rows of the data (or of another data set `data`), drawn without replacement.
 
-    Unbiased for the expectation over baselines; the baseline term rho0 is then random with mean 0 and standard
-    deviation near ``1 / sqrt(N k)``. With `stratify` one row is drawn from each of k equal parts of the data in the order of the
-    predictions, which makes rho0 several times smaller; not for another data set, whose predictions are not known.
+    The draws are addressed by (seed, sample index) and are unbiased for the expectation over baselines. The baseline
+    term rho0 is random with mean 0 and standard deviation near ``1 / sqrt(N k)``. With `stratify`, the data are sorted
+    by prediction and cut into k equal parts, and one row is drawn from each part. This makes rho0 several times
+    smaller. It is not possible for another data set, because its predictions are not known.
     """
 
     k: int
@@ -34,7 +36,9 @@ class Resampled(Baseline):
     def __post_init__(self) -> None:
         check_positive("baseline.k", self.k)
         if self.stratify and self.data is not None:
-            raise ConfigError("baseline.stratify=true with rows of another data set: its predictions are not known, drop one of them")
+            raise ConfigError(
+                "baseline.stratify=true with rows of another data set: its predictions are not known, drop one of them"
+            )
 
     @property
     def needs_ranks(self) -> bool:
@@ -51,7 +55,7 @@ class Resampled(Baseline):
         generators = (seeds.generator(around.seed, int(i), "baselines.resampled") for i in batch.index)
         if self.stratify:
             assert around.ranked is not None
-            # every row equally often, and no stratum with the same number for all samples
+            # every row is drawn equally often; the order of the strata is random for each sample
             cuts = (generator.permutation(self.k) + generator.random(self.k) for generator in generators)
             drawn = [around.ranked[(cut * (len(around.ranked) / self.k)).astype(np.int64)] for cut in cuts]
         else:
@@ -61,7 +65,7 @@ class Resampled(Baseline):
 
 @dataclass(frozen=True)
 class Partners(Baseline):
-    """Other rows of the data, drawn by the design `pairs` (`designs.Pairs`), each serving as the baseline of the other."""
+    """Other rows of the data, drawn by the design `pairs` (`designs.Pairs`): each of a pair is the other's baseline."""
 
     shared = False
 
@@ -71,7 +75,10 @@ class Partners(Baseline):
 
 @dataclass(frozen=True)
 class Noise(Baseline):
-    """`k` draws of Gaussian noise ``mean + std * N(0, 1)`` per input, in its units, addressed by (seed, sample index, draw)."""
+    """`k` draws of Gaussian noise ``mean + std * N(0, 1)`` per input, in the units of the input.
+
+    The draws are addressed by (seed, sample index, draw).
+    """
 
     std: float = 1.0
     mean: float = 0.0
@@ -92,7 +99,9 @@ class Noise(Baseline):
             drawn = x.new_empty(len(block), *x.shape)
             for row, b in enumerate(block):
                 for column, n in enumerate(batch.index):
-                    normal = seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(x.shape[1:])
+                    normal = seeds.generator(around.seed, int(n), f"baselines.noise.{i}", b).standard_normal(
+                        x.shape[1:]
+                    )
                     drawn[row, column] = torch.as_tensor(self.mean + self.std * normal)
             return drawn
 
@@ -101,7 +110,10 @@ class Noise(Baseline):
 
 @dataclass(frozen=True)
 class Blur(Baseline):
-    """The input itself, blurred by a Gaussian of `sigma` pixels over its last two dimensions (edges reflected, cut at 4 sigma)."""
+    """The input, blurred by a Gaussian of `sigma` pixels over its last two dimensions.
+
+    Edges are reflected, and the kernel is cut off at 4 sigma.
+    """
 
     sigma: float = 2.0
     shared = False
@@ -114,12 +126,16 @@ class Blur(Baseline):
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
         for shape in features:
             if len(shape) < 2:
-                raise ConfigError(f"baseline Blur needs inputs with at least two dimensions (..., height, width), got {tuple(shape)}")
+                raise ConfigError(
+                    f"baseline Blur needs inputs with at least two dimensions (..., height, width), got {tuple(shape)}"
+                )
         return 1
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         def blurred(x: Tensor) -> Tensor:
             width = (0.0,) * (x.ndim - 2) + (float(self.sigma),) * 2
-            return torch.from_numpy(gaussian_filter(x.double().cpu().numpy(), width, mode="reflect", truncate=4.0)).to(x.dtype)
+            return torch.from_numpy(gaussian_filter(x.double().cpu().numpy(), width, mode="reflect", truncate=4.0)).to(
+                x.dtype
+            )
 
         return tuple(blurred(x)[None] for x in batch.inputs)

@@ -11,7 +11,8 @@ import torch
 
 from igc_dist import seeds
 from igc_dist.baselines.base import Baseline, Surroundings, check_positive, enough, is_number
-from igc_dist.records import Batch, ConfigError, Tensors
+from igc_dist.records import ConfigError
+from igc_dist.tensors import Batch, Tensors
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Zeros(Constant):
 
 @dataclass(frozen=True)
 class Constants(Baseline):
-    """Several constants, each a baseline with every feature at it, in the units of the input: black and white are 0 and 1."""
+    """Several constants, in the units of the input. Each is a baseline with every feature at this value.
+
+    For example, 0 and 1 are black and white.
+    """
 
     values: Any
     shared = True
@@ -54,12 +58,14 @@ class Constants(Baseline):
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         values = torch.tensor(self.values[block.start : block.stop], dtype=torch.float64)
-        return tuple(values.to(x.dtype).reshape(-1, 1, *(1,) * (x.ndim - 1)).repeat(1, 1, *x.shape[1:]) for x in batch.inputs)
+        return tuple(
+            values.to(x.dtype).reshape(-1, 1, *(1,) * (x.ndim - 1)).repeat(1, 1, *x.shape[1:]) for x in batch.inputs
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Given(Baseline):
-    """The user's own: per input one baseline (*P) or several (B, *P), shared by all samples."""
+    """Baselines given by the user: per input one (*P) or several (B, *P), shared by all samples."""
 
     values: Tensors
     shared = True
@@ -67,19 +73,27 @@ class Given(Baseline):
 
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
         if len(self.values) != len(features):
-            raise ConfigError(f"baseline has {len(self.values)} tensors, but the model has {len(features)} inputs: give one each")
+            raise ConfigError(
+                f"baseline has {len(self.values)} tensors, but the model has {len(features)} inputs: give one each"
+            )
         for value, shape in zip(self.values, features, strict=True):
             if tuple(value.shape) != tuple(shape) and (not len(value) or tuple(value.shape[1:]) != tuple(shape)):
                 raise ConfigError(
-                    f"baseline of shape {tuple(value.shape)}: expected {tuple(shape)}, or (B, *{tuple(shape)}) for B baselines"
+                    f"baseline of shape {tuple(value.shape)}: expected {tuple(shape)}, or (B, *{tuple(shape)}) for B "
+                    "baselines"
                 )
-        counts = [1 if value.ndim == len(shape) else len(value) for value, shape in zip(self.values, features, strict=True)]
+        counts = [
+            1 if value.ndim == len(shape) else len(value) for value, shape in zip(self.values, features, strict=True)
+        ]
         if len(set(counts)) > 1:
             raise ConfigError(f"baseline: the inputs have {counts} baselines, the numbers must agree")
         return counts[0]
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
-        rows = (value[None] if value.ndim == x.ndim - 1 else value for value, x in zip(self.values, batch.inputs, strict=True))
+        rows = (
+            value[None] if value.ndim == x.ndim - 1 else value
+            for value, x in zip(self.values, batch.inputs, strict=True)
+        )
         return tuple(row[block.start : block.stop, None].to(x.dtype) for row, x in zip(rows, batch.inputs, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What all classes of the IGC package share: the model, how to call it, the data; and what their arguments mean."""
+"""The base of all classes of the IGC package: the model, how to call it, the data, and the meaning of arguments."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from igc_dist import baselines, seeds
 from igc_dist.api import attribute
 from igc_dist.attributors import Identity
+from igc_dist.compat.arguments import Seed, rows_of, takes_one
 from igc_dist.data import Source, input_names
 from igc_dist.features import Function, Joint
-from igc_dist.records import Batch, ConfigError, Tensors
+from igc_dist.records import ConfigError
+from igc_dist.tensors import Batch, Tensors
 
 Arrays = np.ndarray | tuple[np.ndarray, ...]
-"""One array, or a tuple of them where there are several inputs."""
-Int = int | np.integer
-Seed = Int | None
+"""One array, or a tuple of arrays if there are several inputs."""
 
 PRECISION = {torch.float16: "16-mixed", torch.float32: "32-true", torch.float64: "64-true"}
 CATEGORIES = (torch.int16, torch.int32, torch.int64)
 OURS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator"}
-"""Arguments of a loader that are not the user's. Of the others, num_workers and collate_fn matter, the rest is about speed."""
+"""Arguments of a `DataLoader` that the user may not set. Of the others, num_workers and collate_fn matter; the rest
+only affects speed."""
 
 
 class Addressed(Dataset[Any]):
     """A data set that draws its items from its generator `rng`, made a function of the index.
 
-    Whatever the order of access, and on any rank: a copy's generator is seeded by (seed, index) before each.
+    The items do not depend on the order of access or the rank: the generator of a copy is seeded by (seed, index)
+    before each access.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -56,9 +58,10 @@ class Method:
     """What all methods share: the model, how to call it, and the data.
 
     `dtld_kwargs`: arguments of a `DataLoader`. `forward_method_name`, `forward_method_kwargs`: how to call the module.
-    `n_embedding_categories`: numbers of categories of the trailing categorical inputs, one or one for each; attributions are
-    then to categories. `dtype`: of the results; float64 also computes in float64, float16 runs the forward under autocast and
-    gives float32. `dtype_cat`: of given categories. Raises what `igc_dist.attribute` raises.
+    `n_embedding_categories`: the number of categories of the trailing categorical inputs, one number for all or one for
+    each; attributions are then to categories. `dtype`: type of the results; float64 also computes in float64, float16
+    runs the forward under autocast and gives float32. `dtype_cat`: type of given categories. Raises what
+    `igc_dist.attribute` raises.
     """
 
     compute: Callable[..., Any]
@@ -77,10 +80,13 @@ class Method:
         for name, value, known in (("dtype", dtype, tuple(PRECISION)), ("dtype_cat", dtype_cat, CATEGORIES)):
             if value not in known:
                 raise ConfigError(f"{name}={value}: choose one of {', '.join(map(str, known))}")
-        self.module, self.dataset, self.dtype, self.dtype_cat, self.dtld_kwargs = module, dataset, dtype, dtype_cat, dict(dtld_kwargs or {})
+        self.module, self.dataset, self.dtld_kwargs = module, dataset, dict(dtld_kwargs or {})
+        self.dtype, self.dtype_cat = dtype, dtype_cat
         for name in self.dtld_kwargs:
             if name in OURS or name not in inspect.signature(DataLoader).parameters:
-                raise ConfigError(f"dtld_kwargs has {name!r}: give arguments of a DataLoader, but none of {', '.join(sorted(OURS))}")
+                raise ConfigError(
+                    f"dtld_kwargs has {name!r}: give arguments of a DataLoader, but none of {', '.join(sorted(OURS))}"
+                )
         self._model: dict[str, Any] = {
             "forward": forward_method_name,
             "forward_kwargs": forward_method_kwargs,
@@ -92,23 +98,37 @@ class Method:
         return self.compute(*args, **kwargs)
 
     def add_final_linear_layer(self, final_linear_layer: nn.Module | str) -> Any:
-        """The final linear layer, a module or its name, in the forward or left out of it; used where that is cheaper. Returns self."""
+        """Use the final linear layer, a module or its name, if that is cheaper. Returns self.
+
+        The layer may be part of the forward or left out of it.
+        """
         self._model["final_layer"] = final_linear_layer
         return self
 
     def add_embedding_method(
-        self, embedding_method_name: str, embedding_method_kwargs: Mapping[str, Any] | None = None, embedding_n_cat: int | None = None
+        self,
+        embedding_method_name: str,
+        embedding_method_kwargs: Mapping[str, Any] | None = None,
+        embedding_n_cat: int | None = None,
     ) -> Any:
-        """The module's method that embeds the trailing `embedding_n_cat` inputs (None: those of integer type). Returns self."""
-        self._model |= {"embedding": embedding_method_name, "embedding_kwargs": embedding_method_kwargs, "n_categorical": embedding_n_cat}
+        """The module's method that embeds the trailing `embedding_n_cat` inputs (None: those of integer type).
+
+        Returns self.
+        """
+        self._model |= {
+            "embedding": embedding_method_name,
+            "embedding_kwargs": embedding_method_kwargs,
+            "n_categorical": embedding_n_cat,
+        }
         return self
 
     def add_ig_post_function(self, ig_post_func: Any, ig_post_func_kwargs: Mapping[str, Any] | None = None) -> Any:
         """Apply a function to the attributions of each batch before they are folded. Returns self.
 
-        ``f(ig_1, ..., ig_m, x_1, ..., x_m, **kwargs)`` of all inputs, which returns a tuple, or an array if there is one input;
-        or ``f(ig, **kwargs)`` of each input, or one such per input in a tuple (None: leave as it is). It is taken for the
-        second if it needs one argument beside `kwargs`. Arrays are (n, n_y_idx, *shape), and (n, *shape) of x.
+        There are two forms. ``f(ig_1, ..., ig_m, x_1, ..., x_m, **kwargs)`` of all inputs returns a tuple, or an array
+        if there is one input. ``f(ig, **kwargs)`` of each input may also be a tuple with one function per input (None:
+        no change). A function that needs one argument beside `kwargs` has the second form. Arrays are (n, n_y_idx,
+        *shape) for ig, and (n, *shape) for x.
         """
         kwargs = dict(ig_post_func_kwargs or {})
         if isinstance(ig_post_func, tuple | list):
@@ -117,17 +137,19 @@ class Method:
             self._model["reduce"] = (Function if takes_one(ig_post_func, kwargs) else Joint)(ig_post_func, kwargs)
         return self
 
-    # -- what the package's arguments mean ---------------------------------------------------------------------------
+    # -- the meaning of the package's arguments ----------------------------------------------------------------------
 
     def _source(self, seed: Seed) -> Source:
-        """The whole data set; drawn by `seed`, if it draws its items."""
+        """The whole data set; if it draws its items, `seed` seeds the draws."""
         drawn = isinstance(getattr(self.dataset, "rng", None), torch.Generator)
         dataset = Addressed(self.dataset, int(seed or 0)) if drawn else self.dataset
-        return Source(dataset, self.dtld_kwargs.get("collate_fn") or default_collate, self.dtld_kwargs.get("num_workers", 0))
+        return Source(
+            dataset, self.dtld_kwargs.get("collate_fn") or default_collate, self.dtld_kwargs.get("num_workers", 0)
+        )
 
     @cached_property
     def _example(self) -> Batch:
-        """The first sample: what the inputs are, and the target."""
+        """The first sample, for the kinds of the inputs and the target."""
         return self._source(None).fetch([0])
 
     @property
@@ -135,24 +157,34 @@ class Method:
         return len(self._example.inputs) == 1
 
     def _given(self, name: str, value: Any) -> Tensors:
-        """Arrays of the user's, one per input, in rows; categories as `dtype_cat`. Raises `ConfigError` for what does not fit the data."""
+        """The user's arrays, one per input, with one row per sample; categories have `dtype_cat`.
+
+        Raises `ConfigError` for arrays that do not fit the data.
+        """
         arrays, found = ((value,) if self._single else tuple(value)), []
         if len(arrays) != len(self._example.inputs):
             raise ConfigError(f"{name} has {len(arrays)} arrays for {len(self._example.inputs)} inputs: give one each")
         for value, like in zip(arrays, self._example.inputs, strict=True):
-            array = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value))  # lists of floats are float64, as numpy's
+            # lists of floats become float64, as in numpy
+            array = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value))
             shape = tuple(like.shape[1:])
             rows = array[None] if array.ndim == len(shape) else array
             if tuple(rows.shape[1:]) != shape or not len(rows):
                 raise ConfigError(f"{name} has an array of shape {tuple(array.shape)}: give {shape}, or (n, *{shape})")
-            kind = self.dtype_cat if not like.is_floating_point() else array.dtype if array.is_floating_point() else like.dtype
+            kind = (
+                self.dtype_cat
+                if not like.is_floating_point()
+                else array.dtype
+                if array.is_floating_point()
+                else like.dtype
+            )
             if not torch.equal(rows.to(kind).to(rows.dtype).nan_to_num(), rows.nan_to_num()):
                 raise ConfigError(f"{name} has numbers of {rows.dtype} that are none of {kind}")
             found.append(rows.to(kind))
         return tuple(found)
 
     def _data(self, x: Any, seed: Seed, arrays: bool = False) -> Any:
-        """The data of a call: all rows, `x` rows drawn by `seed`, or given inputs with targets that mean nothing."""
+        """The data of a call: all rows, `x` rows drawn by `seed`, or given inputs with meaningless targets."""
         whole = self._source(seed)
         if x is None:
             return whole
@@ -165,7 +197,11 @@ class Method:
         return Source(Subset(whole.dataset, sorted(chosen.tolist())), whole.collate, whole.num_workers)
 
     def _baseline(self, x_0: Any, seed: Seed) -> baselines.Baseline:
-        """None: zeros; an int: rows of the whole data set, drawn for each input; a float: a constant; arrays: these, for all inputs."""
+        """The baseline for `x_0`.
+
+        None: zeros; an int: rows of the whole data set, drawn for each input; a float: a constant; arrays: these, for
+        all inputs.
+        """
         if isinstance(x_0, numbers.Integral) and not isinstance(x_0, bool):
             return baselines.Resampled(int(x_0), self._source(seed))
         if isinstance(x_0, Tensor | np.ndarray | list | tuple):
@@ -173,27 +209,38 @@ class Method:
         return baselines.ensure(x_0)
 
     def _outputs(self, y_idx: Any) -> tuple[list[int] | None, Any]:
-        """The selected outputs, each once, and where each wish is among them."""
+        """The selected outputs, each once, and the position of each requested output among them."""
         if y_idx is None:
             return None, slice(None)
         wishes, y = np.atleast_1d(np.asarray(y_idx)), self._example.target
-        label = y.numel() == 1 and not y.is_floating_point()  # then the number of outputs is known to the model only
+        label = y.numel() == 1 and not y.is_floating_point()  # for a label only the model knows the number of outputs
         low, high = (0, np.iinfo(np.int64).max) if label else (-y.numel(), y.numel())
-        if wishes.ndim != 1 or wishes.dtype.kind not in "iu" or not len(wishes) or not ((low <= wishes) & (wishes < high)).all():
+        if (
+            wishes.ndim != 1
+            or wishes.dtype.kind not in "iu"
+            or not len(wishes)
+            or not ((low <= wishes) & (wishes < high)).all()
+        ):
             wanted = "integers of at least 0, as y is a label" if label else f"integers from {low} to {high - 1}"
             raise ConfigError(f"y_idx={y_idx!r}: give None, one or several {wanted}")
         chosen, where = np.unique(wishes % high, return_inverse=True)
         return chosen.tolist(), where
 
-    # -- the run, and what the package gives back ---------------------------------------------------------------------
+    # -- the run, and the package's return values ---------------------------------------------------------------------
 
-    def _run(self, data: Any, outputs: Any, rows: int | None, seed: Seed, store: Any, fabric: Any, **more: Any) -> xr.DataTree:
+    def _run(
+        self, data: Any, outputs: Any, rows: int | None, seed: Seed, store: Any, fabric: Any, **more: Any
+    ) -> xr.DataTree:
         settings = {**self._model, "micro_batch": rows, **(fabric or {}), **more}
         return attribute(self.module, data, target=outputs, seed=int(seed or 0), store=store, **settings)
 
     def _cast(self, values: Any) -> np.ndarray:
         values = np.asarray(values)
-        return values.astype(np.float64 if self.dtype == torch.float64 else np.float32) if values.dtype.kind == "f" else values
+        return (
+            values.astype(np.float64 if self.dtype == torch.float64 else np.float32)
+            if values.dtype.kind == "f"
+            else values
+        )
 
     def _maps(self, node: Any, name: str, at: Any) -> Arrays:
         """The maps of a result, one per input."""
@@ -202,7 +249,7 @@ class Method:
         return maps if not self._single or len(maps) > 1 else maps[0]
 
     def _samples(self, tree: xr.DataTree, data: Any, where: Any, *tables: str) -> tuple[Any, ...]:
-        """Inputs, targets (NaN for given inputs, which have none), tables (n_x, n_y_idx), attributions (n_x, n_y_idx, *shape)."""
+        """Inputs, targets, tables (n_x, n_y_idx), attributions (n_x, n_y_idx, *shape). Given inputs: NaN targets."""
         own, samples = isinstance(data, Source), tree["samples"]
         rows = data.fetch(range(len(data))).inputs if own else (data[0],) if self._single else data[0]
         x = tuple(self._cast(row.float() if row.dtype == torch.bfloat16 else row) for row in rows)
@@ -223,26 +270,13 @@ class Method:
         return np.abs(total(maps) - np.asarray(tree["correlation"])[where])
 
 
-def rows_of(batch_size: Any, points: Int) -> int | None:
-    """Rows of a forward pass: the package counts triples (input, baseline, output), each of which walks `points` rows."""
-    sizes = batch_size if isinstance(batch_size, tuple | list) else (batch_size,)
-    if any(size is not None and (isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1) for size in sizes):
-        raise ConfigError(f"batch_size={batch_size!r}: give None, an integer of at least 1, or a tuple of them")
-    return None if batch_size is None else int(np.prod([int(size or 1) for size in sizes[:2]])) * int(points)
-
-
-def plain(number: Int) -> int:
-    """A number of numpy's as one of Python's."""
-    return int(number) if isinstance(number, np.integer) else number
-
-
 def total(maps: Arrays) -> np.ndarray:
     arrays = maps if isinstance(maps, tuple) else (maps,)
     return np.sum([np.asarray(array, dtype=np.float64).reshape(len(array), -1).sum(1) for array in arrays], axis=0)
 
 
 def mean_error(values: Any) -> float:
-    """The mean size of errors, of those that are defined."""
+    """The mean absolute error, over the errors that are defined."""
     errors = np.abs(np.asarray(values, dtype=np.float64))
     errors = errors[np.isfinite(errors)]
     return float(errors.mean()) if errors.size else float("nan")
@@ -252,15 +286,3 @@ def say(line: str) -> None:
     """Print on the first rank."""
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
         print(line)
-
-
-def takes_one(function: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a function needs one positional argument beside `kwargs`; of one that does not say, such as a ufunc, it is assumed."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return False
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds and p.default is p.empty and p.name not in kwargs for p in parameters) == 1

@@ -1,6 +1,6 @@
 """The demo's data set and its network, whose trained weights ship beside this file as safetensors.
 
-`train.py` makes the weights; nothing here needs it, so that running the demo never imports a training loop.
+`train.py` makes the weights. Nothing here needs it, so running the demo never imports a training loop.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ CLASSES = 10
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
 
 SPLIT_SEED = 20240229
-HELD_OUT = 5  # one sample in so many is kept from training
+HELD_OUT = 5  # one sample in 5 is not used for training
 
 
 class Digits(Dataset[tuple[Tensor, Tensor]]):
-    """The handwritten digits of scikit-learn: `x` is an image (1, 8, 8) in [0, 1], `y` the one-hot label (10,), both float32.
+    """The handwritten digits of scikit-learn: `x` is an image (1, 8, 8) in [0, 1], `y` the one-hot label (10,).
 
-    `n`: the first so many; the ten first are 0, 1, ... 9. Raises ValueError for fewer than 1.
+    Both are float32. `n`: the number of digits, from the first on; the first ten are 0, 1, ... 9. Raises ValueError if
+    it is less than 1.
     """
 
     def __init__(self, n: int | None = None) -> None:
@@ -53,8 +54,8 @@ def split(samples: int) -> tuple[Int[Tensor, "train"], Int[Tensor, "held_out"]]:
 class DigitsCNN(nn.Module):
     """Three convolutions and two linear layers with ReLU between them; returns logits.
 
-    Strides shrink the image instead of pooling, and no layer keeps statistics of a batch: the output is piecewise linear in the
-    pixels and a sample's logits do not depend on its neighbours in the batch.
+    Strides shrink the image instead of pooling, and no layer keeps statistics of a batch: the output is piecewise
+    linear in the pixels and a sample's logits do not depend on its neighbours in the batch.
     """
 
     def __init__(self) -> None:

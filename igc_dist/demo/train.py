@@ -1,7 +1,8 @@
 """Train the demo's network and write its weights: `python -m igc_dist.demo.train [OUT]`, some seconds on one core.
 
-Seeded, on one thread and with deterministic kernels, so that a second training on the same machine writes the same bytes.
-The held-out fifth is looked at once, at the end: the settings below were chosen by cross-validation within the other four fifths.
+Training is seeded, on one thread and with deterministic kernels, so a second training on the same machine writes the
+same bytes. The held-out fifth is used once, at the end: the settings below were chosen by cross-validation within the
+other four fifths.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ EPOCHS = 40
 BATCH = 32
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 5e-2
-MOVES = ((0, 0), (0, 0), (0, 0), (0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # half of the images stay where they are
+MOVES = ((0, 0), (0, 0), (0, 0), (0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # half of the images do not move
 REQUIRED_ACCURACY = 0.97
 
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """One thread, deterministic kernels and a seed of its own, and everything as it was afterwards."""
+    """One thread, deterministic kernels and a given seed; all settings are restored afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)  # the order of a sum over threads changes its last bits
     torch.use_deterministic_algorithms(True)
@@ -44,7 +45,7 @@ def reproducible(seed: int) -> Iterator[None]:
 
 
 def moved(x: Float[Tensor, "batch 1 8 8"]) -> Float[Tensor, "batch 1 8 8"]:
-    """The images, each moved by at most one pixel at random: 1,438 of them are few, and the labels do not mind."""
+    """The images, each moved by at most one pixel at random: 1,438 images are few, and a move keeps the label."""
     rows, columns = torch.tensor(MOVES)[torch.randint(len(MOVES), (len(x),))].unbind(1)
     image = torch.arange(len(x)).view(-1, 1, 1)
     row = (torch.arange(8) + 1 + rows.view(-1, 1)).unsqueeze(2)
@@ -81,11 +82,14 @@ def main(out: Path = WEIGHTS) -> int:
     chosen, held_out = split(len(data))
     model = train()
     reached = accuracy(model, data, held_out)
-    print(f"training accuracy {accuracy(model, data, chosen):.4f}, test accuracy {reached:.4f} on {len(held_out)} held-out images")
+    print(
+        f"training accuracy {accuracy(model, data, chosen):.4f}, test accuracy {reached:.4f} on {len(held_out)} "
+        "held-out images"
+    )
     if reached <= REQUIRED_ACCURACY:
         print(f"test accuracy must exceed {REQUIRED_ACCURACY}: {out.name} is left as it was", file=sys.stderr)
         return 1
-    out.write_bytes(save(model.state_dict()))  # safetensors' own save_file would make a file that only its owner can read
+    out.write_bytes(save(model.state_dict()))  # save_file of safetensors makes a file that only its owner can read
     print(f"wrote {out.name}: {sum(p.numel() for p in model.parameters())} parameters, {out.stat().st_size} bytes")
     return 0
 

@@ -1,10 +1,13 @@
 """What the features of an attribution are: their names, and how they are reduced before they are folded.
 
-A reducer maps the attribution of one input, (n, J, *P), to (n, J, *Q) on the device, so that states, stores and exchanges
-have the size of Q. Those of `reducers` are linear and preserve sums, ``sum_q R(a)_q = sum_p a_p``: covariances are linear in
-the attribution, so the reduced IGC is ``IGC_q = sum_p R_qp IGC_p`` and still adds up to the correlation; a deviation is
-not, so it has to be that of the reduced attributions. A free function of the user's may be anything; a probe tells whether
-it preserves sums. XRAI, of `regions`, looks at the image. (The IGC package, arXiv:2404.13910, calls it a post-function.)
+A reducer maps the attribution of one input, (n, J, *P), to (n, J, *Q) on the device, so that states, stores and
+exchanges have the size of Q. The reducers in `reducers` are linear and preserve sums, ``sum_q R(a)_q = sum_p a_p``.
+Covariances are linear in the attribution, so the reduced IGC is ``IGC_q = sum_p R_qp IGC_p`` and still adds up to the
+correlation. A deviation is not linear, so it must be computed from the reduced attributions. The user may also give a
+free function; a probe checks whether it preserves sums. XRAI, in `regions`, looks at the image. (The IGC package,
+arXiv:2404.13910, calls a reducer a post-function.)
+
+May import: data, tensors, records.
 """
 
 from igc_dist.features.functions import Function, Joint

@@ -18,13 +18,13 @@ from igc_dist.records import ConfigError
 
 
 class Reducer(ABC):
-    """A map of one input's attribution, the same for every sample and output. `linear`: and it preserves the sum."""
+    """A map of one input's attribution, the same for every sample and output. `linear`: it also preserves the sum."""
 
     linear: ClassVar[bool] = True
 
     @abstractmethod
     def shape(self, shape: Shape) -> Shape:
-        """*Q for features of shape *P. Raises `ConfigError` with the numbers if there is none."""
+        """The reduced shape *Q of features of shape *P. Raises `ConfigError` with the numbers if they do not fit."""
 
     @abstractmethod
     def dims(self, dims: Names, n_dims: int) -> Names:
@@ -35,7 +35,10 @@ class Reducer(ABC):
         """The reduced attributions of n samples; `x` are their raw inputs."""
 
     def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"] | None:
-        """The reduced feature (numbered through, from 0) that each feature is added to; None if that is not all that it does."""
+        """For each feature, the number (from 0) of the reduced feature that it is added to.
+
+        None if the reducer does more than add features.
+        """
         return None
 
 
@@ -43,7 +46,7 @@ class Sums(Reducer):
     """A linear reducer: each reduced feature is a sum of features, formed in float64."""
 
     def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
-        # an output at a time, in one buffer: small results carved out of the holes that big copies leave would scatter the heap
+        # one output at a time, in one buffer: small results between large temporary copies would fragment the heap
         found = values.new_empty(values.shape[1], len(values), *self.shape(tuple(values.shape[2:])))
         a = torch.empty_like(values[:, 0], dtype=torch.float64, memory_format=torch.contiguous_format)
         for j in range(values.shape[1]):
@@ -57,10 +60,11 @@ class Sums(Reducer):
 
 @dataclass(frozen=True, eq=False)
 class Segments(Sums):
-    """``R(a)_q = sum of a_p over the features p with label q``: regions of a map.
+    """``R(a)_q = sum of a_p over the features p with label q``: sums over the regions of a map.
 
-    `labels` are integers from 0 over the last dimensions of the features; dimensions before those (channels) are summed as
-    well. There are max + 1 segments. Raises `ConfigError` for a negative label: without its feature the sum would not hold.
+    `labels` are integers from 0 over the last dimensions of the features. Earlier dimensions (channels) are summed as
+    well. There are max + 1 segments. Raises `ConfigError` for a negative label: a feature would be missing from the
+    sum.
     """
 
     labels: Any
@@ -68,17 +72,22 @@ class Segments(Sums):
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
         if labels.dtype.kind not in "iub" or not labels.size or not labels.ndim:
-            raise ConfigError(f"reduce: labels of type {labels.dtype} and shape {labels.shape}, expected an array of integers from 0")
+            raise ConfigError(
+                f"reduce: labels of type {labels.dtype} and shape {labels.shape}, expected an array of integers from 0"
+            )
         if labels.min() < 0:
             raise ConfigError(
-                f"reduce: {int((labels < 0).sum())} labels are negative (the lowest is {labels.min()}): every feature must belong to a "
+                f"reduce: {int((labels < 0).sum())} labels are negative (the lowest is {labels.min()}): every feature "
+                "must belong to a "
                 "segment, or the sum is not preserved; give what is left over a label of its own"
             )
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
     def shape(self, shape: Shape) -> Shape:
         if shape[-self.labels.ndim :] != self.labels.shape:
-            raise ConfigError(f"labels of shape {self.labels.shape} do not fit the last dimensions of features of shape {shape}")
+            raise ConfigError(
+                f"labels of shape {self.labels.shape} do not fit the last dimensions of features of shape {shape}"
+            )
         return (int(self.labels.max()) + 1,)
 
     def dims(self, dims: Names, n_dims: int) -> Names:
@@ -91,7 +100,7 @@ class Segments(Sums):
         n, q = len(a), int(self.labels.max()) + 1
         labels = torch.from_numpy(self.labels).to(a.device).reshape(-1)
         source = a.reshape(n, -1, labels.numel()).sum(1)
-        # as one long vector, for which the CPU has a plain loop
+        # as one long vector: the CPU has a simple loop for it
         index = labels + q * torch.arange(n, device=a.device)[:, None]
         with _same_bits():
             return source.new_zeros(n * q).index_add_(0, index.reshape(-1), source.reshape(-1)).reshape(n, q)
@@ -99,7 +108,7 @@ class Segments(Sums):
 
 @contextmanager
 def _same_bits() -> Iterator[None]:
-    """Deterministic kernels: an accelerator adds to an index in any order otherwise."""
+    """Use deterministic kernels: otherwise an accelerator adds to an index in any order."""
     before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -110,7 +119,7 @@ def _same_bits() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Patches(Sums):
-    """Sums over patches of `size` (h, w), or h = w, that tile the last two dimensions; the last ones may be smaller."""
+    """Sums over patches of `size` (h, w), or h = w, that tile the last two dimensions. The last ones may be smaller."""
 
     size: Any = 4
 
@@ -121,12 +130,16 @@ class Patches(Sums):
             or len(size) != 2
             or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in size)
         ):
-            raise ConfigError(f"reduce: patches of size {self.size!r}, expected an integer of at least 1, or two: (height, width)")
+            raise ConfigError(
+                f"reduce: patches of size {self.size!r}, expected an integer of at least 1, or two: (height, width)"
+            )
         object.__setattr__(self, "size", tuple(size))
 
     def shape(self, shape: Shape) -> Shape:
         if len(shape) < 2:
-            raise ConfigError(f"patches of size {self.size} need features with at least 2 dimensions, these have shape {shape}")
+            raise ConfigError(
+                f"patches of size {self.size} need features with at least 2 dimensions, these have shape {shape}"
+            )
         return (*shape[:-2], -(-shape[-2] // self.size[0]), -(-shape[-1] // self.size[1]))
 
     def dims(self, dims: Names, n_dims: int) -> Names:
@@ -135,10 +148,17 @@ class Patches(Sums):
     def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"]:
         *lead, height, width = self.shape(shape)
         rows, columns = (np.arange(extent) // min(s, extent) for s, extent in zip(self.size, shape[-2:], strict=True))
-        return np.arange(np.prod(lead, dtype=np.int64)).reshape(*lead, 1, 1) * height * width + rows[:, None] * width + columns
+        return (
+            np.arange(np.prod(lead, dtype=np.int64)).reshape(*lead, 1, 1) * height * width
+            + rows[:, None] * width
+            + columns
+        )
 
     def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
-        (height, width), (h, w) = a.shape[-2:], (min(s, extent) for s, extent in zip(self.size, a.shape[-2:], strict=True))
+        (height, width), (h, w) = (
+            a.shape[-2:],
+            (min(s, extent) for s, extent in zip(self.size, a.shape[-2:], strict=True)),
+        )
         padded = torch.nn.functional.pad(a, (0, -width % w, 0, -height % h))
         return padded.unflatten(-2, (-1, h)).unflatten(-1, (-1, w)).sum((-3, -1))
 
@@ -164,7 +184,7 @@ class Channels(Sums):
 
 @dataclass(frozen=True)
 class Total(Sums):
-    """The sum over all features of the input: what it contributes as a whole."""
+    """The sum over all features of the input: the contribution of the whole input."""
 
     def shape(self, shape: Shape) -> Shape:
         return ()

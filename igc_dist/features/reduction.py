@@ -14,12 +14,13 @@ from torch import Tensor
 from igc_dist.features.functions import Function, Joint, array_of, probed
 from igc_dist.features.names import Names, Shape, feature_dims
 from igc_dist.features.reducers import Reducer
-from igc_dist.records import ConfigError, Tensors
+from igc_dist.records import ConfigError
+from igc_dist.tensors import Tensors
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """How the attributions of all inputs are reduced: one reducer each (None: as they are), or one function of all."""
+    """How the attributions of all inputs are reduced: one reducer each (None: unchanged), or one joint function."""
 
     reducers: tuple[Reducer | None, ...] = ()
     joint: Joint | None = None
@@ -31,11 +32,14 @@ class Reduction:
 
     @property
     def linear(self) -> bool:
-        """Whether there is no free function in it: so the sum is preserved, and blocks of baselines may be reduced one by one."""
+        """Whether no free function is used. Then sums are preserved, and blocks of baselines are reduced one by one."""
         return self.joint is None and all(reducer is None or reducer.linear for reducer in self.reducers)
 
     def shapes(self, shapes: Sequence[Shape], inputs: Tensors) -> tuple[Shape, ...]:
-        """*Q_i from *P_i; `inputs` are a few raw samples for a free function to see. Raises `ConfigError` that names the input."""
+        """The reduced shapes *Q_i from *P_i. `inputs` are a few raw samples for probing a free function.
+
+        Raises `ConfigError` that names the input.
+        """
         if self.joint is not None:
             return probed(self.joint.apply, shapes, inputs)
         found: list[Shape] = []
@@ -47,14 +51,16 @@ class Reduction:
         return tuple(found)
 
     def dims(self, dims: Sequence[Names], reduced: Sequence[Shape]) -> tuple[Names, ...]:
-        """Names of the dimensions of features of the shapes `reduced`, from those before."""
+        """Names of the reduced dimensions (of the shapes `reduced`), from the names before the reduction."""
         if self.joint is not None:
-            return tuple(mine if len(mine) == len(q) else feature_dims(len(q)) for mine, q in zip(dims, reduced, strict=True))
+            return tuple(
+                mine if len(mine) == len(q) else feature_dims(len(q)) for mine, q in zip(dims, reduced, strict=True)
+            )
         each = zip(self.reducers, dims, reduced, strict=True)
         return tuple(mine if reducer is None else reducer.dims(mine, len(q)) for reducer, mine, q in each)
 
     def __call__(self, values: Tensors, inputs: Tensors) -> Tensors:
-        """(n, J, *Q_i) per input from (n, J, *P_i); `inputs` are the raw ones, as the data set gave them."""
+        """Reduce (n, J, *P_i) to (n, J, *Q_i) per input. `inputs` are the raw inputs from the data set."""
         if self.joint is not None:
             found = self.joint.apply(tuple(v.cpu().numpy() for v in values), tuple(map(array_of, inputs)))
             return tuple(torch.from_numpy(one).to(v.device) for one, v in zip(found, values, strict=True))
@@ -62,7 +68,10 @@ class Reduction:
         return tuple(v if reducer is None else reducer(v, x) for reducer, v, x in each)
 
     def groups(self, shapes: Sequence[Shape]) -> tuple[Int64[np.ndarray, "..."], ...] | None:
-        """The reduced feature of its input that each feature is added to, per input; None if a reducer is more than such a sum."""
+        """Per input, the number of the reduced feature that each feature is added to.
+
+        None if a reducer does more than add features.
+        """
         if self.joint is not None:
             return None
         found = []
@@ -70,14 +79,15 @@ class Reduction:
             own = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape) if reducer is None else reducer.groups(shape)
             if own is None:
                 return None
-            found.append(np.array(own))  # their own memory, as torch wants it
+            found.append(np.array(own))  # a copy, because torch needs memory of its own
         return tuple(found)
 
     def complete(self, shapes: Sequence[Shape], inputs: Tensors, dtype: torch.dtype = torch.float32) -> bool:
-        """Whether the sum over all features of all inputs is preserved: of linear reducers it is.
+        """Whether the sum over all features of all inputs is preserved. For linear reducers it is.
 
-        Of free functions by a probe, to 1e-10 of the sum of sizes in float64 and 1e-4 in float32: random attributions of both
-        signs and of sizes from 1e-3 to 1e3, so that a threshold shows, for a few of the real `inputs`.
+        A free function is probed with a few of the real `inputs` and random attributions. These have both signs and
+        sizes from 1e-3 to 1e3, so that a threshold in the function is detected. The tolerance, relative to the sum of
+        absolute values, is 1e-10 in float64 and 1e-4 in float32.
         """
         if self.linear:
             return True
@@ -99,16 +109,18 @@ def _total(values: Sequence[Tensor]) -> Tensor:
 
 
 def ensure(reduce: Any, n_inputs: int) -> Reduction:
-    """A `Reduction` of `n_inputs` inputs from what users give.
+    """Make a `Reduction` of `n_inputs` inputs from what the user gives.
 
-    None (no reduction), a `Reducer` or a function of arrays (a `Function`) for every input, a list or tuple with one of
-    these for each input, or a `Joint`. Raises `ConfigError` for a wrong number or type.
+    Accepted are None (no reduction), a `Reducer` or a function of arrays (a `Function`) for every input, a list or
+    tuple with one of these for each input, or a `Joint`. Raises `ConfigError` for a wrong number or type.
     """
     if isinstance(reduce, Reduction | Joint):
         return reduce if isinstance(reduce, Reduction) else Reduction((None,) * n_inputs, reduce)
     each = tuple(reduce) if isinstance(reduce, list | tuple) else (reduce,) * n_inputs
     if len(each) != n_inputs:
-        raise ConfigError(f"reduce has {len(each)} reducers for {n_inputs} inputs: give one each, None for an input to leave as it is")
+        raise ConfigError(
+            f"reduce has {len(each)} reducers for {n_inputs} inputs: give one each, None for an input to leave as it is"
+        )
     for one in each:
         if isinstance(one, type) or not (one is None or isinstance(one, Reducer) or callable(one)):
             raise ConfigError(f"reduce={one!r}: give an object like Patches(4), a function of arrays, or None")

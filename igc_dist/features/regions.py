@@ -1,4 +1,4 @@
-"""Attribution through regions: the segments of the image decide what a map can tell apart."""
+"""Attribution to regions: a map has one value per segment of the image."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ INSTALL = "reduce=xrai needs scikit-image: pip install 'igc-dist[xrai]'"
 class XRAI(Reducer):
     """XRAI (Kapishnikov, Bolukbasi, Viegas and Terry, 2019, Algorithm 1): (C, H, W) or (H, W) to (H, W).
 
-    The map is the maximum of the attribution over channels, A. Segments of the image are found by Felzenszwalb's method at
-    several `scales`, and each grown by `dilation` pixels; so they overlap. From the empty region S on, the segment s of highest
-    ``mean of A over s \\ S`` joins S, and all its new pixels get this mean; a segment with fewer than `min_pixels` new pixels is
-    dropped. At the end, or when S is more than the part `area` of the image, the pixels left over get their own mean.
+    A is the maximum of the attribution over channels. Felzenszwalb's method finds segments of the image at several
+    `scales`. Each segment is grown by `dilation` pixels, so segments overlap. A region S starts empty. In each step,
+    the segment s with the highest ``mean of A over s \\ S`` joins S, and all its new pixels get this mean. A segment
+    with fewer than `min_pixels` new pixels is dropped. This ends when no segment is left, or when S covers more than
+    the part `area` of the image. The remaining pixels then get their own mean.
 
-    A mean over new pixels preserves their sum, so maps of one channel still sum to what they did; maxima over channels do not.
-    `fast`: the order is by the mean over the whole segment. `sigma` (pixels) and `min_size` (pixels) are of Felzenszwalb's
-    method, as is the scale, for images of 224 x 224 by default: small images need smaller ones. The image is not resized; its
-    channels come first, and its values are stretched to [-1, 1]. Of equal means the first in the order of `scales` counts.
+    A mean over new pixels preserves their sum, so maps of one channel keep their sum. The maximum over channels does
+    not preserve it. `fast`: segments are ordered by the mean over the whole segment. `sigma` (pixels), `min_size`
+    (pixels) and the scales are settings of Felzenszwalb's method. The defaults are for images of 224 x 224; small
+    images need smaller values. The image is not resized. Its channels come first, and its values are stretched to [-1,
+    1]. If means are equal, the first segment in the order of `scales` is taken.
 
-    A map with NaN or infinity is NaN altogether. Raises `ConfigError` for a setting that cannot be used, features that are no
-    image, and without scikit-image.
+    If a map has a NaN or infinity, all its values become NaN. Raises `ConfigError` for invalid settings, for features
+    that are no image, and if scikit-image is missing.
     """
 
     scales: Any = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0)
@@ -50,7 +52,9 @@ class XRAI(Reducer):
     def __post_init__(self) -> None:
         scales = tuple(self.scales) if isinstance(self.scales, list | tuple) else (self.scales,)
         if not scales or not all(_number(scale) and scale > 0 for scale in scales):
-            raise ConfigError(f"reduce.scales={self.scales!r}: give numbers above 0; the larger the scale, the larger the segments")
+            raise ConfigError(
+                f"reduce.scales={self.scales!r}: give numbers above 0; the larger the scale, the larger the segments"
+            )
         object.__setattr__(self, "scales", tuple(map(float, scales)))
         if not _number(self.sigma) or self.sigma < 0:
             raise ConfigError(f"reduce.sigma={self.sigma!r}: give a width in pixels of at least 0")
@@ -59,11 +63,15 @@ class XRAI(Reducer):
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
                 raise ConfigError(f"reduce.{name}={value!r}: give a whole number of pixels, at least {least}")
         if not _number(self.area) or not 0 <= self.area <= 1:
-            raise ConfigError(f"reduce.area={self.area!r}: give the part of the image to cover by segments, from 0 to 1")
+            raise ConfigError(
+                f"reduce.area={self.area!r}: give the part of the image to cover by segments, from 0 to 1"
+            )
 
     def shape(self, shape: Shape) -> Shape:
         if len(shape) not in (2, 3):
-            raise ConfigError(f"xrai needs images, (channels, height, width) or (height, width), and the features have shape {shape}")
+            raise ConfigError(
+                f"xrai needs images, (channels, height, width) or (height, width), and the features have shape {shape}"
+            )
         return shape[-2:]
 
     def dims(self, dims: Names, n_dims: int) -> Names:
@@ -90,7 +98,7 @@ class XRAI(Reducer):
         return from_numpy(found).to(values)
 
     def segments(self, image: Float64[np.ndarray, "C H W"]) -> Bool[np.ndarray, "S H W"]:
-        """The masks of the segments at all scales, grown by a disc. Raises `ConfigError` without scikit-image."""
+        """The masks of the segments at all scales, grown by a disc. Raises `ConfigError` if scikit-image is missing."""
         try:
             from skimage.segmentation import felzenszwalb
         except ImportError as error:
@@ -99,9 +107,13 @@ class XRAI(Reducer):
         stretched = np.moveaxis(2 * (image - low) / (high - low) - 1 if high > low else np.zeros_like(image), 0, -1)
         masks = []
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Got image with third dimension")  # other channels than three are fine
+            warnings.filterwarnings(
+                "ignore", message="Got image with third dimension"
+            )  # any number of channels is fine
             for scale in self.scales:
-                labels = felzenszwalb(np.ascontiguousarray(stretched), scale=scale, sigma=float(self.sigma), min_size=int(self.min_size))
+                labels = felzenszwalb(
+                    np.ascontiguousarray(stretched), scale=scale, sigma=float(self.sigma), min_size=int(self.min_size)
+                )
                 masks.append(labels == np.unique(labels)[:, None, None])
         every = np.concatenate(masks)
         r = np.arange(-self.dilation, self.dilation + 1)
@@ -109,10 +121,11 @@ class XRAI(Reducer):
         return binary_dilation(every, disc[None]) if self.dilation else every
 
     def covered(self, a: Float64[np.ndarray, "H W"], masks: Bool[np.ndarray, "S H W"]) -> Float64[np.ndarray, "H W"]:
-        """The map of region means: segments are added one by one, and each gives its new pixels their mean."""
+        """The map of region means: segments are added one by one, and the new pixels of each get their mean."""
         flat, segments = a.reshape(-1), masks.reshape(len(masks), -1)
         result, free = np.empty_like(flat), np.ones(flat.size, bool)
-        # of the pixels of each segment that are not covered yet; what is covered is subtracted, so each pixel is looked at once
+        # sizes and sums count only the pixels of each segment that are not covered yet; covered pixels are subtracted,
+        # so each pixel is visited once
         sizes, sums = segments.sum(1), np.array([flat[mask].sum() for mask in segments])
         left = np.argsort(-sums / sizes, kind="stable") if self.fast else np.arange(len(segments))
         while 1 - free.mean() <= self.area:

@@ -1,4 +1,4 @@
-"""Categorical inputs, and those that a method of the module embeds."""
+"""Categorical inputs, and inputs that a method of the module embeds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch import Tensor
 from igc_dist.baselines import Baseline, Blur, Constant, Given, Mean, Noise
 from igc_dist.inputs.base import Inputs, Walk
 from igc_dist.model import Model
-from igc_dist.records import Batch, ConfigError, DataError, ModelError, Tensors
+from igc_dist.records import ConfigError, DataError, ModelError
+from igc_dist.tensors import Batch, Tensors
 
 
 class Categorical(Inputs):
-    """The trailing inputs are categories: `n_trailing` of them, or None for all of integer type."""
+    """The trailing inputs are categories: `n_trailing` of them, or every input of integer type (None)."""
 
     def __init__(self, model: Model, n_trailing: int | None) -> None:
         super().__init__(model)
@@ -27,14 +28,16 @@ class Categorical(Inputs):
         if self.n_trailing is not None:
             if self.n_trailing > len(raw):
                 raise ConfigError(
-                    f"{self.n_trailing} inputs are to be categorical, but the data set gives {len(raw)}: x of an item, as a tuple"
+                    f"{self.n_trailing} inputs are to be categorical, but the data set gives {len(raw)}: x of an "
+                    "item, as a tuple"
                 )
             return self.n_trailing
         floats = [i for i, x in enumerate(raw) if x.is_floating_point()]
         m = len(raw) - 1 - max(floats, default=-1)
         if not m:
             raise DataError(
-                f"no trailing input is of integer type ({', '.join(str(x.dtype) for x in raw)}), so none is categorical: give integers, in "
+                f"no trailing input is of integer type ({', '.join(str(x.dtype) for x in raw)}), so none is "
+                "categorical: give integers, in "
                 "the last inputs, or say how many inputs are categorical (n_categorical)"
             )
         return m
@@ -44,7 +47,8 @@ class Categorical(Inputs):
         m = self.n_categorical(few.inputs)
         if isinstance(baseline, Mean | Noise | Blur):
             raise ConfigError(
-                f"baseline {type(baseline).__name__} makes no categories: give a constant category, tensors, or samples of the data"
+                f"baseline {type(baseline).__name__} makes no categories: give a constant category, tensors, or "
+                "samples of the data"
             )
         if isinstance(baseline, Constant) and not all(x.is_floating_point() for x in few.inputs[-m:]):
             self._check_whole(torch.tensor([float(baseline.value)]))
@@ -57,14 +61,17 @@ class Categorical(Inputs):
     def _check_whole(value: Tensor) -> None:
         broken = value[value != value.round()] if value.is_floating_point() else value[:0]
         if broken.numel():
-            raise ConfigError(f"baseline {float(broken.reshape(-1)[0])} is not a whole number, but stands for a category")
+            raise ConfigError(
+                f"baseline {float(broken.reshape(-1)[0])} is not a whole number, but stands for a category"
+            )
 
 
 class Embedded(Categorical):
-    """A method of the module embeds the categorical inputs: ``embedding(*categories, **kwargs)`` gives one or several float tensors.
+    """A method of the module embeds the categorical inputs.
 
-    The forward takes ``(*floats, *embeddings)``. Attributions have the shapes of these.
-    Raises `ModelError` if the module has no such method.
+    ``embedding(*categories, **kwargs)`` returns one or several float tensors. The forward takes ``(*floats,
+    *embeddings)``. Attributions have the shapes of the floats and the embeddings. Raises `ModelError` if the module has
+    no such method.
     """
 
     def __init__(self, model: Model, embedding: str, kwargs: Mapping[str, Any] | None, n_trailing: int | None) -> None:
@@ -75,7 +82,8 @@ class Embedded(Categorical):
             self.method = None
         if not callable(self.method):
             raise ModelError(
-                f"{type(model.module).__name__} has no method {embedding!r}: give the name of the method that maps categories to embeddings"
+                f"{type(model.module).__name__} has no method {embedding!r}: give the name of the method that maps "
+                "categories to embeddings"
             )
         self.embedding, self.kwargs = embedding, dict(kwargs or {})
 
@@ -91,7 +99,8 @@ class Embedded(Categorical):
             if not isinstance(e, Tensor) or not e.is_floating_point() or e.shape[:1] != taken[0].shape[:1]:
                 got = f"{e.dtype} of shape {tuple(e.shape)}" if isinstance(e, Tensor) else type(e).__name__
                 raise ModelError(
-                    f"embedding {self.embedding!r} gives {got} for {len(taken[0])} inputs: one or several float tensors (n, ...)"
+                    f"embedding {self.embedding!r} gives {got} for {len(taken[0])} inputs: one or several float "
+                    "tensors (n, ...)"
                 )
         dtype = self.model.dtype(taken)
         return *taken[:cut], *(e.to(dtype) for e in made)

@@ -1,9 +1,9 @@
-"""Lookups in embedding tables relaxed: rows of a table mixed by real coefficients, in a forward that knows of categories only.
+"""Relaxed lookups in embedding tables: rows of a table are mixed by real coefficients.
 
-The forward is fed numbers in place of categories, one for each position of each categorical input, from `FIRST` on, which no
-table reaches. They find their way through whatever the forward does to them (slices, reshapes, stacks, casts), and where
-they meet a table, each gathers the coefficients of its position. Lookups of other numbers, such as places in a sequence,
-are as they are.
+The forward only knows categories. Here it gets numbers in place of categories: one number per position of each
+categorical input, from `FIRST` on, which is beyond any table. The numbers pass through slices, reshapes, stacks and
+casts in the forward. Where a number reaches a table, it selects the coefficients of its position. Lookups of other
+numbers, such as places in a sequence, are not changed.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from igc_dist.records import ModelError, Tensors
+from igc_dist.records import ModelError
+from igc_dist.tensors import Tensors
 
 FIRST = 2**30
-"""The first number of a position: beyond any table, and below what overflows an int32."""
+"""The first number of a position: larger than any table, and small enough not to overflow an int32."""
 
 
 class Lookups(TorchFunctionMode):
-    """Within the block, a position with coefficients c of categories ids is looked up as ``sum_k c_k W[ids_k]``.
+    """In this context, a position with coefficients c of categories ids is looked up as ``sum_k c_k W[ids_k]``.
 
-    `coefficients`: (p, K). `ids`: (p, K) categories, or None for ``0, 1, ..., K - 1``: the coefficients are then those of
-    the one-hot code. `met` collects, per lookup, its numbers and the rows of its table.
+    `coefficients`: (p, K). `ids`: (p, K) categories, or None for ``0, 1, ..., K - 1``, so that the coefficients are
+    those of the one-hot code. `met` collects, per lookup, the numbers looked up and the number of rows of the table.
 
-    Nothing of the module is touched: the function that all `nn.Embedding`s call is diverted. Raises `ModelError` where
-    numbers have been changed on their way, or meet an `nn.EmbeddingBag`.
+    The module is not changed: the function that all `nn.Embedding`s call is intercepted. Raises `ModelError` if the
+    forward changed the numbers, or if they reach an `nn.EmbeddingBag`.
     """
 
     def __init__(self, coefficients: Float[Tensor, "p K"], ids: Int64[Tensor, "p K"] | None) -> None:
@@ -53,7 +54,7 @@ class Lookups(TorchFunctionMode):
             raise ModelError("categories are changed before they are looked up (is an offset added to them?)")
         ours = positions >= 0
         self.met.append((positions[ours], len(table)))
-        # advanced indexing, whose backward is deterministic on GPUs too
+        # advanced indexing has a deterministic backward on GPUs too
         at = positions.clamp_min(0)
         coefficients = self.coefficients[at]
         if self.ids is None:
@@ -61,15 +62,21 @@ class Lookups(TorchFunctionMode):
             rows = coefficients[..., :known].to(table) @ table[:known]
         else:
             ids = self.ids[at]
-            rows = sum((coefficients[..., k, None].to(table) * table[ids[..., k]] for k in range(ids.shape[-1])), table.new_zeros(()))
+            rows = sum(
+                (coefficients[..., k, None].to(table) * table[ids[..., k]] for k in range(ids.shape[-1])),
+                table.new_zeros(()),
+            )
         if bool(ours.all()):
             return rows
-        # numbers of the forward's own among them, such as that of a leading token
+        # the forward added numbers of its own, such as that of a leading token
         return torch.where(ours[..., None], rows, table[(positions + FIRST).masked_fill(ours, 0)])
 
 
 def numbered(coefficients: Tensors) -> tuple[Tensors, Float[Tensor, "p K"]]:
-    """Numbers of the positions of several inputs, (rows, *S_i) each, for coefficients (rows, *S_i, K_i); and these as one table."""
+    """Number the positions of several inputs, and join their coefficients in one table.
+
+    Returns numbers (rows, *S_i) for coefficients (rows, *S_i, K_i) of each input, and the table (p, K).
+    """
     widest = max(c.shape[-1] for c in coefficients)
     numbers, tables, start = [], [], FIRST
     for c in coefficients:

@@ -1,4 +1,4 @@
-"""Categories that the forward looks up in embedding tables, attributed on the one-hot relaxation of the lookup."""
+"""Categories that the forward looks up in embedding tables, attributed by the one-hot relaxation of the lookup."""
 
 from __future__ import annotations
 
@@ -18,45 +18,56 @@ from igc_dist.inputs.base import Walk, attributed
 from igc_dist.inputs.embedded import Categorical
 from igc_dist.inputs.lookups import Lookups, numbered
 from igc_dist.model import PRECISIONS, Model
-from igc_dist.records import Batch, ConfigError, DataError, ModelError, Tensors
+from igc_dist.records import ConfigError, DataError, ModelError
+from igc_dist.tensors import Batch, Tensors
 
 USE = (
-    "categories need a forward that uses them for lookups in nn.Embedding and for nothing else, no mask, offset or EmbeddingBag: name a "
+    "categories need a forward that uses them for lookups in nn.Embedding and for nothing else, no mask, offset or "
+    "EmbeddingBag: name a "
     "method that embeds them instead (embedding)"
 )
 
 
 @dataclass(frozen=True)
 class Relaxed(Walk):
-    """A walk whose last `m` inputs are coefficients, of the categories `pairs`, (n, *S, 2) each."""
+    """A walk whose last `m` inputs are coefficients of the categories `pairs`, (n, *S, 2) each."""
 
     m: int
     pairs: Tensors
 
 
 class OneHot(Categorical):
-    """Categories that the forward looks up in `nn.Embedding`s, attributed on the one-hot relaxation: features (*S, C).
+    """Categories that the forward looks up in `nn.Embedding`s, attributed by one-hot relaxation: features (*S, C).
 
-    Between categories x and x0 the one-hot code moves in two coordinates only, so that is what is walked: a position has the
-    coefficients ``(alpha, beta)`` of ``alpha W[x] + beta W[x0]``, x is (1, 0) and the baseline is (0, 1). With g the
-    gradient to the embedding, those to the coefficients are ``<W[x], g>`` and ``<W[x0], g>``: attributions to them, added at
-    x and at x0 of the category axis, are those of the one-hot code, exactly, ``A_c = ([c = x] - [c = x0]) <W_c, integral of g>``
-    for Integrated Gradients, and no one-hot forward is made. Where x = x0 nothing moves. As x0 is that of a baseline,
-    baselines are walked one by one. Attributors without baselines get the one-hot code itself, ``coefficients @ W``.
+    Between categories x and x0 only two coordinates of the one-hot code change, so only these are walked. A position
+    has the coefficients ``(alpha, beta)`` of ``alpha W[x] + beta W[x0]``: x is (1, 0) and the baseline is (0, 1). With
+    g the gradient with respect to the embedding, the gradients with respect to the coefficients are ``<W[x], g>`` and
+    ``<W[x0], g>``. Attributions to the coefficients are added at x and at x0 of the category axis. The result is
+    exactly that of the one-hot code, ``A_c = ([c = x] - [c = x0]) <W_c, integral of g>`` for Integrated Gradients,
+    without a one-hot forward. Where x = x0 the attribution is 0. Since x0 depends on the baseline, baselines are walked
+    one by one. Attributors without baselines get the one-hot code itself, ``coefficients @ W``.
 
-    `categories`: how many, one number for all inputs or one for each. Raises `ConfigError` for numbers below 1, or
-    under `torch.compile`, which would not see the lookups diverted.
+    `categories`: the number of categories, one number for all inputs or one for each. Raises `ConfigError` for numbers
+    below 1, and under `torch.compile`, which would bypass the intercepted lookups.
     """
 
     def __init__(self, model: Model, categories: int | Sequence[int], n_trailing: int | None) -> None:
         single = isinstance(categories, int)
         numbers = [categories] if isinstance(categories, int) else list(categories)
         if not numbers or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in numbers):
-            raise ConfigError(f"categories={categories!r}: give a number of categories of at least 1, or one for each categorical input")
+            raise ConfigError(
+                f"categories={categories!r}: give a number of categories of at least 1, or one for each categorical "
+                "input"
+            )
         if not single and n_trailing not in (None, len(numbers)):
-            raise ConfigError(f"categories={categories!r} are {len(numbers)}, but n_categorical={n_trailing}: the numbers must agree")
+            raise ConfigError(
+                f"categories={categories!r} are {len(numbers)}, but n_categorical={n_trailing}: the numbers must agree"
+            )
         if model.compiled:
-            raise ConfigError("categories cannot be used with torch.compile: switch compiled off, or name an embedding method (embedding)")
+            raise ConfigError(
+                "categories cannot be used with torch.compile: switch compiled off, or name an embedding method "
+                "(embedding)"
+            )
         super().__init__(model, n_trailing if single else len(numbers))
         self.categories = numbers
 
@@ -67,7 +78,7 @@ class OneHot(Categorical):
         return self.categories * m if len(self.categories) == 1 else self.categories
 
     def take(self, raw: Tensors, device: torch.device | str, what: str = "input") -> Tensors:
-        """As of any inputs; categories as int64. Raises `DataError` for one out of range."""
+        """As for other inputs, with categories as int64. Raises `DataError` for a category out of range."""
         m = self.n_categorical(raw)
         taken = super().take(raw, device, what)
         names = input_names(len(raw))[-m:]
@@ -93,7 +104,7 @@ class OneHot(Categorical):
         return *shapes[:-m], *((*shape[:-1], c) for shape, c in zip(shapes[-m:], self._numbers(m), strict=True))
 
     def walk(self, taken: Tensors, baselines: Tensors) -> Relaxed:
-        """The walk in coefficients: of one baseline, (1, n or 1, *P), or in those of the one-hot code without any."""
+        """The walk in coefficients of one baseline, (1, n or 1, *P). Without baselines it is in the one-hot code."""
         m, dtype = self.n_categorical(taken), self.model.dtype(taken)
         floats, x = taken[:-m], taken[-m:]
         if not baselines:
@@ -105,10 +116,16 @@ class OneHot(Categorical):
         end = tuple(torch.stack((torch.ones_like(s[..., 0]), torch.zeros_like(s[..., 0])), -1) for s in start)
         own = tuple(x0.expand(1, len(x[0]), *x0.shape[2:]) for x0 in baselines[:-m])
         of_rows = lambda samples: self._forward(m, tuple(p[samples] for p in pairs))  # noqa: E731
-        return Relaxed(self.model.calling(self._forward(m, pairs), of_rows), (*floats, *end), (*own, *(s[None] for s in start)), m, pairs)
+        return Relaxed(
+            self.model.calling(self._forward(m, pairs), of_rows),
+            (*floats, *end),
+            (*own, *(s[None] for s in start)),
+            m,
+            pairs,
+        )
 
     def _forward(self, m: int, pairs: Tensors | None, met: list[Any] | None = None) -> Callable[..., Any]:
-        """The forward as a function of floats and of coefficients, whose rows are those of `pairs`, any number of times over."""
+        """The forward as a function of floats and coefficients. Its batch is any number of repetitions of `pairs`."""
 
         def forward(*points: Tensor, **kwargs: Any) -> Any:
             numbers, coefficients = numbered(points[-m:])
@@ -125,7 +142,7 @@ class OneHot(Categorical):
         return forward
 
     def prove(self, taken: Tensors) -> None:
-        """With the coefficients of x, and with those of x0, the forward must give what it gives for the categories themselves."""
+        """Check that the coefficients of x and of x0 give the same output as the categories themselves."""
         m = self.n_categorical(taken)
         same = self.walk(taken, tuple(x[None] for x in taken))
         met: list[tuple[Tensor, int]] = []
@@ -148,24 +165,28 @@ class OneHot(Categorical):
             raise ModelError(f"{USE} ({type(error).__name__}: {error})") from error
 
     def _check_tables(self, taken: Tensors, m: int, met: list[tuple[Tensor, int]]) -> list[int]:
-        """Categories that all tables of an input have: columns of one input may have tables of their own, of different lengths."""
+        """Categories that all tables of an input have. Columns of one input may have tables of different lengths."""
         names, start, known = input_names(len(taken))[-m:], 0, []
         for name, x, c in zip(names, taken[-m:], self._numbers(m), strict=True):
             rows = [n for positions, n in met if bool(((positions >= start) & (positions < start + x.numel())).any())]
             start += x.numel()
             if not rows:
-                raise ModelError(f"input {name} is declared categorical, but the forward looks it up in no nn.Embedding. {USE}")
+                raise ModelError(
+                    f"input {name} is declared categorical, but the forward looks it up in no nn.Embedding. {USE}"
+                )
             known.append(min(*rows, c))
             if max(rows) < c:
                 raise ConfigError(
-                    f"categories says {c} for input {name}, but it is looked up in a table of {max(rows)} rows: give {max(rows)}"
+                    f"categories says {c} for input {name}, but it is looked up in a table of {max(rows)} rows: give "
+                    f"{max(rows)}"
                 )
         return known
 
     def attribute(self, attributor: Attributor, task: Task) -> Tensors:
         if attributor.unrelaxed:
             raise ConfigError(
-                f"attributor {attributor.name!r} with categories: {attributor.unrelaxed}. Instead name an embedding method "
+                f"attributor {attributor.name!r} with categories: {attributor.unrelaxed}. Instead name an embedding "
+                "method "
                 "(embedding), or take another method"
             )
         if not task.baselines:
@@ -181,22 +202,31 @@ class OneHot(Categorical):
             for sums, value in zip(total[:-m], values[:-m], strict=True):
                 sums += value
             for sums, value, pair in zip(total[-m:], values[-m:], walk.pairs, strict=True):
-                for k in (0, 1):  # one at a time, so that no element is met twice and the sum has one order on any device
+                for k in (
+                    0,
+                    1,
+                ):  # one at a time: no element is added to twice, so the order of the sum is fixed on any device
                     sums.scatter_add_(-1, pair[:, None, ..., k, None].expand(*value.shape[:-1], 1), value[..., k, None])
         return total
 
 
 def _ids(x: Tensor, n: int, name: str) -> Int64[Tensor, "..."]:
-    """Categories as int64; NaN, of samples that are left out anyway, as 0. Raises `DataError` unless they are 0 to n - 1."""
+    """Categories as int64. NaN, which occurs in samples that are left out, becomes 0.
+
+    Raises `DataError` for a category that is not a whole number from 0 to n - 1.
+    """
     finite = x.nan_to_num(0.0, 0.0, 0.0) if x.is_floating_point() else x
     broken = finite[(finite < 0) | (finite >= n) | (finite != finite.round() if x.is_floating_point() else False)]
     if broken.numel():
-        raise DataError(f"{name} has category {broken.reshape(-1)[0].item()}: with categories={n} they are whole numbers, 0 to {n - 1}")
+        raise DataError(
+            f"{name} has category {broken.reshape(-1)[0].item()}: with categories={n} they are whole numbers, 0 to "
+            f"{n - 1}"
+        )
     return finite.long()
 
 
 def _cycle(x: Int64[Tensor, "..."], n: int) -> Int64[Tensor, "..."]:
-    """Categories of the same shape that go through all there are, 0 and the last among them."""
+    """Categories of the same shape that cycle through all n categories and include 0 and the last one."""
     ids = torch.arange(x.numel(), device=x.device) % n
     ids[-1] = n - 1
     return ids.reshape(x.shape)

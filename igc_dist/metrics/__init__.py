@@ -1,1 +1,8 @@
-"""Metrics of faithfulness: one score, one file."""
+"""Metrics of faithfulness: one score, one file.
+
+May import: records.
+"""
+
+from igc_dist.metrics.pic import inpainted, random_mask
+
+__all__ = ["inpainted", "random_mask"]

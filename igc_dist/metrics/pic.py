@@ -1,5 +1,7 @@
-"""What the performance information curves (AIC and SIC; Kapishnikov et al. 2019, arXiv:1906.02825, section 4.2) show a model: images
-of which only some pixels are kept, and the others are filled in between them."""
+"""Images for the performance information curves (AIC and SIC): some pixels are kept, the others are filled in.
+
+Source: Kapishnikov et al. 2019, arXiv:1906.02825, section 4.2.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +26,23 @@ def random_mask(shape: tuple[int, int], fraction: float, generator: np.random.Ge
 
 
 def inpainted(image: Float[np.ndarray, "H W *C"], kept: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, "H W *C"]:
-    """The image with every pixel that is not `kept` filled in, linearly on the triangles of a Delaunay triangulation of those that are.
+    """The image with every pixel that is not `kept` filled in, linearly on a Delaunay triangulation of the kept ones.
 
-    The four corners are always kept, so that every pixel lies in a triangle. Raises `ConfigError` for a mask of another size.
+    The four corners are always kept, so that every pixel lies in a triangle. Raises `ConfigError` for a mask of another
+    size.
     """
     if kept.shape != image.shape[:2]:
-        raise ConfigError(f"a mask of shape {kept.shape} for an image of shape {image.shape}: give one entry for each pixel")
+        raise ConfigError(
+            f"a mask of shape {kept.shape} for an image of shape {image.shape}: give one entry for each pixel"
+        )
     kept = kept.copy()
     kept[np.ix_([0, -1], [0, -1])] = True
     filled = image.astype(np.float64)
     if kept.all():
         return filled
     if min(kept.shape) < 2:
-        raise ConfigError(f"an image of shape {image.shape} has no triangles to fill: give one of at least 2 x 2 pixels")
+        raise ConfigError(
+            f"an image of shape {image.shape} has no triangles to fill: give one of at least 2 x 2 pixels"
+        )
     filled[~kept] = griddata(np.argwhere(kept), filled[kept], np.argwhere(~kept), method="linear")
     return filled

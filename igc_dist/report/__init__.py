@@ -1,7 +1,9 @@
-"""The report of a store: an HTML page with figures, and tables for the terminal. Reads an opened tree, nothing else."""
+"""Pages, figures and tables of a store. Only this wing imports matplotlib and jinja2.
 
-from igc_dist.report.gallery import write_gallery
-from igc_dist.report.page import write_report
-from igc_dist.report.tables import compare, info, summary_table
+May import: nothing of the package. Its public names stand in `__init__.pyi` and are loaded when they are first asked
+for.
+"""
 
-__all__ = ["compare", "info", "summary_table", "write_gallery", "write_report"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

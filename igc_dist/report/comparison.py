@@ -36,7 +36,9 @@ class Difference:
     same_bits: bool
 
 
-def difference(one: NDArray[Any], two: NDArray[Any], errors: tuple[NDArray[Any], NDArray[Any]] | None = None) -> Difference:
+def difference(
+    one: NDArray[Any], two: NDArray[Any], errors: tuple[NDArray[Any], NDArray[Any]] | None = None
+) -> Difference:
     """Compare two arrays of one shape; `errors` are their standard errors. NaN where no cell is finite in both."""
     same = one.dtype == two.dtype and one.tobytes() == two.tobytes()
     finite_one, finite_two = np.isfinite(one), np.isfinite(two)
@@ -53,12 +55,12 @@ def difference(one: NDArray[Any], two: NDArray[Any], errors: tuple[NDArray[Any],
 
 
 def ratio(part: float, whole: float) -> float:
-    """part / whole, where nothing of nothing is 0 and something of nothing is infinite."""
+    """part / whole, where 0 / 0 is 0 and anything else over 0 is infinite."""
     return part / whole if whole else (math.inf if part else 0.0)
 
 
 def worst_ratio(gap: Floats, spread: Floats) -> float:
-    """The largest gap in standard errors over cells whose standard error is known; NaN if there is none."""
+    """The largest gap in units of its standard error; NaN if no standard error is known."""
     known = np.isfinite(spread)
     gap, spread = gap[known], spread[known]
     certain = spread == 0
@@ -90,14 +92,20 @@ def map_differences(one: xr.DataTree, two: xr.DataTree) -> dict[str, Difference]
             spread = f"{name}_se"
             errors = None
             if spread in ours[group] and spread in theirs[group]:
-                errors = (ours[group][spread].transpose("output", ...).values, theirs[group][spread].transpose("output", ...).values)
+                errors = (
+                    ours[group][spread].transpose("output", ...).values,
+                    theirs[group][spread].transpose("output", ...).values,
+                )
             found[f"{group}/{name}"] = difference(pair[0], pair[1], errors)
     return found
 
 
 def spec_differences(trees: Mapping[str, xr.DataTree]) -> dict[str, list[str]]:
-    """The keys of method and spec that are not the same in all stores, dotted, with the value in each."""
-    flat = [{"method": leaf(tree.attrs.get("method", ABSENT))} | flatten(mapping_of(tree, "spec")) for tree in trees.values()]
+    """The keys of method and spec that differ between stores, dotted, with the value in each store."""
+    flat = [
+        {"method": leaf(tree.attrs.get("method", ABSENT))} | flatten(mapping_of(tree, "spec"))
+        for tree in trees.values()
+    ]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = {key: [one.get(key, ABSENT) for one in flat] for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
@@ -112,7 +120,9 @@ def check_comparable(trees: Mapping[str, xr.DataTree]) -> None:
     for name, other in others:
         found = labels(other)
         if len(found) != len(expected):
-            raise ValueError(f"{first} has {len(expected)} outputs and {name} has {len(found)}; compare stores with the same outputs")
+            raise ValueError(
+                f"{first} has {len(expected)} outputs and {name} has {len(found)}; compare stores with the same outputs"
+            )
         wrong = [(place, a, b) for place, (a, b) in enumerate(zip(expected, found, strict=True)) if a != b]
         if wrong:
             place, a, b = wrong[0]

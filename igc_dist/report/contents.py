@@ -1,4 +1,4 @@
-"""What the tree of a store holds, under the names the rest of the report uses. Reads an opened tree, nothing else.
+"""The content of a store's tree, under the names that the rest of the report uses. Only reads an opened tree.
 
 Shape legend: O outputs, F the feature dimensions of one input (any number), K folds.
 """
@@ -47,36 +47,38 @@ TITLES = {
     "naive_ttest_t": "t of the naive t-test",
 }
 SUM = "igc_sum"
-"""Stands for the sum of the map over all features, whatever its method calls it."""
+"""The name used for the sum of the map over all features, whatever name the method gives it."""
 
 
 def inputs(tree: xr.DataTree) -> dict[str, xr.Dataset]:
-    """The group of every model input, x2 before x10; groups kept for resuming and for samples are no inputs.
+    """The group of every model input, with x2 before x10. Groups kept for resuming and for samples are left out.
 
-    A store lists its groups and arrays in the order of the file system, so every listing here has an order of its own.
+    A store lists its groups and arrays in the order of the file system, so every listing here is sorted.
     """
-    return {name: tree.children[name].to_dataset() for name in sorted(tree.children, key=natural) if name not in NOT_INPUTS}
+    return {
+        name: tree.children[name].to_dataset() for name in sorted(tree.children, key=natural) if name not in NOT_INPUTS
+    }
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
-    """A sort key under which runs of digits count as numbers."""
+    """A sort key that compares runs of digits as numbers."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def map_names(group: xr.Dataset) -> list[str]:
-    """The arrays over outputs in an input's group, igc and igac first, without those that are the standard error of another one."""
+    """The arrays over outputs in an input's group, igc and igac first. Standard errors of other arrays are left out."""
     names = [str(name) for name, array in group.data_vars.items() if "output" in array.dims]
     names = sorted(names, key=lambda name: (name != "igc", name != "igac", name))
     return [name for name in names if not (name.endswith("_se") and name.removesuffix("_se") in names)]
 
 
 def main_map(group: xr.Dataset) -> str | None:
-    """The array a reader looks at first: igc, else igac, else the first one; None in a group without maps."""
+    """The array that a reader looks at first: igc, else igac, else the first one; None in a group without maps."""
     return next(iter(map_names(group)), None)
 
 
 def title_of(name: str) -> str:
-    """How an array or a method is called in print; names without an entry stand for themselves."""
+    """The printed name of an array or a method. Without an entry it is the name, with spaces for underscores."""
     return TITLES.get(name, printable(name.replace("_", " ")))
 
 
@@ -94,7 +96,7 @@ def sum_of(tree: xr.DataTree | xr.Dataset) -> str:
 
 
 def column(tree: xr.DataTree, name: str) -> Floats | None:
-    """A root variable over outputs as float64 (O,), or None where this method has no such number."""
+    """A root variable over outputs as float64 (O,), or None if the method does not have it."""
     if name.startswith(SUM):
         name = name.replace(SUM, sum_of(tree))
     if name not in tree.data_vars:
@@ -109,7 +111,10 @@ def flags(tree: xr.DataTree) -> list[str]:
 
 
 def kept(tree: xr.DataTree) -> dict[str, int]:
-    """How many shards and samples the store still holds one by one; without a dimension to count, the members of the group."""
+    """The numbers of shards and samples that the store still holds one by one.
+
+    In a group without a dimension to count, the members are counted.
+    """
     found: dict[str, int] = {}
     for group, dims in {"shards": ("shard", "part"), "samples": ("sample",)}.items():
         if group in tree.children:
@@ -119,7 +124,7 @@ def kept(tree: xr.DataTree) -> dict[str, int]:
 
 
 def mapping_of(tree: xr.DataTree, name: str) -> dict[str, Any]:
-    """A root attribute that should be a mapping (spec, provenance); anything else comes back under its own name."""
+    """A root attribute that should be a mapping (spec, provenance). Another value is returned under its own name."""
     value = tree.attrs.get(name, {})
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
 
@@ -140,7 +145,7 @@ def leaf(value: Any) -> str:
 
 
 def printable(value: object) -> str:
-    """Text without control characters: a name from a data set must not steer a terminal or break a page."""
+    """Text without control characters, so that a name from a data set cannot control a terminal or break a page."""
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 

@@ -1,6 +1,7 @@
 """Every figure of a report as a PNG file: maps per input, completeness, convergence.
 
-Figures are matplotlib objects drawn by Agg; the state of pyplot and the reader's own matplotlib settings play no part.
+Figures are matplotlib objects drawn by Agg. They do not depend on the state of pyplot or on the user's matplotlib
+settings.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from igc_dist.report.contents import Floats, column, inputs, labels, main_map, m
 from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
 
 DPI = 144
-ROUNDING = 1e-12  # a part of the gap below this is float64 at work
+ROUNDING = 1e-12  # a part of the gap below this is float64 rounding
 NAMED_LINES = 10  # more outputs than this are drawn as one grey bundle with its median
 CURVES = {
     "correlation": "correlation",
@@ -35,7 +36,7 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on disk: its file, what it shows in a few words, its caption, and its width in CSS pixels."""
+    """A figure on disk: its file, a short title, its caption, and its width in CSS pixels."""
 
     path: Path
     title: str
@@ -45,7 +46,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Drawings:
-    """The figures of a report. `main` and `others` hold the maps by input, the most telling array apart from the rest."""
+    """The figures of a report. `main` has the map of each input's most important array, `others` the rest."""
 
     main: dict[str, Drawing]
     others: dict[str, list[Drawing]]
@@ -54,7 +55,10 @@ class Drawings:
 
 
 def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings:
-    """Draw every figure the store has numbers for into `folder` (made if missing), for at most `max_outputs` outputs each."""
+    """Draw every figure that the store has numbers for into `folder`, which is made if missing.
+
+    A figure shows at most `max_outputs` outputs.
+    """
     if max_outputs < 1:
         raise ValueError(f"max_outputs is {max_outputs}; give the number of outputs to draw, 1 or more")
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,22 +70,26 @@ def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings
             for name in map_names(dataset):
                 maps = read_maps(tree, group, name, max_outputs)
                 path = folder / f"maps-{place}-{plain(group)}-{plain(name)}.png"
-                drawing = save(draw_maps(maps), path, title_of(name), map_caption(maps, group, tree.sizes.get("output", 0)))
+                drawing = save(
+                    draw_maps(maps), path, title_of(name), map_caption(maps, group, tree.sizes.get("output", 0))
+                )
                 if name == first:
                     main[group] = drawing
                 else:
                     others[group].append(drawing)
-        return Drawings(main, others, draw_completeness(tree, folder, max_outputs), draw_convergence(tree, folder, max_outputs))
+        return Drawings(
+            main, others, draw_completeness(tree, folder, max_outputs), draw_convergence(tree, folder, max_outputs)
+        )
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """matplotlib's own defaults with few changes, whatever the reader's matplotlibrc says; put back afterwards."""
+    """Use matplotlib's defaults with few changes, whatever the user's matplotlibrc says; restored afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
             {
-                "text.parse_math": False,  # a "$" in an output's name is a dollar
+                "text.parse_math": False,  # a "$" in an output's name is a plain dollar sign
                 "font.size": 9,
                 "axes.spines.top": False,
                 "axes.spines.right": False,
@@ -92,7 +100,10 @@ def house_style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path, title: str, caption: str) -> Drawing:
-    """Write a PNG; the same figure gives the same bytes. Names in scripts that the font lacks come out as boxes, without a warning."""
+    """Write a PNG. The same figure gives the same bytes.
+
+    Letters that the font lacks are drawn as boxes, without a warning.
+    """
     FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -107,44 +118,61 @@ def plain(name: str) -> str:
 
 
 def left_out(total: int, drawn: int) -> str:
-    """The sentence that owns up to outputs not drawn; empty when all are."""
+    """A sentence about the outputs that are not drawn; empty if all are drawn."""
     if total <= drawn:
         return ""
-    return f"The first {drawn} of {total} outputs are drawn; {total - drawn} are left out (raise max_outputs to see more)."
+    return (
+        f"The first {drawn} of {total} outputs are drawn; {total - drawn} are left out (raise max_outputs to see more)."
+    )
 
 
 def map_caption(maps: Maps, group: str, total: int) -> str:
-    """What a figure of maps shows, how to read its scales, and what it leaves out."""
+    """The caption of a figure of maps: what it shows, how to read its scales, and what it leaves out."""
     what = f"{title_of(maps.name)} of input {printable(group)}"
-    beside = "" if maps.errors is None else (", beside its standard error" if maps.values.ndim == 3 else ", with its standard error")
+    beside = (
+        ""
+        if maps.errors is None
+        else (", beside its standard error" if maps.values.ndim == 3 else ", with its standard error")
+    )
     colour = "Red is positive, blue negative, zero in the middle." if maps.signed else "The scale starts at zero."
     scale = "One scale for all outputs drawn, so maps can be compared with each other."
     hatched = "Hatched grey: undefined (NaN)." if not np.isfinite(maps.values).all() else ""
-    return " ".join(filter(None, [f"{what}{beside}.", scale, colour, maps.note, hatched, left_out(total, len(maps.labels))]))
+    return " ".join(
+        filter(None, [f"{what}{beside}.", scale, colour, maps.note, hatched, left_out(total, len(maps.labels))])
+    )
 
 
 def draw_completeness(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:
-    """Per output: the correlation with the sum of the map, then the two parts of their gap, each on its own scale. No units.
+    """Draw the completeness of each output. There are no units.
 
-    None for methods whose maps need not sum to the correlation.
+    Shows the correlation with the sum of the map, then the two parts of their gap, each on its own scale. None for
+    methods whose maps need not sum to the correlation.
     """
     total, correlation = column(tree, "igc_sum"), column(tree, "correlation")
     if total is None or correlation is None:
         return None
     signs = {"baseline_term": ("minus baseline term", -1.0), "quadrature_error": ("quadrature error", 1.0)}
-    parts = {title: sign * values[:max_outputs] for name, (title, sign) in signs.items() if (values := column(tree, name)) is not None}
+    parts = {
+        title: sign * values[:max_outputs]
+        for name, (title, sign) in signs.items()
+        if (values := column(tree, name)) is not None
+    }
     names = labels(tree)[:max_outputs]
     figure = Figure(figsize=(WIDTH, 1.0 + 0.24 * max(len(names), 3)), layout="constrained")
     panels = figure.subplots(1, 1 + len(parts), sharey=True, squeeze=False, width_ratios=[2] + [1] * len(parts))[0]
     spread = column(tree, "correlation_se")
-    draw_totals(panels[0], correlation[:max_outputs], total[:max_outputs], None if spread is None else spread[:max_outputs])
+    draw_totals(
+        panels[0], correlation[:max_outputs], total[:max_outputs], None if spread is None else spread[:max_outputs]
+    )
     for axes, (title, values) in zip(panels[1:], parts.items(), strict=True):
         draw_part(axes, title, values)
     panels[0].set_yticks(range(len(names)), labels=[short(name) for name in names])
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     caption = "The gap from a circle to its cross is the sum of the two bars to the right, each with its own scale."
     caption += "" if spread is None else " Whiskers: standard error of the correlation."
-    return save(figure, folder / "completeness.png", "completeness", f"{caption} {left_out(len(total), len(names))}".strip())
+    return save(
+        figure, folder / "completeness.png", "completeness", f"{caption} {left_out(len(total), len(names))}".strip()
+    )
 
 
 def draw_totals(axes: Axes, correlation: Floats, total: Floats, spread: Floats | None) -> None:
@@ -152,7 +180,9 @@ def draw_totals(axes: Axes, correlation: Floats, total: Floats, spread: Floats |
     place = np.arange(total.size)
     if spread is not None:
         axes.hlines(place, correlation - spread, correlation + spread, color=NEGATIVE, linewidth=1)
-    axes.plot(correlation, place, "o", color=NEGATIVE, mfc="white", markersize=7, label="correlation of prediction and target")
+    axes.plot(
+        correlation, place, "o", color=NEGATIVE, mfc="white", markersize=7, label="correlation of prediction and target"
+    )
     axes.plot(total, place, "x", color=POSITIVE, markersize=5, label="sum of the map")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
     axes.grid(color="#dddddd", linewidth=0.6)
@@ -160,7 +190,7 @@ def draw_totals(axes: Axes, correlation: Floats, total: Floats, spread: Floats |
 
 
 def draw_part(axes: Axes, title: str, values: Floats) -> None:
-    """One part of the gap as bars, one row per output; a part that is rounding alone is said to be zero."""
+    """One part of the gap as bars, one row per output. A part that is only rounding is labelled as zero."""
     axes.set_title(title, fontsize=9, loc="left")
     axes.axvline(0, color="black", linewidth=0.6)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -168,7 +198,9 @@ def draw_part(axes: Axes, title: str, values: Floats) -> None:
     if np.all(np.abs(np.nan_to_num(values)) < ROUNDING):
         axes.set(xlim=(-1, 1), xticks=[0])
         said = "zero, up to rounding" if np.isfinite(values).any() else "undefined"
-        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", fontsize=8, backgroundcolor="white")
+        axes.text(
+            0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", fontsize=8, backgroundcolor="white"
+        )
         return
     axes.barh(np.arange(values.size), np.nan_to_num(values), color="#4d4d4d", height=0.6)
     axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
@@ -176,17 +208,23 @@ def draw_part(axes: Axes, title: str, values: Floats) -> None:
 
 
 def draw_convergence(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:
-    """Correlation, sum of the map and distance of the running map from the final one, over samples; None below two folds."""
+    """Draw correlation, sum of the map, and distance of the running map from the final one, over samples.
+
+    None for fewer than two folds.
+    """
     names, figure = labels(tree)[:max_outputs], convergence_figure(tree, max_outputs)
     if figure is None:
         return None
     bundle = "" if len(names) <= NAMED_LINES else "Grey: one line per output. Red: their median. "
-    caption = f"What the run would have found had it stopped earlier. {bundle}{left_out(tree.sizes.get('output', 0), len(names))}"
+    caption = (
+        "What the run would have found had it stopped earlier. "
+        f"{bundle}{left_out(tree.sizes.get('output', 0), len(names))}"
+    )
     return save(figure, folder / "convergence.png", "convergence", caption.strip())
 
 
 def convergence_figure(tree: xr.DataTree, max_outputs: int) -> Figure | None:
-    """A panel per quantity the store followed over its folds. n may count samples per fold, or per fold and output."""
+    """A panel for each quantity that the store recorded over its folds. n counts per fold, or per fold and output."""
     if "convergence" not in tree.children or tree["convergence"].sizes.get("fold", 0) < 2:
         return None
     group = tree["convergence"].to_dataset()
@@ -197,9 +235,12 @@ def convergence_figure(tree: xr.DataTree, max_outputs: int) -> Figure | None:
     panels = figure.subplots(1, len(series), squeeze=False)[0]
     for axes, (name, title) in zip(panels, series.items(), strict=True):
         curves, counts = xr.broadcast(group[name], group["n"])
-        values, samples = (np.asarray(part.transpose("fold", "output").values[:, :max_outputs], np.float64) for part in (curves, counts))
+        values, samples = (
+            np.asarray(part.transpose("fold", "output").values[:, :max_outputs], np.float64)
+            for part in (curves, counts)
+        )
         if name == "map_distance":
-            values, samples = values[:-1], samples[:-1]  # the last map is the one the others are measured against
+            values, samples = values[:-1], samples[:-1]  # the last map is the reference of the distances
         draw_curves(axes, samples, values, logarithmic=name == "map_distance")
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlabel("samples")
@@ -208,16 +249,24 @@ def convergence_figure(tree: xr.DataTree, max_outputs: int) -> Figure | None:
 
 
 def add_legend(figure: Figure, axes: Axes, names: list[str]) -> None:
-    """Names beside the curves when they are few. They are set afterwards: matplotlib would hide one that begins with an underscore."""
+    """Add names beside the curves if they are few.
+
+    Names are set afterwards, because matplotlib would hide a name that begins with an underscore.
+    """
     if len(names) > NAMED_LINES:
         return
-    legend = figure.legend(axes.get_lines(), [str(index) for index in range(len(names))], loc="outside right upper", frameon=False)
+    legend = figure.legend(
+        axes.get_lines(), [str(index) for index in range(len(names))], loc="outside right upper", frameon=False
+    )
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(short(name, 18))
 
 
 def draw_curves(axes: Axes, samples: Floats, values: Floats, *, logarithmic: bool) -> None:
-    """One line per output over its samples, named colours when few, else grey with their median; undefined values leave gaps."""
+    """Draw one line per output over its samples. Undefined values leave gaps.
+
+    A few lines have colours and names; many lines are grey with their median.
+    """
     few = values.shape[1] <= NAMED_LINES
     values = np.where(np.isfinite(values) & ~((values <= 0) & logarithmic), values, np.nan)
     marker = "." if len(values) <= 8 else ""

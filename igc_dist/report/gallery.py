@@ -19,13 +19,21 @@ from igc_dist.report.maps import HATCH, axes_at, colours, fold_features, mark_mi
 from igc_dist.report.page import environment, image
 
 ROWS = 16
-"""Samples that are drawn, at most."""
-SIDE, GAP, TOP, MARGIN = 0.95, 0.08, 0.62, 0.5  # inches: a panel, between two, for the titles, for the names of the rows
+"""The largest number of samples that are drawn."""
+SIDE, GAP, TOP, MARGIN = (
+    0.95,
+    0.08,
+    0.62,
+    0.5,
+)  # inches: panel, space between panels, space for titles, space for row names
 
 
 @dataclass(frozen=True)
 class Column:
-    """One method: its title, what was overridden beside it, the maps of the samples (n, *F) of at most two dimensions, its costs."""
+    """One method of a gallery.
+
+    It has a title, further overrides, the maps of the samples (n, *F) with at most two dimensions, and its costs.
+    """
 
     title: str
     beside: str
@@ -33,12 +41,15 @@ class Column:
     costs: Mapping[str, str]
 
 
-def write_gallery(trees: Mapping[str, xr.DataTree], fetch: Callable[[list[int]], np.ndarray], folder: str | Path) -> Path:
-    """Draw the opened stores `trees`, by the overrides that made them, into `folder`/gallery.png and a page gallery.html around it.
+def write_gallery(
+    trees: Mapping[str, xr.DataTree], fetch: Callable[[list[int]], np.ndarray], folder: str | Path
+) -> Path:
+    """Draw the opened stores `trees` into `folder`/gallery.png, and write a page gallery.html around it.
 
-    Each row is a sample, with its attribution to the output whose target is largest: of a classifier, its label. `fetch` gives
-    the samples with some indices as the model got them, (n, *P). Of several inputs the first one is drawn, and at most 16 samples.
-    Returns the path of the page. Raises ValueError where there is no store, or the stores are not of the same samples and outputs.
+    `trees` are by the overrides that made them. Each row is a sample, with its attribution to the output with the
+    largest target: for a classifier, its label. `fetch` returns the samples with given indices as the model got them,
+    (n, *P). If there are several inputs, the first is drawn. At most 16 samples are drawn. Returns the path of the
+    page. Raises ValueError if there is no store, or if the stores have different samples or outputs.
     """
     if not trees:
         raise ValueError("a gallery needs the store of one method at least")
@@ -49,11 +60,16 @@ def write_gallery(trees: Mapping[str, xr.DataTree], fetch: Callable[[list[int]],
     for name, tree in trees.items():
         index = tree.children["samples"].to_dataset()["index"]
         if labels(tree) != labels(first) or not np.array_equal(index.values, samples["index"].values):
-            raise ValueError(f"the store of {name} has other samples or outputs than the first one: a gallery is of the same ones")
+            raise ValueError(
+                f"the store of {name} has other samples or outputs than the first one: a gallery is of the same ones"
+            )
     rows = [labels(first)[output] for output in chosen[:ROWS]]
     images = fetch(samples["index"].values[:ROWS].tolist())
     columns = [column_of(name, tree, chosen) for name, tree in trees.items()]
-    caption = "Each row is a sample and its attribution to the output of its target, each method on a scale of its own: red speaks for"
+    caption = (
+        "Each row is a sample and its attribution to the output of its target, each method on a scale of its own: red "
+        "speaks for"
+    )
     caption += " that output, blue against it, white is zero."
     caption += f" The first {ROWS} of {len(chosen)} samples are drawn." if len(chosen) > ROWS else ""
     with house_style():
@@ -65,14 +81,16 @@ def write_gallery(trees: Mapping[str, xr.DataTree], fetch: Callable[[list[int]],
 
 
 def column_of(overrides: str, tree: xr.DataTree, chosen: np.ndarray) -> Column:
-    """The maps of one store, of one output of each sample."""
+    """The maps of one store, for one output of each sample."""
     samples = tree.children["samples"]
     array = next(iter(inputs(samples).values()))["attribution"].drop_vars("output", errors="ignore")
     picked = array.isel(output=xr.DataArray(chosen, dims="sample"))
     maps, _ = fold_features(picked.rename(sample="output"))
     beside = " ".join(part for part in overrides.split() if not part.startswith("method="))
     cost = mapping_of(tree, "cost")
-    worst = float(np.nanmax(np.abs(samples.to_dataset()["delta"].values))) if tree.attrs.get("sums_to_prediction") else None
+    worst = (
+        float(np.nanmax(np.abs(samples.to_dataset()["delta"].values))) if tree.attrs.get("sums_to_prediction") else None
+    )
     costs = {
         "forward passes": f"{int(cost.get('forwards', 0)):,}",
         "gradients": f"{int(cost.get('gradient_evaluations', 0)):,}",
@@ -90,7 +108,13 @@ def draw_gallery(images: np.ndarray, columns: Sequence[Column], rows: Sequence[s
             axes = axes_at(figure, MARGIN + place * (SIDE + GAP), TOP + row * (SIDE + GAP), SIDE, SIDE)
             if place:
                 values = np.atleast_2d(columns[place - 1].maps[row])
-                axes.imshow(values, norm=symmetric_norm(values), cmap=colours("RdBu_r"), aspect=aspect(values), interpolation="nearest")
+                axes.imshow(
+                    values,
+                    norm=symmetric_norm(values),
+                    cmap=colours("RdBu_r"),
+                    aspect=aspect(values),
+                    interpolation="nearest",
+                )
                 mark_missing(axes, values, "")
             else:
                 seen = picture(images[row])
@@ -104,19 +128,19 @@ def draw_gallery(images: np.ndarray, columns: Sequence[Column], rows: Sequence[s
 
 
 def aspect(values: Floats) -> Literal["auto", "equal"]:
-    """Pixels are square; a strip fills its panel."""
+    """The aspect of a panel: pixels are square, and a strip fills its panel."""
     return "auto" if values.shape[0] == 1 else "equal"
 
 
 def heading(column: Column) -> str:
-    """The title over a column, in lines as wide as a panel."""
+    """The title above a column, wrapped to the width of a panel."""
     wrapped = textwrap.wrap(column.title, 15)
     beside = [part.partition("=")[2] or part for part in column.beside.split()]
     return "\n".join([*wrapped, *(textwrap.shorten(part, 16, placeholder="…") for part in beside)][:4])
 
 
 def picture(image: np.ndarray) -> Floats:
-    """An input as something to look at: colours as (H, W, 3) from 0 to 1, anything else as its sum over channels, or a strip."""
+    """An input as a picture: colours as (H, W, 3) from 0 to 1, anything else as its sum over channels, or a strip."""
     values = np.asarray(image, np.float64)
     if values.ndim == 3 and values.shape[0] == 3:
         low, high = np.nanmin(values), np.nanmax(values)

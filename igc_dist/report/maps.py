@@ -19,8 +19,8 @@ from matplotlib.patches import Rectangle
 from igc_dist.report.contents import Floats, flags, inputs, labels, title_of
 
 WIDTH = 11.0  # inches of a full-width figure
-HEAD, GAP = 0.75, 0.22  # inches above a grid of images, for its scales, and between two outputs
-MANY_BARS = 64  # longer features are drawn as an outline, bars would be thinner than a pixel
+HEAD, GAP = 0.75, 0.22  # inches: above a grid of images, for its scales; between two outputs
+MANY_BARS = 64  # longer features are drawn as an outline, as bars would be thinner than a pixel
 POSITIVE, NEGATIVE, MISSING, HATCH = "#b2182b", "#2166ac", "#e4e4e4", "#a8a8a8"
 
 
@@ -38,30 +38,30 @@ class Maps:
 
     @property
     def signed(self) -> bool:
-        """Standard deviations have no sign and get a scale that starts at zero."""
+        """Whether values may be negative. Standard deviations are not, so their scale starts at zero."""
         return not self.name.endswith("_std")
 
 
 def symmetric_norm(values: Floats) -> Normalize:
-    """The colour scale -m .. m with m the largest finite |value|, so that zero is the middle; -1 .. 1 if there is none."""
+    """The colour scale -m .. m, where m is the largest finite |value| (1 if none), so that zero is in the middle."""
     limit = largest(values)
     return Normalize(-limit, limit)
 
 
 def positive_norm(values: Floats) -> Normalize:
-    """The colour scale 0 .. m with m the largest finite value, for standard errors and deviations."""
+    """The colour scale 0 .. m, where m is the largest finite value, for standard errors and deviations."""
     return Normalize(0.0, largest(values))
 
 
 def largest(values: Floats) -> float:
-    """The largest finite magnitude, or 1 where no value is finite or all are zero (a scale needs a width)."""
+    """The largest finite magnitude, or 1 if no value is finite or all are zero, because a scale needs a width."""
     magnitude = np.abs(values[np.isfinite(values)])
     top = float(magnitude.max()) if magnitude.size else 0.0
     return top if top > np.finfo(np.float64).tiny else 1.0
 
 
 def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Maps:
-    """Read the first `max_outputs` outputs of array `name` of input `group`, and its standard errors when there are any."""
+    """Read the first `max_outputs` outputs of array `name` of input `group`, and their standard errors if any."""
     dataset = inputs(tree)[group]
     array = dataset[name].isel(output=slice(max_outputs))
     se = dataset[f"{name}_se"].isel(output=slice(max_outputs)) if f"{name}_se" in dataset else None
@@ -70,15 +70,18 @@ def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Map
     note = ""
     if summed:
         note = f"Summed over {' and '.join(summed)}."
-        note += "" if errors is None else " Its standard error is the sum over the same entries, which is an upper bound."
+        note += (
+            "" if errors is None else " Its standard error is the sum over the same entries, which is an upper bound."
+        )
     names = feature_names(array, values.shape[1:])
     return Maps(name, values, errors, labels(tree)[:max_outputs], flags(tree)[:max_outputs], names, note)
 
 
 def fold_features(array: xr.DataArray) -> tuple[Floats, list[str]]:
-    """Features with at most two dimensions (O, *F), and which dimensions were summed to get there.
+    """Fold features to at most two dimensions (O, *F). Returns also the dimensions that were summed.
 
-    Dimensions of size one vanish. Of three or more, `channel` is summed first, then the leading ones; sums keep the total of a map.
+    Dimensions of size one are dropped. If three or more remain, `channel` is summed first, then the leading ones. Sums
+    keep the total of a map.
     """
     array = array.transpose("output", ...)
     array = array.squeeze([dim for dim in array.dims[1:] if array.sizes[dim] == 1])
@@ -92,10 +95,14 @@ def fold_features(array: xr.DataArray) -> tuple[Floats, list[str]]:
 
 
 def feature_names(array: xr.DataArray, shape: tuple[int, ...]) -> list[str]:
-    """The names of single features where the store has them and they are few enough to print."""
+    """The names of single features, if the store has them and they are few enough to print."""
     if len(shape) != 1 or shape[0] > MANY_BARS:
         return []
-    named = [array.coords[dim].values for dim in array.dims if dim != "output" and array.sizes[dim] == shape[0] and dim in array.coords]
+    named = [
+        array.coords[dim].values
+        for dim in array.dims
+        if dim != "output" and array.sizes[dim] == shape[0] and dim in array.coords
+    ]
     return [str(value) for value in named[0].tolist()] if named else []
 
 
@@ -110,14 +117,17 @@ def draw_maps(maps: Maps) -> Figure:
 
 
 def draw_images(maps: Maps) -> Figure:
-    """A grid of images: map and standard error side by side, one scale for all maps and one for all errors, shown on top."""
+    """A grid of images: map and standard error side by side.
+
+    All maps share one scale, and all errors share another; both are shown at the top.
+    """
     count, height, width = maps.values.shape
     aspect = float(np.clip(height / width, 0.25, 2.0))
     layers = [(maps.values, *value_scale(maps), title_of(maps.name))]
     if maps.errors is not None:
         layers.append((maps.errors, positive_norm(maps.errors), colours("Purples"), "standard error"))
     columns = min(max(count, 1), (8 if aspect >= 0.5 else 4) // len(layers))
-    group = min(2.5 * len(layers), WIDTH / columns)  # inches of one output: its panels, then a gap to the next output
+    group = min(2.5 * len(layers), WIDTH / columns)  # inches of one output, with the gap to the next
     side = (group - GAP) / len(layers)
     line = side * aspect + 0.36
     rows = -(-max(count, 1) // columns)
@@ -126,7 +136,9 @@ def draw_images(maps: Maps) -> Figure:
         draw_scale(figure, place, len(layers), norm, cmap, title)
         for index in range(count):
             row, slot = divmod(index, columns)
-            axes = axes_at(figure, slot * group + place * side + 0.06, HEAD + row * line + 0.26, side - 0.06, side * aspect - 0.06)
+            axes = axes_at(
+                figure, slot * group + place * side + 0.06, HEAD + row * line + 0.26, side - 0.06, side * aspect - 0.06
+            )
             axes.imshow(values[index], norm=norm, cmap=cmap, aspect="equal" if aspect == height / width else "auto")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=HATCH, linewidth=0.6)
@@ -139,14 +151,14 @@ def draw_images(maps: Maps) -> Figure:
 
 
 def value_scale(maps: Maps) -> tuple[Normalize, Colormap]:
-    """The one scale of all maps: diverging about zero for signed values, from zero up for deviations."""
+    """The common scale of all maps: symmetric about zero for signed values, from zero up for deviations."""
     if maps.signed:
         return symmetric_norm(maps.values), colours("RdBu_r")
     return positive_norm(maps.values), colours("YlOrBr")
 
 
 def colours(name: str) -> Colormap:
-    """A colour map that leaves undefined cells transparent, for the hatching beneath to show."""
+    """A colour map that leaves undefined cells transparent, so that the hatching below is visible."""
     return matplotlib.colormaps[name].with_extremes(bad=(0, 0, 0, 0))
 
 
@@ -169,7 +181,7 @@ def draw_scale(figure: Figure, place: int, panels: int, norm: Normalize, cmap: C
 
 
 def mark_missing(axes: Axes, values: Floats, flag: str) -> None:
-    """Hatch behind undefined cells of an image, and name the reason where a whole map is undefined."""
+    """Hatch undefined cells of an image. If a whole map is undefined, also write the reason."""
     undefined = ~np.isfinite(values)
     if not undefined.any():
         return
@@ -182,12 +194,17 @@ def mark_missing(axes: Axes, values: Floats, flag: str) -> None:
 
 
 def hatching(axes: Axes) -> Rectangle:
-    """The ground of undefined cells, as large as the axes and beneath everything."""
-    return Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor=MISSING, edgecolor=HATCH, hatch="////", linewidth=0, zorder=-1)
+    """The hatched background for undefined cells, as large as the axes and below everything."""
+    return Rectangle(
+        (0, 0), 1, 1, transform=axes.transAxes, facecolor=MISSING, edgecolor=HATCH, hatch="////", linewidth=0, zorder=-1
+    )
 
 
 def draw_bars(maps: Maps) -> Figure:
-    """One panel of bars per output with standard errors, all on one vertical scale (symmetric about zero for signed values)."""
+    """One panel of bars per output with standard errors, all on one vertical scale.
+
+    The scale is symmetric about zero for signed values.
+    """
     count, length = maps.values.shape
     columns = min(max(count, 1), 3 if length > 12 else 4)
     rows, side, line = -(-max(count, 1) // columns), 0.7, 1.7
@@ -214,20 +231,25 @@ def draw_scalars(maps: Maps) -> Figure:
     bars_with_errors(axes, maps.values, maps.errors)
     axes.set_ylim(*bar_limits(maps))
     rotation = 90 if any(len(label) > 4 for label in maps.labels) else 0
-    axes.set_xticks(range(len(maps.labels)), labels=[short(label) for label in maps.labels], fontsize=8, rotation=rotation)
+    axes.set_xticks(
+        range(len(maps.labels)), labels=[short(label) for label in maps.labels], fontsize=8, rotation=rotation
+    )
     axes.set_ylabel(title_of(maps.name), fontsize=9)
     return figure
 
 
 def bar_limits(maps: Maps) -> tuple[float, float]:
-    """The one vertical scale of all bars, with room for the longest whisker."""
+    """The common vertical scale of all bars, with room for the longest whisker."""
     errors = np.zeros_like(maps.values) if maps.errors is None else np.nan_to_num(maps.errors)
     limit = 1.05 * largest(np.abs(maps.values) + errors)
     return (-limit if maps.signed else 0.0, limit)
 
 
 def bars_with_errors(axes: Axes, values: Floats, errors: Floats | None) -> None:
-    """Bars (an outline when there are many) in the colours of the maps, standard errors as whiskers (a band), gaps hatched."""
+    """Draw bars in the colours of the maps, with standard errors as whiskers and hatched gaps.
+
+    Many bars are drawn as an outline, with the errors as a band.
+    """
     place, edges = np.arange(values.size), np.arange(values.size + 1) - 0.5
     low, high = (values, values) if errors is None else (values - errors, values + errors)
     if values.size > MANY_BARS:
@@ -240,16 +262,26 @@ def bars_with_errors(axes: Axes, values: Floats, errors: Floats | None) -> None:
     gaps = np.where(np.isfinite(values), np.nan, 1.0)
     if np.isfinite(gaps).any():
         whole = axes.get_xaxis_transform()
-        axes.stairs(gaps, edges, fill=True, transform=whole, facecolor=MISSING, edgecolor=HATCH, hatch="////", linewidth=0, zorder=-1)
+        axes.stairs(
+            gaps,
+            edges,
+            fill=True,
+            transform=whole,
+            facecolor=MISSING,
+            edgecolor=HATCH,
+            hatch="////",
+            linewidth=0,
+            zorder=-1,
+        )
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xlim(-0.8, values.size - 0.2)
 
 
 def heading(label: str) -> str:
-    """What stands above an output's panel; a bare number would not say what it counts."""
+    """The title of an output's panel. A bare number gets a word in front that says what it counts."""
     return short(f"output {label}" if label.isdigit() else label)
 
 
 def short(text: str, limit: int = 26) -> str:
-    """Text cut to what fits above a panel; the tables carry it whole."""
+    """Text shortened to fit above a panel. The tables have the full text."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

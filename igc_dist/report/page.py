@@ -1,4 +1,4 @@
-"""The report: one HTML file that carries its figures and its style inside and loads nothing.
+"""The report: one HTML file that contains its figures and its style, and loads nothing.
 
 Every string from the store (output names, spec, provenance, reasons) goes through the template's autoescape.
 """
@@ -34,8 +34,9 @@ from igc_dist.report.contents import (
     title_of,
 )
 from igc_dist.report.figures import Drawing, draw_all
+from igc_dist.report.notices import notices_of
 
-TABLE_ROWS = 2000  # a page with more table rows is slow to open; the store has them all
+TABLE_ROWS = 2000  # a page with more table rows opens slowly; the store has all rows
 SKIPPED_ROWS = 200
 SUMMARY = {
     "n": "n",
@@ -60,15 +61,16 @@ IDENTITY = ("igc_sum", "correlation", "baseline_term", "quadrature_error")
 def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -> Path:
     """Draw the store `tree` and write `folder`/report.html with the same figures as PNG files in `folder`/figures.
 
-    At most `max_outputs` outputs are drawn in each figure, and its caption says how many were left out; tables list up to 2000.
-    Returns the path of the page. Raises ValueError for a max_outputs below 1, OSError where the folder cannot be written.
+    At most `max_outputs` outputs are drawn in each figure, and its caption says how many were left out; tables list up
+    to 2000. Returns the path of the page. Raises ValueError for a max_outputs below 1, OSError where the folder cannot
+    be written.
     """
     folder = Path(folder)
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
         "facts": facts(tree),
-        "notices": notices(tree),
+        "notices": notices_of(tree),
         "summary": summary_rows(tree, tuple(SUMMARY)),
         "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,
         "slices": slice_rows(tree),
@@ -93,9 +95,13 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
 
 
 def environment() -> Environment:
-    """Jinja with autoescape on for everything and an error, not a blank, for a name the page does not get."""
+    """Jinja with autoescape for everything. A name that the page does not get is an error, not a blank."""
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -106,11 +112,13 @@ def image(drawing: Drawing) -> str:
 
 def pretty(spec: Any) -> str:
     """Indented JSON without control characters."""
-    return "\n".join(printable(line) for line in json.dumps(spec, indent=2, default=str, ensure_ascii=False).split("\n"))
+    return "\n".join(
+        printable(line) for line in json.dumps(spec, indent=2, default=str, ensure_ascii=False).split("\n")
+    )
 
 
 def facts(tree: xr.DataTree) -> dict[str, str]:
-    """The headline: what was attributed, over what, how."""
+    """The facts for the headline: what was attributed, over which data, and how."""
     spec, count = mapping_of(tree, "spec"), tree.sizes.get("output", 0)
     parts = {name: spec.get(name) for name in ("model", "data", "target", "baseline", "quadrature")}
     if isinstance(spec.get("attributor"), Mapping):
@@ -132,7 +140,8 @@ def shape_of(dataset: xr.Dataset) -> str:
 
 
 def name_of(part: Any) -> str:
-    """The short name of a part of the spec: its name, else its class, else its path; '' if it has none. The spec is printed whole below."""
+    """The short name of a part of the spec: its name, else its class, else its path; '' if it has none. The page prints
+    the whole spec further below."""
     if isinstance(part, str):
         text = printable(part)
         return text if len(text) <= 90 else text[:89] + "…"
@@ -142,52 +151,16 @@ def name_of(part: Any) -> str:
     return name_of(part.get("name") or next(iter(classes), None) or part.get("path") or part.get("module"))
 
 
-def notices(tree: xr.DataTree) -> list[tuple[str, str]]:
-    """What a reader must know before trusting a number, as (kind, sentence); kind is 'warning' or 'note'."""
-    found: list[tuple[str, str]] = []
-    if tree.attrs.get("status", "complete") != "complete":
-        found.append(("warning", f"The store's status is {leaf(tree.attrs['status'])}: the run did not finish, the numbers are partial."))
-    for reason in ("constant target", "constant prediction"):
-        names = [name for name, flag in zip(labels(tree), flags(tree), strict=True) if reason in flag]
-        if names:
-            listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-            where = f"{reason.capitalize()} in {len(names)} of {len(labels(tree))} outputs ({listed})"
-            text = f"{where}: correlation and IGC do not exist and are NaN."
-            found.append(("warning", text))
-    quadrature, spread = column(tree, "quadrature_error"), column(tree, "igc_sum_se")
-    if quadrature is not None and spread is not None:
-        coarse = int(np.sum(np.abs(quadrature) > spread))
-        if coarse:
-            text = f"The quadrature error exceeds the standard error of the sum for {coarse} of {quadrature.size} outputs: use more steps."
-            found.append(("warning", text))
-    budget = mapping_of(tree, "budget")
-    if int(budget.get("folds", 0)) < int(budget.get("of", 0)):
-        reasons = {"rel_se": "the standard errors asked for are reached", "gradients": "the budget of gradients is spent"}
-        why = reasons.get(str(budget.get("reason")), "the budget of seconds is spent")
-        found.append(
-            ("note", f"{leaf(budget['folds'])} of {leaf(budget['of'])} folds were used, as {why}; a larger budget goes on from here.")
-        )
-    if budget.get("advice"):
-        found.append(("note", f"{str(leaf(budget['advice']))[:1].upper()}{str(leaf(budget['advice']))[1:]}."))
-    if tree.attrs.get("fallback"):
-        text = f"The precision asked for changed the results by more than precision.tol: all is in {leaf(tree.attrs['fallback'])}."
-        found.append(("warning", text))
-    retried = len(tree.attrs.get("retried", []))
-    if retried:
-        found.append(("note", f"{retried} shards ran out of memory and were walked in smaller micro-batches: their last bits may differ."))
-    skipped = len(tree.attrs.get("skipped", []))
-    if skipped:
-        found.append(("note", f"{skipped} {'sample was' if skipped == 1 else 'samples were'} skipped; the reasons are listed below."))
-    return found
-
-
 def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named root variables that exist, as a table: heads, and per output its label, numbers and flag."""
+    """The existing ones of the named root variables as a table: heads, and per output its label, numbers and flag."""
     columns = {name: values for name in names if (values := column(tree, name)) is not None}
     rows = [
         {
             "label": label,
-            "numbers": [f"{values[index]:.0f}" if name == "n" else number(float(values[index])) for name, values in columns.items()],
+            "numbers": [
+                f"{values[index]:.0f}" if name == "n" else number(float(values[index]))
+                for name, values in columns.items()
+            ],
             "flag": flag,
         }
         for index, (label, flag) in enumerate(zip(labels(tree)[:TABLE_ROWS], flags(tree), strict=False))
@@ -196,7 +169,10 @@ def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:
-    """Per slice and output: n, correlation, sum of the map, and the share of the slice; and what the whole is made of."""
+    """A table per slice and output, and the parts that add up to the whole.
+
+    It has n, correlation, sum of the map, and the share of the slice.
+    """
     if "slices" not in tree.children:
         return None
     node = tree["slices"].to_dataset()
@@ -207,32 +183,46 @@ def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:
     rows = [
         {
             "label": f"{printable(name)}, output {label}",
-            "numbers": [f"{values[s, k]:.0f}" if title == "n" else number(float(values[s, k])) for title, values in columns.items()],
+            "numbers": [
+                f"{values[s, k]:.0f}" if title == "n" else number(float(values[s, k]))
+                for title, values in columns.items()
+            ],
             "flag": "",
         }
         for s, name in enumerate(node["slice"].values.tolist())
         for k, label in enumerate(labels(tree))
     ]
     between = f"{total.removesuffix('_sum')}_between"
-    parts = [np.asarray(dataset[between]).reshape(len(labels(tree)), -1).sum(1) for dataset in inputs(tree).values() if between in dataset]
-    apart = [f"{label}: {number(float(value))}" for label, value in zip(labels(tree), sum(parts), strict=True)] if parts else []
+    parts = [
+        np.asarray(dataset[between]).reshape(len(labels(tree)), -1).sum(1)
+        for dataset in inputs(tree).values()
+        if between in dataset
+    ]
+    apart = (
+        [f"{label}: {number(float(value))}" for label, value in zip(labels(tree), sum(parts), strict=True)]
+        if parts
+        else []
+    )
     return {"heads": list(columns), "rows": rows[:TABLE_ROWS], "between": apart[:TABLE_ROWS]}
 
 
 def extreme(tree: xr.DataTree, name: str) -> str | None:
-    """The largest finite magnitude of a root variable in print; None if there is none."""
+    """The largest finite magnitude of a root variable as text; None if there is none."""
     values = column(tree, name)
     known = np.empty(0) if values is None else np.abs(values[np.isfinite(values)])
     return number(float(known.max())) if known.size else None
 
 
 def skipped_rows(tree: xr.DataTree) -> list[tuple[str, str]]:
-    """Index and reason of the first skipped samples."""
-    return [(leaf(item.get("index", "")), leaf(item.get("reason", ""))) for item in tree.attrs.get("skipped", [])[:SKIPPED_ROWS]]
+    """The index and reason of the first skipped samples."""
+    return [
+        (leaf(item.get("index", "")), leaf(item.get("reason", "")))
+        for item in tree.attrs.get("skipped", [])[:SKIPPED_ROWS]
+    ]
 
 
 def rank_rows(ranks: Any) -> dict[str, Any] | None:
-    """What every rank did, as a table, where the provenance has a record per rank."""
+    """A table of what every rank did, if the provenance has a record per rank."""
     records = list(ranks.values()) if isinstance(ranks, Mapping) else ranks
     if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
         return None
@@ -244,7 +234,10 @@ def rank_rows(ranks: Any) -> dict[str, Any] | None:
 
 
 def provenance_rows(tree: xr.DataTree) -> dict[str, str]:
-    """Where the numbers come from: schema, hash, counts of kept shards and samples, the cost, the provenance with dotted keys."""
+    """Where the numbers come from, with dotted keys.
+
+    That is schema, hash, counts of kept shards and samples, the cost, and the provenance.
+    """
     provenance = mapping_of(tree, "provenance")
     if rank_rows(provenance.get("ranks")) is not None:
         del provenance["ranks"]

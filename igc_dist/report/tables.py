@@ -1,6 +1,6 @@
-"""Tables for the terminal: the summary of a run, what a store holds, how stores differ.
+"""Tables for the terminal: the summary of a run, the content of a store, the differences between stores.
 
-Names from a store are printed as they are: no markup, no control characters.
+Names from a store are printed literally, without markup and control characters.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from igc_dist.report.contents import (
 
 
 def table(title: str, heads: Mapping[str, bool], caption: str = "") -> Table:
-    """An empty table; `heads` says of each column whether it holds numbers."""
-    made = Table(title=Text(title), title_justify="left", caption=Text(caption) if caption else None, caption_justify="left")
+    """An empty table. `heads` tells for each column whether it holds numbers."""
+    made = Table(
+        title=Text(title), title_justify="left", caption=Text(caption) if caption else None, caption_justify="left"
+    )
     for head, numeric in heads.items():
         made.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
     return made
@@ -46,10 +48,11 @@ def add(made: Table, *cells: str, style: str = "") -> None:
 
 
 def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
-    """Per output: n, correlation, sum of IGC, quadrature error and standard error (of the sum, else of the correlation).
+    """The summary of a run, per output.
 
-    Numbers a method does not have get no column; a last column names constant targets and predictions. The caption says how
-    many outputs beyond `max_rows` are left out.
+    Columns are n, correlation, sum of IGC, quadrature error and standard error (of the sum, else of the correlation).
+    Numbers that a method does not have get no column. A last column names constant targets and predictions. The caption
+    says how many outputs beyond `max_rows` are left out.
     """
     method = title_of(str(tree.attrs.get("method", "igc")))
     heads = {"correlation": "correlation", "igc_sum": f"sum of {method}", "quadrature_error": "quadrature error"}
@@ -60,7 +63,11 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
     left = len(names) - max_rows
     caption = f"{left} of {len(names)} outputs are left out" if left > 0 else ""
     flag = {"flag": False} if any(reasons) else {}
-    made = table(f"{method} of {len(names)} outputs", {"output": False, "n": True, **dict.fromkeys(columns, True), **flag}, caption)
+    made = table(
+        f"{method} of {len(names)} outputs",
+        {"output": False, "n": True, **dict.fromkeys(columns, True), **flag},
+        caption,
+    )
     counts = column(tree, "n")
     for index, name in enumerate(names[:max_rows]):
         count = "" if counts is None else f"{counts[index]:.0f}"
@@ -70,7 +77,10 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
 
 
 def info(tree: xr.DataTree, filling: str | None = None) -> Group:
-    """What a store is and holds: status, who is `filling` it, schema, method, spec hash, counts; its arrays; its spec; its provenance."""
+    """The state and content of a store.
+
+    Shows its status, who is `filling` it, schema, method, spec hash and counts, then its arrays, spec and provenance.
+    """
     head = table("store", {"": False, "value": False})
     for name in ("status", "schema", "method", "spec_hash"):
         add(head, name.replace("_", " "), leaf(tree.attrs.get(name, "(absent)")))
@@ -92,11 +102,15 @@ def info(tree: xr.DataTree, filling: str | None = None) -> Group:
     add(
         head,
         "out of memory",
-        leaf(f"{len(again):,} shards walked in smaller micro-batches: {some}{', ...' * (len(again) > 4)}") if again else "none",
+        leaf(f"{len(again):,} shards walked in smaller micro-batches: {some}{', ...' * (len(again) > 4)}")
+        if again
+        else "none",
     )
     for name, count in ({"shards": 0, "samples": 0} | kept(tree)).items():
         add(head, f"{name} kept", f"{count:,}")
-    return Group(head, arrays_table(tree), *[mapping_table(name, mapping_of(tree, name)) for name in ("spec", "provenance")])
+    return Group(
+        head, arrays_table(tree), *[mapping_table(name, mapping_of(tree, name)) for name in ("spec", "provenance")]
+    )
 
 
 def arrays_table(tree: xr.DataTree) -> Table:
@@ -122,9 +136,10 @@ def mapping_table(title: str, values: Mapping[str, Any]) -> Table:
 
 
 def compare(trees: Mapping[str, xr.DataTree]) -> Group:
-    """How stores differ, each against the first: keys of the spec, correlation and sum per output, and every shared map array.
+    """How stores differ from the first store: keys of the spec, correlation and sum per output, and every shared map.
 
-    Raises ValueError for fewer than two stores, for other outputs or another order of them, and for maps of another shape.
+    Raises ValueError for fewer than two stores, for outputs that differ or are in another order, and for maps of
+    different shapes.
     """
     check_comparable(trees)
     names = [printable(name) for name in trees]
@@ -136,7 +151,7 @@ def compare(trees: Mapping[str, xr.DataTree]) -> Group:
 
 
 def outputs_table(trees: Mapping[str, xr.DataTree]) -> Table:
-    """Correlation and sum of the map per output and store, and the largest change against the first store in the caption."""
+    """Correlation and sum of the map per output and store. The caption has the largest change from the first store."""
     columns: dict[str, Floats] = {}
     changes: list[str] = []
     for name, title in (("correlation", "correlation"), ("igc_sum", "sum")):
@@ -156,7 +171,9 @@ def maps_table(trees: Mapping[str, xr.DataTree]) -> Table:
     (first, one), *others = trees.items()
     words = ("largest difference", "relative rms", "correlation", "in standard errors", "NaN in one only")
     heads = {"array": False, "store": False, **dict.fromkeys(words, True), "same bits": False}
-    made = table(f"maps against {printable(first)}", heads, "in standard errors: largest |difference| / sqrt(se1^2 + se2^2)")
+    made = table(
+        f"maps against {printable(first)}", heads, "in standard errors: largest |difference| / sqrt(se1^2 + se2^2)"
+    )
     for store, two in others:
         for path, gap in map_differences(one, two).items():
             numbers = [number(value) for value in (gap.largest, gap.relative, gap.correlation, gap.in_errors)]

@@ -1,4 +1,4 @@
-"""How predictions and targets agree: everything that needs no attribution."""
+"""The agreement of predictions and targets: everything that needs no attribution."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from igc_dist.statistics.correlation import over
 from igc_dist.statistics.state import State
 
 CONSTANT_TARGET, CONSTANT_PREDICTION = 1, 2
-"""Bits of the array `constant`: why the maps of an output are NaN."""
+"""Bits of the array `constant`: the reason why the maps of an output are NaN."""
 
 
 @dataclass(frozen=True)
 class Agreement(Statistic):
     """Counts, means, deviations, ``corr(r, y)`` and the baseline term ``rho0 = Cov(mean_b f(x0), y) / (std y std r)``.
 
-    `completeness_error` is the mean of ``|sum_i a_i - (f(x) - mean_b f(x0_b))|``; an upper bound of it where the baselines of
-    a sample are cut into blocks.
+    `completeness_error` is the mean of ``|sum_i a_i - (f(x) - mean_b f(x0_b))|``; if the baselines of a sample are cut
+    into blocks, it is an upper bound of this mean.
     """
 
     name = "agreement"
@@ -27,7 +27,10 @@ class Agreement(Statistic):
     linear = True
 
     def finalize(self, state: State) -> Finalized:
-        """Per-output arrays (..., J): n, target_mean, target_std, prediction_mean, prediction_std, correlation, baseline_term, constant."""
+        """Per-output arrays (..., J).
+
+        n, target_mean, target_std, prediction_mean, prediction_std, correlation, baseline_term, constant.
+        """
         target_std, prediction_std = state.std("y"), state.std("r")
         scale = target_std * prediction_std
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -42,15 +45,23 @@ class Agreement(Statistic):
                 "prediction_std": prediction_std,
                 "correlation": over(state.covariance("y", "r"), scale),
                 "baseline_term": over(state.covariance("y", "b"), scale),
-                "constant": (CONSTANT_TARGET * (target_std == 0) + CONSTANT_PREDICTION * (prediction_std == 0)).astype(np.uint8),
+                "constant": (CONSTANT_TARGET * (target_std == 0) + CONSTANT_PREDICTION * (prediction_std == 0)).astype(
+                    np.uint8
+                ),
             },
             tuple({} for _ in state.features),
         )
 
 
 def unexplained(state: State) -> float:
-    """The mean completeness residual over the root mean square of ``f(x) - mean_b f(x0_b)``, of the worst output; 0 if nothing rose."""
-    sums = {term: state.scalars[term].reshape(-1, state.scalars[term].shape[-1]).sum(0) for term in ("", "d", "r", "b", "rr", "bb", "rb")}
+    """The mean completeness residual over the root mean square of ``f(x) - mean_b f(x0_b)``, of the worst output.
+
+    0 if all these differences are 0.
+    """
+    sums = {
+        term: state.scalars[term].reshape(-1, state.scalars[term].shape[-1]).sum(0)
+        for term in ("", "d", "r", "b", "rr", "bb", "rb")
+    }
     weight, apart = sums[""], state.centre.r - state.centre.b
     square = sums["rr"] - 2 * sums["rb"] + sums["bb"] + 2 * apart * (sums["r"] - sums["b"]) + weight * apart**2
     rose = (weight > 0) & (square > 0)

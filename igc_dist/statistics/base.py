@@ -1,4 +1,4 @@
-"""The contract of a statistic: which sums it needs, and what it makes of them."""
+"""The contract of a statistic: the sums that it needs, and the results that it computes from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
-from igc_dist.records import Attribution
-from igc_dist.statistics.state import Array, Centre, State, empty, of
+from igc_dist.statistics.contraction import of
+from igc_dist.statistics.state import Array, Centre, State, empty
+from igc_dist.tensors import Attribution
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class Finalized:
 
 
 class Statistic(ABC):
-    """A monoid over inputs: declare `terms`, write `finalize`; update, merge and reduction over ranks are `State.__add__`.
+    """A monoid over inputs: declare `terms`, write `finalize`; `State.__add__` updates, merges and reduces over ranks.
 
-    `linear` says whether the result is linear in the attribution. Only then may the baselines of one sample be cut
-    into blocks, and may unbiased but noisy attributions be folded. A statistic with `n_groups` > 1 parts the samples by
-    their target (`groups`), and is handed states with an axis of groups before the outputs. `weighted`: it is
-    defined for samples of unequal weight. `jackknifed`: a standard error of its result makes sense. `whole`: although linear, it
-    needs all baselines of a sample at once.
+    `linear`: the result is linear in the attribution. Only then may the baselines of one sample be cut into blocks, and
+    unbiased but noisy attributions be folded. A statistic with `n_groups` > 1 divides the samples by their target
+    (`groups`); its states have an axis of groups before the outputs. `weighted`: it is defined for samples of unequal
+    weight. `jackknifed`: a standard error of its result makes sense. `whole`: although linear, it needs all baselines
+    of a sample at once.
     """
 
     name: ClassVar[str]
@@ -41,7 +42,7 @@ class Statistic(ABC):
     whole: ClassVar[bool] = False
 
     def thresholds(self, target: Float64[np.ndarray, "N J"]) -> Array:
-        """What `groups` needs to know of the targets of all samples."""
+        """The values that `groups` needs from the targets of all samples."""
         raise NotImplementedError
 
     def groups(self, target: Tensor, thresholds: Array) -> Tensor:
@@ -53,7 +54,7 @@ class Statistic(ABC):
         return self.n_groups if self.n_groups > 1 else None
 
     def of(self, attribution: Attribution, centre: Centre) -> State:
-        """The state of one micro-batch; with an axis of groups, if there are any."""
+        """The state of one micro-batch; with an axis of groups, if any."""
         return of(attribution, centre, self.terms, self._n_cells)
 
     def empty(self, centre: Centre, shapes: tuple[tuple[int, ...], ...]) -> State:
@@ -62,4 +63,7 @@ class Statistic(ABC):
 
     @abstractmethod
     def finalize(self, state: State) -> Finalized:
-        """Named arrays from a state of numpy arrays; leading axes pass through. The only place for roots and quotients."""
+        """Named arrays from a state of numpy arrays; leading axes are kept.
+
+        Only this method takes roots and quotients.
+        """

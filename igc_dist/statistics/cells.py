@@ -1,4 +1,4 @@
-"""Cells: which part of the data set a sample is folded into, and how the parts make up the whole."""
+"""Cells: the parts of the data set into which samples are folded, and how the parts make up the whole."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from igc_dist.statistics.state import Array, State
 class Cells:
     """Every sample is in one cell per output, number ``slice * n_groups + group``.
 
-    `slices` holds the slice number of each sample of the data set (all of one slice if None); `grouping` is the statistic that
-    parts the samples of an output into groups by their target, with its `thresholds`.
+    `slices` holds the slice number of each sample of the data set (None: all in one slice). `grouping` is the statistic
+    that divides the samples of an output into groups by their target, with its `thresholds`.
     """
 
     slices: Int64[np.ndarray, " N"] | None = None
@@ -34,8 +34,10 @@ class Cells:
     def __len__(self) -> int:
         return self.n_slices * self.n_groups
 
-    def of(self, index: Int64[np.ndarray, " n"], target: Float64[Tensor, "n J"], outputs: slice) -> Int64[Tensor, "n J"]:
-        """The cells of samples by their global index and their target for the outputs at hand."""
+    def of(
+        self, index: Int64[np.ndarray, " n"], target: Float64[Tensor, "n J"], outputs: slice
+    ) -> Int64[Tensor, "n J"]:
+        """The cells of samples, by their global index and their target for the given outputs."""
         cell = torch.zeros(target.shape, dtype=torch.int64, device=target.device)
         if self.slices is not None:
             cell += torch.as_tensor(self.slices[index] * self.n_groups, device=target.device)[:, None]
@@ -45,11 +47,12 @@ class Cells:
 
 
 def parted(statistic: Correlation, slices: State, whole: State) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
-    """``IGC_i = sum_s lambda_s IGC_i^(s) + beta_i``: the weights (S, J), ``lambda_s IGC^(s)`` (S, J, *P_i) and ``beta_i`` (J, *P_i).
+    """The parts of ``IGC_i = sum_s lambda_s IGC_i^(s) + beta_i``, an exact identity.
 
-    With C the co-moments of a slice about its own means, ``lambda_s = sqrt(C_yy^(s) C_rr^(s) / (C_yy C_rr))``, and beta is
-    the part between slices, ``sum_s W_s (m_a^(s) - m_a) (m_y^(s) - m_y) / sqrt(C_yy C_rr)``: where it is large, the
-    correlation comes from differences between slices (Simpson's paradox). The identity is exact.
+    Returns the weights (S, J), ``lambda_s IGC^(s)`` (S, J, *P_i) and ``beta_i`` (J, *P_i). With C the co-moments of a
+    slice about its own means, ``lambda_s = sqrt(C_yy^(s) C_rr^(s) / (C_yy C_rr))``. beta is the part between slices,
+    ``sum_s W_s (m_a^(s) - m_a) (m_y^(s) - m_y) / sqrt(C_yy C_rr)``: if it is large, the correlation comes from
+    differences between slices (Simpson's paradox).
     """
     weight = slices.scalars[""]
     with np.errstate(invalid="ignore", divide="ignore"):

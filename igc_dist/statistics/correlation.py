@@ -29,17 +29,22 @@ class Correlation(Statistic):
     terms: ClassVar[tuple[str, ...]] = ("a", "ay")
     linear = True
     against: ClassVar[str] = "y"
-    """The variable that attributions are correlated with."""
+    """The variable whose correlation with attributions is computed."""
 
     def scale(self, state: State) -> Array:
-        """What the covariance is divided by: (..., J)."""
+        """The divisor of the covariance: (..., J)."""
         return state.std(self.against) * state.std("r")
 
     def finalize(self, state: State) -> Finalized:
-        """`features[i]["correlation"]` (..., J, *P_i) and `outputs["correlation_sum"]` (..., J), under the statistic's own name."""
+        """`features[i]["correlation"]` (..., J, *P_i) and `outputs["correlation_sum"]` (..., J).
+
+        "correlation" stands for the statistic's own name.
+        """
         scale = self.scale(state)
         maps = tuple(over(state.covariance("a", self.against, i), scale) for i in range(len(state.features)))
-        return Finalized({f"{self.name}_sum": feature_sum(maps, scale.ndim)}, tuple({self.name: array} for array in maps))
+        return Finalized(
+            {f"{self.name}_sum": feature_sum(maps, scale.ndim)}, tuple({self.name: array} for array in maps)
+        )
 
 
 def feature_sum(maps: tuple[Array, ...], n_dims: int) -> Array:

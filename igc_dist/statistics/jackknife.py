@@ -1,4 +1,4 @@
-"""Delete-one-fold jackknife: standard errors of anything that a state finalizes to, from the states of the folds."""
+"""Delete-one-fold jackknife: standard errors of any result of a state, from the states of the folds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Float64
 
 
 def leave_one_out(slots: Float64[np.ndarray, "G *rest"]) -> Float64[np.ndarray, "G *rest"]:
-    """Sums over all folds but one, by prefix and suffix sums: no subtraction, hence no cancellation."""
+    """Sums over all folds but one, by prefix and suffix sums: without subtraction there is no cancellation."""
     without = np.empty_like(slots)
     for order, add in ((range(len(slots)), False), (reversed(range(len(slots))), True)):
         running = np.zeros_like(slots[0])
@@ -22,9 +22,10 @@ def standard_error(
 ) -> Float64[np.ndarray, "*rest"]:
     """Standard error of `whole` from its values without each fold, for folds of unequal weight.
 
-    With ``h_g = W / W_g``: pseudo-values ``p_g = h_g t - (h_g - 1) t_(-g)``, ``SE**2 = mean_g (p_g - mean p)**2 / (h_g - 1)``
-    (Busing, Meijer, van der Leeden 1999); for equal folds this is ``(G-1)/G sum_g (t_(-g) - mean)**2``. NaN with fewer
-    than two folds. The leading axes of `whole` are those of `weight` after the folds: the output, or slice and output.
+    With ``h_g = W / W_g``: pseudo-values ``p_g = h_g t - (h_g - 1) t_(-g)``, ``SE**2 = mean_g (p_g - mean p)**2 / (h_g
+    - 1)`` (Busing, Meijer, van der Leeden 1999); for equal folds this is ``(G-1)/G sum_g (t_(-g) - mean)**2``. NaN with
+    fewer than two folds. The leading axes of `whole` are those of `weight` after the folds: the output, or slice and
+    output.
     """
     if len(without) < 2:
         return np.full_like(whole, np.nan)

@@ -21,4 +21,6 @@ class Moments(Statistic):
 
     def finalize(self, state: State) -> Finalized:
         """`features[i]["mean"]` and `features[i]["std"]`, (..., J, *P_i)."""
-        return Finalized({}, tuple({"mean": state.mean("a", i), "std": state.std("a", i)} for i in range(len(state.features))))
+        return Finalized(
+            {}, tuple({"mean": state.mean("a", i), "std": state.std("a", i)} for i in range(len(state.features)))
+        )

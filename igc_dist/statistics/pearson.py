@@ -13,8 +13,9 @@ from igc_dist.statistics.state import State, widen
 class Pearson(Statistic):
     """``corr_n(a[n, j, i], y[n, j]) = Cov_n(a, y) / (std_n a * std y)``, between -1 and 1 (population statistics).
 
-    With a = x it is the naive correlation of inputs and targets, which needs no model. NaN for a constant feature or target.
-    Unlike IGC it is scaled by the deviation of the attribution, so it does not add up to anything, and is not linear.
+    With a = x it is the naive correlation of inputs and targets, which needs no model. NaN for a constant feature or
+    target. Unlike IGC it is divided by the deviation of the attribution, so its sum has no meaning, and it is not
+    linear.
     """
 
     name = "pearson"

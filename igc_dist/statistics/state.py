@@ -1,18 +1,18 @@
-"""The one algebra: sums about a centre, in float64. Update, merge and reduction over ranks are all the same addition.
+"""The common algebra: sums about a centre, in float64. Update, merge and reduction over ranks are the same addition.
 
 A state holds, for weighted samples, the sums of first and second order of a few variables about fixed centres:
 
     scalars,  one number per output:    y target, r prediction, b prediction at the baseline
     features, one per output, feature:  a attribution, z mean baseline
 
-A *term* names one sum: "" is the total weight, "n" the number of samples of any weight, "d" is ``sum w |delta|`` (of
-completeness residuals), "y" is ``sum w (y - c_y)``, "ay" is ``sum w a (y - c_y)``. The samples of an output may be parted
-into *cells* (slices of the data set, the groups of a t-test): a state then has an axis of cells, and the state of any union
-of cells is a sum over it.
+A *term* names one sum: "" is the total weight, "n" the number of samples of any weight, "d" is ``sum w |delta|`` (delta
+is the completeness residual), "y" is ``sum w (y - c_y)``, "ay" is ``sum w a (y - c_y)``. The samples of an output may
+be divided into *cells* (slices of the data set, the groups of a t-test). A state then has an axis of cells, and the
+state of a union of cells is a sum over this axis.
 
-The centre of attributions is 0 by default. That is safe in a run: with attributions from float32 gradients of relative error
-u32 = 6e-8, a variance summed in float64 about 0 has a relative error near ``u64 * (mean/std)**2``, which stays below
-the data's own ``u32 * (mean/std)`` as long as mean/std < 5e8.
+The centre of attributions is 0 by default. That is safe: attributions come from float32 gradients of relative error u32
+= 6e-8. A variance summed in float64 about 0 has a relative error near ``u64 * (mean/std)**2``, which stays below the
+data's own ``u32 * (mean/std)`` as long as mean/std < 5e8.
 
 Sources: Chan, Golub, LeVeque 1983 (pairwise update); Schubert and Gertz 2018 (sums about a shift). The operations
 use only + - * so that a state may hold torch tensors on a device, or numpy arrays with any leading axes.
@@ -27,20 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from igc_dist.records import Attribution
+from igc_dist.statistics.terms import SCALAR_TERMS, feature_terms
 
 Array = Any
 """A numpy array or a torch tensor of float64."""
 
-SCALAR_TERMS = ("", "n", "d", "y", "r", "b", "yy", "rr", "bb", "yr", "yb", "rb")
-"""Always summed: a handful of numbers per output. Enough for every correlation between y, r and b."""
-
-FEATURE_TERMS = ("a", "aa", "ay", "ar", "z", "zz", "az", "zy")
-
 
 @dataclass(frozen=True)
 class Centre:
-    """Constants about which sums are formed: `y`, `r`, `b` are (J,), `a` is one (J, *P) array per input, or 0."""
+    """The constants about which sums are formed: `y`, `r`, `b` are (J,); `a` is one (J, *P) array per input, or 0."""
 
     y: Array
     r: Array
@@ -66,7 +61,12 @@ class Centre:
             return True
         if (self.a is None) != (other.a is None):
             return False
-        pairs = [(self.y, other.y), (self.r, other.r), (self.b, other.b), *zip(self.a or (), other.a or (), strict=True)]
+        pairs = [
+            (self.y, other.y),
+            (self.r, other.r),
+            (self.b, other.b),
+            *zip(self.a or (), other.a or (), strict=True),
+        ]
         return all(np.array_equal(np.asarray(one), np.asarray(two)) for one, two in pairs)
 
 
@@ -83,7 +83,10 @@ class State:
         if not self.centre.same(other.centre):
             other = other.shift(self.centre)
         scalars = {term: self.scalars[term] + other.scalars[term] for term in self.scalars}
-        features = tuple({term: mine[term] + its[term] for term in mine} for mine, its in zip(self.features, other.features, strict=True))
+        features = tuple(
+            {term: mine[term] + its[term] for term in mine}
+            for mine, its in zip(self.features, other.features, strict=True)
+        )
         return State(self.centre, scalars, features)
 
     def shift(self, centre: Centre) -> State:
@@ -93,7 +96,10 @@ class State:
         """
 
         scalars = {term: self._moved(term, self.scalars, centre, 0, 0) for term in self.scalars}
-        features = tuple({term: self._moved(term, sums, centre, i, self._dims(i)) for term in sums} for i, sums in enumerate(self.features))
+        features = tuple(
+            {term: self._moved(term, sums, centre, i, self._dims(i)) for term in sums}
+            for i, sums in enumerate(self.features)
+        )
         return State(centre, scalars, features)
 
     def _moved(self, term: str, sums: Mapping[str, Array], centre: Centre, i: int, dims: int) -> Array:
@@ -115,26 +121,33 @@ class State:
         return sums[term] + step(u) * first(v) + step(v) * first(u) + weight * step(u) * step(v)
 
     def union(self, n_groups: int, *, slices: bool = False, groups: bool = False) -> State:
-        """Merge the cells of (..., C, J, *P), numbered ``slice * n_groups + group``: `slices`, `groups` say which axis to keep."""
+        """Merge the cells of (..., C, J, *P), numbered ``slice * n_groups + group``.
+
+        `slices`, `groups`: whether to keep this axis.
+        """
 
         def merged(array: Array, dims: int) -> Array:
             at = array.ndim - 2 - dims
             array = array.reshape(*array.shape[:at], -1, n_groups, *array.shape[at + 1 :])
             for axis, keep in ((at + 1, groups), (at, slices)):
-                if not keep:  # without a copy where there is one cell
+                if not keep:  # no copy if there is one cell
                     array = array.sum(axis) if array.shape[axis] > 1 else array.squeeze(axis)
             return array
 
-        features = tuple({term: merged(array, self._dims(i)) for term, array in sums.items()} for i, sums in enumerate(self.features))
+        features = tuple(
+            {term: merged(array, self._dims(i)) for term, array in sums.items()} for i, sums in enumerate(self.features)
+        )
         return State(self.centre, {term: merged(array, 0) for term, array in self.scalars.items()}, features)
 
     def at(self, group: int) -> State:
-        """The states of one group, from those that `union` kept: (..., groups, J, *P)."""
+        """The state of one group, if `union` kept the groups: (..., groups, J, *P)."""
 
         def one(array: Array, dims: int) -> Array:
             return array.take(group, axis=array.ndim - 2 - dims)
 
-        features = tuple({term: one(array, self._dims(i)) for term, array in sums.items()} for i, sums in enumerate(self.features))
+        features = tuple(
+            {term: one(array, self._dims(i)) for term, array in sums.items()} for i, sums in enumerate(self.features)
+        )
         return State(self.centre, {term: one(array, 0) for term, array in self.scalars.items()}, features)
 
     def _dims(self, i: int) -> int:
@@ -150,7 +163,10 @@ class State:
         )
 
     def covariance(self, u: str, v: str, i: int = 0) -> Array:
-        """Population covariance ``C_uv / W`` with ``C_uv = S_uv - S_u S_v / W``; (..., J) or (..., J, *P_i). NaN where W = 0."""
+        """Population covariance ``C_uv / W`` with ``C_uv = S_uv - S_u S_v / W``; NaN where W = 0.
+
+        (..., J) or (..., J, *P_i).
+        """
         if not {*"az"} & {*u, *v}:
             sums, wide = self.scalars, lambda array: array
         else:
@@ -172,8 +188,9 @@ class State:
         """Population standard deviation, exactly 0 for a variable that is constant to float64 rounding."""
         variance = np.maximum(self.covariance(u, u, i), 0.0)
         mean = self.mean(u, i)
-        # rounding leaves a constant a spread: 1e-16 of its size where its mean is off by a few ulp, and a variance of
-        # 1e-15 of its squared distance from the centre, as in a class that is absent once the one fold with it is left out
+        # rounding gives a constant a spread: 1e-16 of its size if its mean is off by a few ulp, and a variance of 1e-15
+        # of its squared distance from the centre, as for a class that occurs in one fold only and is absent when that
+        # fold is left out
         noise = (1e-13 * mean) ** 2 + 4e-15 * (mean - self.centre.of(u, i)) ** 2
         return np.where(variance <= noise, 0.0, np.sqrt(variance))
 
@@ -183,13 +200,6 @@ def widen(array: Array, n_dims: int) -> Array:
     return array.reshape(*array.shape, *(1,) * n_dims) if hasattr(array, "shape") else array
 
 
-def feature_terms(wanted: Iterable[str]) -> tuple[str, ...]:
-    """The union of feature terms in canonical order; "a" is always there, since every second-order sum shifts through it."""
-    wanted = {"a", *wanted}
-    assert wanted <= set(FEATURE_TERMS), wanted
-    return tuple(term for term in FEATURE_TERMS if term in wanted)
-
-
 def empty(
     centre: Centre,
     shapes: Iterable[tuple[int, ...]],
@@ -197,70 +207,18 @@ def empty(
     device: str | torch.device = "cpu",
     n_cells: int | None = None,
 ) -> State:
-    """The identity of the merge: no sample, all sums 0, as torch tensors; with an axis of cells if `n_cells`."""
+    """The identity of the merge: no sample, all sums 0, as torch tensors; an axis of cells if `n_cells` is given."""
     lead = (len(centre.y),) if n_cells is None else (n_cells, len(centre.y))
     scalars = {term: torch.zeros(lead, dtype=torch.float64, device=device) for term in SCALAR_TERMS}
     features = tuple(
-        {term: torch.zeros(*lead, *shape, dtype=torch.float64, device=device) for term in feature_terms(terms)} for shape in shapes
+        {term: torch.zeros(*lead, *shape, dtype=torch.float64, device=device) for term in feature_terms(terms)}
+        for shape in shapes
     )
     return State(centre, scalars, features)
 
 
-def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: int | None = None) -> State:
-    """Fold one micro-batch: every sum of `SCALAR_TERMS` and of `terms`, on the device, in float64; in `n_cells` cells if given.
-
-    All sums linear in the attribution come from one contraction with the (T, C, n, J) weights, an output at a time, so that
-    the float64 copy of the attributions is that of one output.
-    """
-    w = attribution.weight
-    # a masked sample may carry NaN, and 0 * NaN is NaN: replace its values, not only its weight
-    masked = w == 0
-
-    def centred(value: torch.Tensor, u: str) -> torch.Tensor:
-        return torch.where(masked, 0.0, value.double() - torch.as_tensor(centre.of(u), dtype=torch.float64, device=w.device))
-
-    scalar = {
-        "y": centred(attribution.target, "y"),
-        "r": centred(attribution.prediction, "r"),
-        "b": centred(attribution.baseline_prediction, "b"),
-    }
-    product = {
-        term: w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0)
-        for term in SCALAR_TERMS
-        if term not in ("n", "d")
-    }
-    product["n"] = (~masked).double() * attribution.share
-    product["d"] = w * torch.where(masked, 0.0, attribution.delta.abs().double())
-    if n_cells is not None:
-        assert attribution.cell is not None
-        inside = torch.arange(n_cells, device=w.device)[:, None, None] == attribution.cell
-        product = {term: torch.where(inside, value, 0.0) for term, value in product.items()}  # C n J
-    scalars = {term: product[term].sum(-2) for term in SCALAR_TERMS}
-    wanted = feature_terms(terms)
-    linear = [term for term in wanted if term[0] == "a" and term not in ("aa", "az")]
-    weights = torch.stack([product[term[1:]] for term in linear])  # T (C) n J
-    features = []
-    for i, values in enumerate(attribution.values):
-        shape = values.shape[1:]
-        offset = torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=w.device).expand(shape)
-        sums = {term: w.new_empty(*weights.shape[1:-2], shape[0], shape[1:].numel()) for term in wanted}
-        for j in range(shape[0]):
-            a = torch.where(widen(masked[:, j], len(shape) - 1), 0.0, values[:, j].double() - offset[j]).reshape(len(w), shape[1:].numel())
-            for term, row in zip(linear, weights[..., j] @ a, strict=True):
-                sums[term][..., j, :] = row
-            if "aa" in wanted:
-                sums["aa"][..., j, :] = product[""][..., j] @ a.square()
-            if "z" in wanted:
-                assert attribution.baseline is not None
-                z = torch.where(masked[:, j, None], 0.0, attribution.baseline[i].double().reshape(a.shape))
-                for term, weight, value in (("z", "", z), ("zz", "", z.square()), ("az", "", a * z), ("zy", "y", z)):
-                    sums[term][..., j, :] = product[weight][..., j] @ value
-        features.append({term: array.unflatten(-1, shape[1:]) if len(shape) > 1 else array[..., 0] for term, array in sums.items()})
-    return State(centre, scalars, tuple(features))
-
-
 def tree_sum(slots: np.ndarray) -> np.ndarray:
-    """Merge slots along axis 0 in a fixed binary tree over their numbers, so that the bits depend on nothing else."""
+    """Merge slots along axis 0 in a fixed binary tree over their numbers, so that nothing else affects the bits."""
     while len(slots) > 1:
         pairs = slots[0 : len(slots) - 1 : 2] + slots[1::2]
         slots = np.concatenate([pairs, slots[-1:]]) if len(slots) % 2 else pairs

@@ -17,16 +17,16 @@ from igc_dist.statistics.state import Array, State, widen
 Limit = float | Sequence[float] | None
 
 LOW, HIGH = 1, 2
-"""Bits of the number of a group, so that a sample may be in neither group or in both."""
+"""Bits of the number of a group: a sample may be in neither group or in both."""
 
 
 @dataclass(frozen=True)
 class TTest(Statistic):
-    """Group A holds the samples with ``y <= low``, group B those with ``y >= high``, for each output on its own.
+    """Group A holds the samples with ``y <= low``, group B those with ``y >= high``, separately for each output.
 
-    ``t = (m_B - m_A) / (s sqrt(1/n_A + 1/n_B))`` with the pooled ``s**2 = ((n_A - 1) s_A**2 + (n_B - 1) s_B**2) / (n_A + n_B - 2)``
-    (Student 1908), two-sided p-values from the t distribution with ``n_A + n_B - 2`` degrees of freedom. NaN where a
-    group has fewer than two samples or s = 0. With a = x this is the naive t-test of inputs.
+    ``t = (m_B - m_A) / (s sqrt(1/n_A + 1/n_B))`` with the pooled ``s**2 = ((n_A - 1) s_A**2 + (n_B - 1) s_B**2) / (n_A
+    + n_B - 2)`` (Student 1908). p-values are two-sided, from the t distribution with ``n_A + n_B - 2`` degrees of
+    freedom. NaN if a group has fewer than two samples or s = 0. With a = x this is the naive t-test of inputs.
 
     `low`, `high`: a number, or one per selected output. None: halfway between the two values of a target that has only
     two, such as a one-hot label; else its 10 % and 90 % quantiles.
@@ -43,7 +43,7 @@ class TTest(Statistic):
     jackknifed = False
 
     def thresholds(self, target: Float64[np.ndarray, "N J"]) -> Float64[np.ndarray, "2 J"]:
-        """(low, high) for each output; NaN where there are none. Raises `ConfigError` for the wrong number of them."""
+        """(low, high) for each output; NaN if there are none. Raises `ConfigError` for the wrong number of them."""
         found = np.full((2, target.shape[1]), np.nan)
         for j, y in enumerate(target.T):
             values = np.unique(y[np.isfinite(y)])
@@ -53,7 +53,10 @@ class TTest(Statistic):
             if given is not None:
                 wish = np.asarray(given, dtype=np.float64)
                 if wish.ndim and wish.shape != row.shape:
-                    raise ConfigError(f"ttest.{name} has {wish.size} values for {len(row)} selected outputs: give one number, or one each")
+                    raise ConfigError(
+                        f"ttest.{name} has {wish.size} values for {len(row)} selected outputs: give one number, or "
+                        "one each"
+                    )
                 row[:] = wish
         return found
 
@@ -63,7 +66,10 @@ class TTest(Statistic):
         return LOW * (target <= low).long() + HIGH * (target >= high).long()
 
     def finalize(self, state: State) -> Finalized:
-        """`features[i]["ttest_p"]`, `["ttest_t"]` (..., J, *P_i) and `outputs["n_low"]`, `["n_high"]` (..., J), from (..., 4, J, *P)."""
+        """`features[i]["ttest_p"]`, `["ttest_t"]` (..., J, *P_i) and `outputs["n_low"]`, `["n_high"]` (..., J).
+
+        The state has groups: (..., 4, J, *P).
+        """
         low, high = (state.at(group) + state.at(LOW | HIGH) for group in (LOW, HIGH))
         n_a, n_b = (np.rint(part.scalars["n"]) for part in (low, high))
         maps = tuple(self._test(low, high, n_a, n_b, i) for i in range(len(state.features)))

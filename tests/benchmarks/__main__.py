@@ -14,8 +14,8 @@ from tests.benchmarks import page
 from tests.benchmarks.measure import show
 
 NAMES = (
-    "overhead", "throughput", "precision", "scaling", "memory", "cost", "store", "family", "forward_mode", "accuracy", "guided", "captum",
-    "ig2", "outlook", "resume",
+    "overhead", "throughput", "precision", "scaling", "memory", "cost", "store", "family", "forward_mode", "accuracy",
+    "guided", "captum", "ig2", "outlook", "resume", "startup",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Error of the IGC against gradients, for each design: what the original's grid costs, and what is as accurate.
 
-An error is that of the draws, the data being what they are: ``sqrt(mean (C - ref)^2) / sqrt(mean ref^2)`` over the maps of all outputs,
-and the root mean square of it over seeds. The reference takes every row of the data as a baseline of every other.
+An error is that of the draws, the data being what they are: ``sqrt(mean (C - ref)^2) / sqrt(mean ref^2)`` over the maps
+of all outputs, and the root mean square of it over seeds. The reference takes every row of the data as a baseline of
+every other.
 """
 
 from __future__ import annotations
@@ -83,16 +84,23 @@ def error(task: Task, reference: Reference, seeds: tuple[int, ...] = SEEDS, **se
     """Gradients, and error."""
     name = "igc_controlled" if "statistics" in settings else "igc"
     trees = [run_of(task, seed, **settings) for seed in seeds]
-    return gradients(trees[0]), float(np.sqrt(np.mean([reference.off(tree[f"x/{name}"].values) ** 2 for tree in trees])))
+    return gradients(trees[0]), float(
+        np.sqrt(np.mean([reference.off(tree[f"x/{name}"].values) ** 2 for tree in trees]))
+    )
 
 
 def every_pair(task: Task, seed: int) -> np.ndarray:
-    """``C_j = 1 / N^2 sum_(n < m) (w_nj - w_mj) IG_j(x_n; x_m)``, ``w = y / (std y std r)``: every row is a baseline of every other.
+    """``C_j = 1 / N^2 sum_(n < m) (w_nj - w_mj) IG_j(x_n; x_m)``, ``w = y / (std y std r)``: every row is a baseline of
+    every other.
 
-    Two nodes a pair, with one random offset. A pair has a weight for the outputs of its two labels, if these differ: two gradients.
+    Two nodes a pair, with one random offset. A pair has a weight for the outputs of its two labels, if these differ:
+    two gradients.
     """
     module, x, label, n = task.module.requires_grad_(False), task.x, task.y.argmax(1), len(task.x)
-    generator, sums = torch.Generator().manual_seed(seed), torch.zeros(task.y.shape[1], *x.shape[1:], dtype=torch.float64)
+    generator, sums = (
+        torch.Generator().manual_seed(seed),
+        torch.zeros(task.y.shape[1], *x.shape[1:], dtype=torch.float64),
+    )
     ends, starts = torch.triu_indices(n, n, 1)
     differ = label[ends] != label[starts]
     for one, two in zip(ends[differ].split(512), starts[differ].split(512), strict=True):
@@ -122,22 +130,34 @@ def against_the_original(name: str) -> Iterator[Report]:
     size = {"samples": samples, "outputs": task.y.shape[1], "reference_error": round(reference.error, 5)}
     found = dict(curves(task, reference))
     for design, points in found.items():
-        yield report(f"error/{name}/{design}", min(e for _, e in points), curve=[[g, round(e, 5)] for g, e in points], **size)
+        yield report(
+            f"error/{name}/{design}", min(e for _, e in points), curve=[[g, round(e, 5)] for g, e in points], **size
+        )
     # the very grid once; and its error over seeds, from 8 nodes of Gauss and Legendre: it is all due to the baselines
     theirs, once = error(task, reference, SEEDS[:1], **grid(BASELINES, POINTS))
     _, often = error(task, reference, **grid(BASELINES, 8, "gauss_legendre"))
     goal = min(once, often)
-    yield report(f"error/{name}/original", once, curve=[[theirs, round(once, 5)]], of_seeds_with_8_nodes=round(often, 5), **size)
+    yield report(
+        f"error/{name}/original", once, curve=[[theirs, round(once, 5)]], of_seeds_with_8_nodes=round(often, 5), **size
+    )
     fit = [(g, e, design, number) for design in PAIRS for number, (g, e) in enumerate(found[design]) if e <= goal]
     ours, reached, design, number = min(fit)
     settings = DESIGNS[design][number]
     details = {**settings, "error": round(reached, 5), "original_error": round(goal, 5), **size}
-    yield report(f"gradients_at_the_originals_error/{name}", theirs / ours, at_least=60, gradients=[theirs, ours], **details)
+    yield report(
+        f"gradients_at_the_originals_error/{name}", theirs / ours, at_least=60, gradients=[theirs, ours], **details
+    )
     yield wall(task, settings, details)
     base, by_grid = found["grid"][1]
     best, drawn = min((e, d) for d in DESIGNS if d != "grid" for g, e in found[d] if g == base)
     yield report(
-        f"error_at_equal_gradients/{name}", best / by_grid, at_most=0.4, gradients=base, design=drawn, error=round(best, 5), **size
+        f"error_at_equal_gradients/{name}",
+        best / by_grid,
+        at_most=0.4,
+        gradients=base,
+        design=drawn,
+        error=round(best, 5),
+        **size,
     )
 
 
@@ -155,7 +175,8 @@ def wall(task: Task, settings: Report, details: Report, few: int = 4, rounds: in
 
 
 def zero_baseline(name: str, make: Callable[[int], Task], samples: int = 1000, nodes: int = 512) -> Report:
-    """Four nodes with a random offset for each input, over twenty of the trapezoid rule: errors, of one zero baseline."""
+    """Four nodes with a random offset for each input, over twenty of the trapezoid rule: errors, of one zero
+    baseline."""
     task = make(samples)
     reference = Reference(run_of(task, n_steps=nodes)["x/igc"].values, 0.0)
     (few, ours), (many, theirs) = (
@@ -164,7 +185,12 @@ def zero_baseline(name: str, make: Callable[[int], Task], samples: int = 1000, n
             (SEEDS, {"design": "shifted", "n_steps": 4}), (SEEDS[:1], {"quadrature": "trapezoid", "n_steps": 20}),
         )
     )  # fmt: skip
-    details = {"errors": [round(ours, 5), round(theirs, 5)], "gradients": [few, many], "samples": samples, "reference_nodes": nodes}
+    details = {
+        "errors": [round(ours, 5), round(theirs, 5)],
+        "gradients": [few, many],
+        "samples": samples,
+        "reference_nodes": nodes,
+    }
     return report(f"zero_baseline_shifted/{name}", ours / theirs, at_most=1.0, **details)
 
 
@@ -181,12 +207,17 @@ def many_labels(samples: int, outputs: int, width: int = 1024) -> Task:
 
 
 def one_hot(samples: int = 2000, outputs: int = 1000, baselines: int = 4, folds: int = 8) -> Iterator[Report]:
-    """Two or four gradients a path point in place of 1,000: errors and times over those of all outputs with as many draws."""
+    """Two or four gradients a path point in place of 1,000: errors and times over those of all outputs with as many
+    draws."""
     task, whole = many_labels(samples, outputs), stratified(baselines)
-    several = [[run_of(task, s, design="pairs", n_draws=32)["x/igc"].values for s in seeds] for seeds in ((11, 12), (13, 14))]
+    several = [
+        [run_of(task, s, design="pairs", n_draws=32)["x/igc"].values for s in seeds] for seeds in ((11, 12), (13, 14))
+    ]
     reference = Reference.of(*(np.mean(maps, axis=0) for maps in several))
     started = time.process_time()
-    _, of_all = error(task, reference, SEEDS[:1], **whole)  # as the engine has it, in forward mode, 64 features being fewer than 1,000
+    _, of_all = error(
+        task, reference, SEEDS[:1], **whole
+    )  # as the engine has it, in forward mode, 64 features being fewer than 1,000
     forward = time.process_time() - started
 
     def every(part: int) -> tuple[float, float]:
@@ -196,15 +227,23 @@ def one_hot(samples: int = 2000, outputs: int = 1000, baselines: int = 4, folds:
     size = {"samples": samples, "outputs": outputs, "draws": baselines}
     few, more = (min(every(part) for _ in range(2)) for part in (32, 96))
     of_all_s = tuple(one + (two - one) / 64 * (samples - 32) for one, two in zip(few, more, strict=True))
-    note = "all outputs: a line through 32 and 96 samples in reverse mode; over_forward_mode: all samples, as the engine would do it"
-    for name, settings in (("n_others", {**whole, "n_others": 3}), ("pairs", {"design": "pairs", "n_draws": baselines})):
+    note = (
+        "all outputs: a line through 32 and 96 samples in reverse mode; over_forward_mode: all samples, as the engine "
+        "would do it"
+    )
+    for name, settings in (
+        ("n_others", {**whole, "n_others": 3}),
+        ("pairs", {"design": "pairs", "n_draws": baselines}),
+    ):
         settings = {**settings, "n_folds": folds}
         asked, found = error(task, reference, **settings)
         errors = {"errors": [round(found, 5), round(of_all, 5)], "reference_error": round(reference.error, 5)}
         yield report(f"one_hot_1000/{name}/error", found / of_all, at_most=1.5, **errors, gradients=asked, **size)
         times = [(of_all_s, seconds(partial(run_of, task, **settings))) for _ in range(2)]
         over_forward = round(forward / min(ours[1] for _, ours in times), 1)
-        yield report(f"one_hot_1000/{name}/time", **ratio(times), at_least=100, over_forward_mode=over_forward, **size, note=note)
+        yield report(
+            f"one_hot_1000/{name}/time", **ratio(times), at_least=100, over_forward_mode=over_forward, **size, note=note
+        )
 
 
 def scaled(times: tuple[float, float], scale: float) -> tuple[float, float]:
@@ -212,7 +251,8 @@ def scaled(times: tuple[float, float], scale: float) -> tuple[float, float]:
 
 
 def run() -> Iterator[Report]:
-    """At the error of the original's defaults 60 times fewer gradients and 100 times less time; 0.4 of its error at equal gradients."""
+    """At the error of the original's defaults 60 times fewer gradients and 100 times less time; 0.4 of its error at
+    equal gradients."""
     for name in TASKS:
         yield from against_the_original(name)
     yield zero_baseline("digits", digits)

@@ -1,4 +1,5 @@
-"""Captum's Integrated Gradients in a loop over samples and outputs, against the same job by the engine (extra `bench`)."""
+"""Captum's Integrated Gradients in a loop over samples and outputs, against the same job by the engine (extra
+`bench`)."""
 
 from __future__ import annotations
 
@@ -19,9 +20,13 @@ NODES = 16
 
 
 def theirs(task: Task) -> np.ndarray:
-    """IG of every sample and output from a baseline of zeros, (N, J, *P): one call each, as Captum takes one output of a sample."""
+    """IG of every sample and output from a baseline of zeros, (N, J, *P): one call each, as Captum takes one output of
+    a sample."""
     ig, outputs = IntegratedGradients(task.module), range(task.y.shape[1])
-    rows = [[ig.attribute(x[None], 0.0, target=k, n_steps=NODES, method="gausslegendre")[0] for k in outputs] for x in task.x]
+    rows = [
+        [ig.attribute(x[None], 0.0, target=k, n_steps=NODES, method="gausslegendre")[0] for k in outputs]
+        for x in task.x
+    ]
     return np.stack([np.stack([a.detach().numpy() for a in row]) for row in rows])
 
 

@@ -19,7 +19,13 @@ def work(samples: int = 120, outputs: int = 5, baselines: int = 2, nodes: int = 
     """A run of that grid, on micro-batches of the same size whatever the grid, so that only their number grows."""
     task = digits(samples)
     igc_dist.attribute(
-        task.module, (task.x, task.y), n_steps=nodes, baseline=baselines, target=list(range(outputs)), n_folds=2, micro_batch=60
+        task.module,
+        (task.x, task.y),
+        n_steps=nodes,
+        baseline=baselines,
+        target=list(range(outputs)),
+        n_folds=2,
+        micro_batch=60,
     )
 
 

@@ -28,6 +28,7 @@ def run(samples: int = 64, at_once: int = 32, n_steps: int = 25) -> Iterator[Rep
     rate = samples / min(pair[0] for pair in timed["seconds"])
     details = {
         "samples": samples, "at_once": at_once, "steps": n_steps, "features": task.x[0].numel(),
-        "samples_per_second": [round(rate, 1), round(rate * timed["value"], 1)], "difference": float((all_ - one).abs().max()),
+        "samples_per_second": [round(rate, 1), round(rate * timed["value"], 1)],
+        "difference": float((all_ - one).abs().max()),
     }  # fmt: skip
     yield report("guided/batched", **timed, at_least=8, **details)

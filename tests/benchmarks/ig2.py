@@ -1,4 +1,5 @@
-"""IG² by the engine's walk, one forward for both gradients, against two loops: the descent first, then the gradients along it."""
+"""IG² by the engine's walk, one forward for both gradients, against two loops: the descent first, then the gradients
+along it."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def ours(module: nn.Module, layer: str, x: Tensor, reference: Tensor) -> Tensor:
 
 
 def two_loops(module: nn.Module, phi: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> Tensor:
-    """The same as its authors lay it out, in the same batches: the path is kept, and its points go through the model again.
+    """The same as its authors lay it out, in the same batches: the path is kept, and its points go through the model
+    again.
 
     They leave gradients to the parameters switched on, which each backward pass then forms as well; see `run`.
     """
@@ -66,14 +68,22 @@ def parts(module: nn.Module, x: Tensor) -> tuple[float, float]:
 
 
 def run() -> Iterator[Report]:
-    """Time of the engine over that of two loops: as the authors have them, and, without a bound, with frozen parameters.
+    """Time of the engine over that of two loops: as the authors have them, and, without a bound, with frozen
+    parameters.
 
-    `ideal`: (F + 2 V) / (2 F + 2 V), what sharing the forward alone can save at most, by the cost of a forward and of a gradient here.
+    `ideal`: (F + 2 V) / (2 F + 2 V), what sharing the forward alone can save at most, by the cost of a forward and of a
+    gradient here.
     """
     residual, data, cnn = images(16), Digits(), digits_cnn()
     nets = {
         "digits": (cnn, "head.input", cnn.features, data.x[:256], data.x[256:512]),
-        "resnet64": (residual.module, f"{len(residual.module) - 1}.input", residual.module[:-1], residual.x[:8], residual.x[8:]),
+        "resnet64": (
+            residual.module,
+            f"{len(residual.module) - 1}.input",
+            residual.module[:-1],
+            residual.x[:8],
+            residual.x[8:],
+        ),
     }
     for name, (module, layer, phi, x, reference) in nets.items():
         one, two = partial(ours, module, layer, x, reference), partial(two_loops, module, phi, x, reference)

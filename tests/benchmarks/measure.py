@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 Report = dict[str, Any]
 
 
-def report(bench: str, value: float, *, at_most: float | None = None, at_least: float | None = None, **details: Any) -> Report:
+def report(
+    bench: str, value: float, *, at_most: float | None = None, at_least: float | None = None, **details: Any
+) -> Report:
     """One JSON line: a value, the bound it has to keep (None: printed only), and what it was measured on."""
     ok = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
     bound = at_most if at_least is None else at_least
@@ -57,7 +59,10 @@ def ratio(times: list[tuple[tuple[float, float], tuple[float, float]]]) -> Repor
     ratios = {}
     for kind, name in enumerate(("wall", "cpu")):
         above, below = ([pair[side][kind] for pair in times] for side in (0, 1))
-        ratios[name] = {"minima": min(above) / min(below), "medians": statistics.median(above) / statistics.median(below)}
+        ratios[name] = {
+            "minima": min(above) / min(below),
+            "medians": statistics.median(above) / statistics.median(below),
+        }
     clock = "cpu" if busy() else "wall"
     return {
         "value": ratios[clock]["minima"],

@@ -1,4 +1,5 @@
-"""Projected peak memory against the peak that a fresh process really reached, over configurations that differ in what dominates."""
+"""Projected peak memory against the peak that a fresh process really reached, over configurations that differ in what
+dominates."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from igc_dist import baselines
 from igc_dist import run as composition
 from igc_dist.attributors import IDG, IDGI, GuidedIG
 from igc_dist.features import Patches
-from igc_dist.footprint import resident
-from igc_dist.plan import Plan
+from igc_dist.model import resident
+from igc_dist.planning import Plan
 from tests.benchmarks.measure import ROOT, Report, report
 from tests.benchmarks.models import SEED, Task, digits, images
 
@@ -50,11 +51,19 @@ CASES = {
     "many_folds": Case("linear", 96, outputs=20, side=64, arguments={"n_folds": 96}),
     "cut_finalize": Case("linear", 128, outputs=40, side=64, arguments={"n_folds": 128, "host_memory": 1.5}),
     "samples": Case("linear", 128, outputs=20, side=64, arguments={"n_folds": 4, "samples": True}),
-    "many_baselines": Case("linear", 128, outputs=5, side=96, arguments={"n_folds": 2, "baseline": baselines.Resampled(16)}),
-    "baseline_blocks": Case("linear", 64, outputs=20, side=64, arguments={"n_folds": 16, "baseline": 8, "baseline_block": 2}),
+    "many_baselines": Case(
+        "linear", 128, outputs=5, side=96, arguments={"n_folds": 2, "baseline": baselines.Resampled(16)}
+    ),
+    "baseline_blocks": Case(
+        "linear", 64, outputs=20, side=64, arguments={"n_folds": 16, "baseline": 8, "baseline_block": 2}
+    ),
     "float64": Case("linear", 128, outputs=20, side=64, arguments={"n_folds": 4, "precision": "64-true"}),
     "all_statistics": Case(
-        "linear", 64, outputs=20, side=64, arguments={"n_folds": 32, "statistics": ["correlation", "autocorrelation", "moments"]}
+        "linear",
+        64,
+        outputs=20,
+        side=64,
+        arguments={"n_folds": 32, "statistics": ["correlation", "autocorrelation", "moments"]},
     ),
     "moments": Case("linear", 256, outputs=20, side=96, arguments={"n_folds": 4, "statistics": ["moments"]}),
     "slices": Case("linear", 128, outputs=10, side=64, arguments={"n_folds": 8, "slices": torch.arange(128) % 4}),
@@ -63,17 +72,29 @@ CASES = {
     "forward_mode": Case("resnet64", 32, outputs=500, arguments={"n_folds": 4, "reduce": Patches(16)}),
     "audited": Case("resnet64", 32, n_steps=8, arguments={"n_folds": 4, "precision_audit": 4, "precision_tol": None}),
     "pairs": Case("resnet64", 128, arguments={"design": "pairs", "n_draws": 4}),
-    "pairs_of_wide_inputs": Case("linear", 256, outputs=10, side=128, arguments={"design": "importance_pairs", "n_draws": 4}),
-    "some_outputs": Case("labels", 128, outputs=500, side=32, n_steps=4, arguments={"n_others": 3, "n_folds": 4, "target": "one_hot"}),
+    "pairs_of_wide_inputs": Case(
+        "linear", 256, outputs=10, side=128, arguments={"design": "importance_pairs", "n_draws": 4}
+    ),
+    "some_outputs": Case(
+        "labels", 128, outputs=500, side=32, n_steps=4, arguments={"n_others": 3, "n_folds": 4, "target": "one_hot"}
+    ),
     "control_variate": Case(
         "linear",
         128,
         outputs=10,
         side=64,
-        arguments={"n_folds": 4, "baseline": baselines.Resampled(4), "statistics": ["correlation", "controlled_correlation"]},
+        arguments={
+            "n_folds": 4,
+            "baseline": baselines.Resampled(4),
+            "statistics": ["correlation", "controlled_correlation"],
+        },
     ),
-    "guided": Case("linear", 64, outputs=5, side=96, arguments={"n_folds": 2, "method": "guided_igc", "attributor": GuidedIG(3)}),
-    "idgi": Case("linear", 128, outputs=10, side=96, arguments={"n_folds": 2, "method": "idgic", "attributor": IDGI(n_steps=4)}),
+    "guided": Case(
+        "linear", 64, outputs=5, side=96, arguments={"n_folds": 2, "method": "guided_igc", "attributor": GuidedIG(3)}
+    ),
+    "idgi": Case(
+        "linear", 128, outputs=10, side=96, arguments={"n_folds": 2, "method": "idgic", "attributor": IDGI(n_steps=4)}
+    ),
     "idg": Case("linear", 64, outputs=5, side=96, arguments={"n_folds": 2, "method": "idg", "attributor": IDG(4)}),
     "latents": Case("resnet64", 16, outputs=200, arguments={"n_folds": 4, "final_layer": "13"}),
     "store_in_memory": Case("linear", 128, outputs=20, side=64, in_memory=True, arguments={"n_folds": 64}),
@@ -93,7 +114,8 @@ def task_of(case: Case) -> Task:
 
 
 def peak() -> int:
-    """Most bytes that this process ever held. Not `getrusage`, which shows the parent's if that was larger at the fork."""
+    """Most bytes that this process ever held. Not `getrusage`, which shows the parent's if that was larger at the
+    fork."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
@@ -118,7 +140,9 @@ def measure(name: str) -> dict[str, int]:
 
 def in_fresh_process(name: str) -> dict[str, int]:
     """`measure` in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.memory", name], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.memory", name], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     if done.returncode:
         raise RuntimeError(f"memory case {name} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -133,7 +157,9 @@ def run() -> Iterator[Report]:
             f"memory/{name}",
             found["projected"] / found["measured"],
             at_most=1.5,
-            of_what_the_run_adds=round((found["projected"] - found["before"]) / max(found["measured"] - found["before"], 1), 3),
+            of_what_the_run_adds=round(
+                (found["projected"] - found["before"]) / max(found["measured"] - found["before"], 1), 3
+            ),
             **{f"{key}_mib": round(value / MIB) for key, value in found.items()},
         )
         yield line | {"ok": line["ok"] and line["value"] >= 1}

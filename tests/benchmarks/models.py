@@ -16,8 +16,8 @@ from igc_dist.attributors import PathIntegral
 from igc_dist.demo import Digits, digits_cnn
 from igc_dist.job import Job, limits_of, named_statistics, plan_of
 from igc_dist.model import Model
-from igc_dist.plan import Plan
-from igc_dist.quadrature import rule
+from igc_dist.paths import rule
+from igc_dist.planning import Plan
 
 SEED = 7
 
@@ -81,10 +81,15 @@ class Attention(nn.Module):
 class Transformer(nn.Module):
     """A vision transformer for images (3, size, size) in square patches, with random weights."""
 
-    def __init__(self, outputs: int = 10, width: int = 64, blocks: int = 3, heads: int = 4, size: int = 64, patch: int = 8) -> None:
+    def __init__(
+        self, outputs: int = 10, width: int = 64, blocks: int = 3, heads: int = 4, size: int = 64, patch: int = 8
+    ) -> None:
         super().__init__()
         torch.manual_seed(SEED)
-        self.patches, self.place = nn.Conv2d(3, width, patch, patch), nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
+        self.patches, self.place = (
+            nn.Conv2d(3, width, patch, patch),
+            nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width)),
+        )
         self.blocks = nn.Sequential(*(Attention(width, heads) for _ in range(blocks)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
         self.eval()
@@ -99,7 +104,8 @@ def vit_large() -> nn.Module:
 
 
 class Validation(Dataset[tuple[Tensor, int]]):
-    """Noise of the shape of ImageNet's validation set: 50,000 images (3, 224, 224) of 1,000 classes, made as they are read."""
+    """Noise of the shape of ImageNet's validation set: 50,000 images (3, 224, 224) of 1,000 classes, made as they are
+    read."""
 
     def __len__(self) -> int:
         return 50_000
@@ -114,7 +120,9 @@ def digits(samples: int) -> Task:
     return Task("digits", digits_cnn(), data.x[:samples], data.y[:samples])
 
 
-def trained(name: str, samples: int, layers: Callable[[], list[nn.Module]], rate: float, batch: int, epochs: int = 8) -> Task:
+def trained(
+    name: str, samples: int, layers: Callable[[], list[nn.Module]], rate: float, batch: int, epochs: int = 8
+) -> Task:
     """The digits through a net that is trained here, in some seconds (96 to 98 % right)."""
     data = Digits()
     torch.manual_seed(SEED)
@@ -133,7 +141,8 @@ def smooth(samples: int) -> Task:
 
     def layers() -> list[nn.Module]:
         return [
-            nn.Conv2d(1, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 32, 3, 2, 1), nn.GELU(), nn.Flatten(), nn.Linear(512, 64), nn.Tanh(),
+            nn.Conv2d(1, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 32, 3, 2, 1), nn.GELU(), nn.Flatten(),
+            nn.Linear(512, 64), nn.Tanh(),
             nn.Linear(64, 10),
         ]  # fmt: skip
 

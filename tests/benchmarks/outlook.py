@@ -1,4 +1,5 @@
-"""The rates of `igc_dist.outlook.Machine`, fitted on one core; how well they foretell runs; and ImageNet x ViT-L on 512 ranks.
+"""The rates of `igc_dist.planning.Machine`, fitted on one core; how well they foretell runs; and ImageNet x
+ViT-L on 512 ranks.
 
 To renew the defaults of `Machine`, copy what the line `outlook/rates` gives.
 """
@@ -25,22 +26,19 @@ from torch import nn
 
 import igc_dist
 from igc_dist import data as sources
-from igc_dist import footprint, inputs, layout, results
+from igc_dist import inputs, results
 from igc_dist import run as composition
 from igc_dist.attributors import PathIntegral
 from igc_dist.distributed import joined
-from igc_dist.finalize import finalize
 from igc_dist.job import named_statistics
-from igc_dist.model import Model
-from igc_dist.outlook import Machine, Outlook, Rates, advised, outlook, told
-from igc_dist.plan import Limits, Plan, Work, make_plan
-from igc_dist.predict import passes_of, probe
-from igc_dist.quadrature import rule
-from igc_dist.records import Shapes
-from igc_dist.statistics import Cells, Centre
-from igc_dist.statistics.state import SCALAR_TERMS, feature_terms
-from igc_dist.store import Store
-from igc_dist.tally import Passes, passes
+from igc_dist.model import Model, footprint, passes
+from igc_dist.passes import passes_of, probe
+from igc_dist.paths import rule
+from igc_dist.planning import Limits, Machine, Outlook, Plan, Rates, Work, advised, make_plan, outlook_of, told
+from igc_dist.records import Passes, Shapes
+from igc_dist.results import Finalizer
+from igc_dist.statistics import SCALAR_TERMS, Cells, Centre, feature_terms
+from igc_dist.store import Store, layout
 from tests.benchmarks.measure import ROOT, Report, busy, report
 from tests.benchmarks.models import Task, Transformer, digits, images, patches, planned, resnet, vit_large
 from tests.ranks import run_ranks, values
@@ -50,11 +48,12 @@ WITHIN = 1.5
 
 
 def clock() -> Callable[[], float]:
-    """The wall's; or of this process, if the machine is busy: other load would be taken for slowness. Waiting costs nothing then."""
+    """The wall's; or of this process, if the machine is busy: other load would be taken for slowness. Waiting costs
+    nothing then."""
     return time.process_time if busy() else time.perf_counter
 
 
-# -- the model -------------------------------------------------------------------------------------------------------------
+# -- the model ---------------------------------------------------------------------------------------------------------
 
 
 def perceptron(width: int) -> nn.Module:
@@ -92,7 +91,8 @@ def compute_rates() -> tuple[dict[str, float], list[float]]:
             for tally, seconds in ((done.forward, forward), (done.gradient, gradient)):
                 rows.append([tally.operators, n * tally.flops, n * tally.bytes])
                 times.append(seconds)
-    # of the logarithms of what is told over what is measured, in the logarithms of the rates: twice and half are as wrong
+    # of the logarithms of what is told over what is measured, in the logarithms of the rates: twice and half are as
+    # wrong
     fit = least_squares(lambda rates: np.log(np.asarray(rows) @ np.exp(rates) / times), np.log([3e-5, 1e-11, 4e-10]))
     operator, flop, byte = np.exp(fit.x).tolist()
     return {"operator": operator, "flops": 1 / flop, "traffic": 1 / byte}, np.exp(fit.fun).tolist()
@@ -110,7 +110,7 @@ def timed(function: Any, x: torch.Tensor, rounds: int = 5) -> tuple[float, float
     return forward, gradient
 
 
-# -- the store, the exchange, the end ---------------------------------------------------------------------------------------
+# -- the store, the exchange, the end ----------------------------------------------------------------------------------
 
 
 def store_rates(folder: Path) -> dict[str, float]:
@@ -120,7 +120,14 @@ def store_rates(folder: Path) -> dict[str, float]:
         part, block = layout.Dim("part", n_shards, 1, 0), layout.Dim("output", 4, 4, 1)
         arrays = {
             "scalars": layout.array("shards/attribute/scalars", "float64", part, layout.Dim("term", 9), block),
-            "x": layout.array("shards/attribute/x/sums", "float64", part, layout.Dim("term", 2), block, layout.Dim("feature", features)),
+            "x": layout.array(
+                "shards/attribute/x/sums",
+                "float64",
+                part,
+                layout.Dim("term", 2),
+                block,
+                layout.Dim("feature", features),
+            ),
         }
         store = Store(folder / str(features), [layout.Phase("attribute", (n_shards, 1), arrays)], {}, "")
         store.prepare({}, {})
@@ -147,12 +154,15 @@ def element_rate() -> float:
     statistics = tuple(named_statistics(["correlation"]))
     terms = feature_terms(term for statistic in statistics for term in statistic.terms)
     random, zero = np.random.default_rng(0), np.zeros(4)
-    scalars, sums = 1 + random.random((32, len(SCALAR_TERMS), 1, 4)), random.standard_normal((32, len(terms), 1, 4, 3, 64, 64))
+    scalars, sums = (
+        1 + random.random((32, len(SCALAR_TERMS), 1, 4)),
+        random.standard_normal((32, len(terms), 1, 4, 3, 64, 64)),
+    )
     slots = results.Slots(Centre(y=zero, r=zero, b=zero), terms, scalars, (sums,))
     recipe = results.Recipe(statistics, PathIntegral(rule("midpoint", 2)), Cells(), complete=True)
     now = clock()
     began = now()
-    results.results(slots, recipe)
+    results.block_of(slots, recipe)
     return (now() - began) / sums.size
 
 
@@ -160,15 +170,19 @@ def end_rate(folder: Path) -> float:
     """Seconds of the end of a run whose results are small."""
     task, seconds = digits(60), []
 
+    whole = Finalizer.finalize
+
     def timed(*arguments: Any) -> None:
         now = clock()
         began = now()
-        finalize(*arguments)
+        whole(*arguments)
         seconds.append(now() - began)
 
-    with patch.object(composition, "finalize", timed):
+    with patch.object(Finalizer, "finalize", timed):
         for number in range(2):
-            igc_dist.attribute(task.module, (task.x, task.y), n_steps=1, n_folds=2, store=folder / f"end {number}", threads=1)
+            igc_dist.attribute(
+                task.module, (task.x, task.y), n_steps=1, n_folds=2, store=folder / f"end {number}", threads=1
+            )
     return min(seconds)
 
 
@@ -193,10 +207,12 @@ def fitted() -> tuple[Machine, list[float]]:
     latency, sending = np.max(values(run_ranks(2, exchanged, timeout=200.0)), 0)
     with tempfile.TemporaryDirectory() as folder:
         rest = {**store_rates(Path(folder)), "end": end_rate(Path(folder))}
-    return Machine(**compute, **rest, bandwidth=2**26 / (sending - latency), latency=latency, element=element_rate()), ratios
+    return Machine(
+        **compute, **rest, bandwidth=2**26 / (sending - latency), latency=latency, element=element_rate()
+    ), ratios
 
 
-# -- runs that were not fitted ------------------------------------------------------------------------------------------------
+# -- runs that were not fitted -----------------------------------------------------------------------------------------
 
 
 def held_out(name: str) -> tuple[Task, dict[str, Any]]:
@@ -210,8 +226,14 @@ def held_out(name: str) -> tuple[Task, dict[str, Any]]:
         task = patches(48)
         return Task(name, Transformer(width=128, blocks=2), task.x, task.y), {"n_steps": 8, "n_folds": 12}
     torch.manual_seed(1)
-    wide = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 48), nn.GELU(), nn.Linear(48, 40)).eval()  # whose states take the time
-    return Task(name, wide, torch.rand(256, 3, 64, 64), torch.randn(256, 40)), {"n_steps": 2, "n_folds": 16, "output_block": 20}
+    wide = nn.Sequential(
+        nn.Flatten(), nn.Linear(3 * 64 * 64, 48), nn.GELU(), nn.Linear(48, 40)
+    ).eval()  # whose states take the time
+    return Task(name, wide, torch.rand(256, 3, 64, 64), torch.randn(256, 40)), {
+        "n_steps": 2,
+        "n_folds": 16,
+        "output_block": 20,
+    }
 
 
 HELD_OUT = ("digits", "resnet24", "vit128", "wide")
@@ -223,22 +245,21 @@ def rank(folder: Path, name: str) -> None:
     task, settings = held_out(name)
     spent: dict[str, float] = {}
 
-    def clocked(part: str, original: Any, world_of: Any) -> Any:
-        def wrapped(*arguments: Any) -> Any:
-            world_of(arguments).meet(f"start of {part}")
+    def clocked(part: str, original: Any) -> Any:
+        def wrapped(whole: composition.Run, *arguments: Any) -> Any:
+            whole.world.meet(f"start of {part}")
             now = clock()
             began = now()
-            done = original(*arguments)
+            done = original(whole, *arguments)
             spent[part] = now() - began
             return done
 
         return wrapped
 
-    parts = (("predict_all", 3), ("walk_all", 3), ("finalize", 3))
     with contextlib.ExitStack() as stack:
-        for part, at in parts:
-            wrapped = clocked(part, getattr(composition, part), lambda arguments, at=at: arguments[at])
-            stack.enter_context(patch.object(composition, part, wrapped))
+        for part in ("predict", "attribute", "finalize"):
+            wrapped = clocked(part, getattr(composition.Run, part))
+            stack.enter_context(patch.object(composition.Run, part, wrapped))
         igc_dist.attribute(task.module, (task.x, task.y), **settings, store=folder / "store", threads=1)
     if int(os.environ.get("RANK", "0")) == 0:
         (folder / "seconds").write_text(json.dumps(spent))
@@ -262,10 +283,10 @@ def foretold(name: str, machine: Machine, ranks: int) -> Outlook:
     _, done = walked(task.module, task.x)
     limits = {key: value for key, value in settings.items() if key != "n_steps"}
     plan = planned(task, settings["n_steps"], **limits)
-    return outlook(plan, done, machine, ranks)
+    return outlook_of(plan, done, machine, ranks)
 
 
-# -- on paper -----------------------------------------------------------------------------------------------------------------
+# -- on paper ----------------------------------------------------------------------------------------------------------
 
 RANK = Rates(flops=4e14, bandwidth=2.5e10, disk=1e10)
 """An H100 in bfloat16 at 40 % of its peak, half of a 400 Gbit/s link, and a parallel file system."""
@@ -273,7 +294,8 @@ NODES, DEVICES = 64, 8
 
 
 def large(**limits: Any) -> tuple[Plan, Passes]:
-    """ImageNet's validation set x ViT-L/16 x 1,000 outputs: IGC from 32 nodes; memory and FLOPs counted on tensors without data."""
+    """ImageNet's validation set x ViT-L/16 x 1,000 outputs: IGC from 32 nodes; memory and FLOPs counted on tensors
+    without data."""
     with torch.device("meta"):
         module = vit_large().requires_grad_(False)
 
@@ -293,7 +315,8 @@ def large(**limits: Any) -> tuple[Plan, Passes]:
 
 
 def run() -> Iterator[Report]:
-    """Runs that were not fitted, foretold within 1.5 times, on one rank and on two; and a figure that is only printed."""
+    """Runs that were not fitted, foretold within 1.5 times, on one rank and on two; and a figure that is only
+    printed."""
     machine, ratios = fitted()
     worst = max(max(ratio, 1 / ratio) for ratio in ratios)
     rates = {name: float(f"{value:.3g}") for name, value in asdict(machine).items() if np.isfinite(value)}
@@ -308,7 +331,10 @@ def run() -> Iterator[Report]:
                 max(ratio, 1 / ratio),
                 at_most=WITHIN,
                 foretold_over_measured=round(ratio, 3),
-                foretold_s=[round(part, 3) for part in (expected.pass_1, expected.pass_2.seconds, expected.exchange + expected.finalize)],
+                foretold_s=[
+                    round(part, 3)
+                    for part in (expected.pass_1, expected.pass_2.seconds, expected.exchange + expected.finalize)
+                ],
                 measured_s=[round(part, 3) for part in spent.values()],
                 clock="cpu" if busy() else "wall",
             )
@@ -319,9 +345,11 @@ def on_paper() -> Iterator[Report]:
     """The outlook of ImageNet x ViT-L on 512 ranks, as it is planned and as is advised."""
     plan, done = large()
     machine = Machine().known(RANK, 5e-3)  # 5 ms to read and decode an image
-    as_planned = outlook(plan, done, machine, NODES * DEVICES)
+    as_planned = outlook_of(plan, done, machine, NODES * DEVICES)
     lines = told(plan, done, RANK, 5e-3, NODES, DEVICES)
-    yield report("outlook/imagenet_vit_large/planned_h", as_planned.seconds / 3600, at_most=None, **lines, shards=plan.n_shards)
+    yield report(
+        "outlook/imagenet_vit_large/planned_h", as_planned.seconds / 3600, at_most=None, **lines, shards=plan.n_shards
+    )
     better = advised(plan, done, machine, NODES * DEVICES)
     if better is not None:
         settings, found = better

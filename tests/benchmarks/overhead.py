@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import igc_dist
-from igc_dist.plan import Plan
-from igc_dist.quadrature import Quadrature, rule
+from igc_dist.paths import Quadrature, rule
+from igc_dist.planning import Plan
 from tests.benchmarks.measure import Report, compared, report
 from tests.benchmarks.models import Task, digits, images, planned
 
@@ -24,7 +24,8 @@ def engine(task: Task, n_steps: int, n_folds: int) -> Any:
 
 
 def by_hand(task: Task, plan: Plan, quadrature: Quadrature) -> Tensor:
-    """Pass 1, baseline, and for every micro-batch one forward and one gradient per output; sums in float32. Returns IGC."""
+    """Pass 1, baseline, and for every micro-batch one forward and one gradient per output; sums in float32. Returns
+    IGC."""
     module, x, y = task.module.requires_grad_(False), task.x, task.y
     outputs, order = y.shape[1], torch.from_numpy(plan.order)
     nodes, weights = torch.from_numpy(quadrature.nodes).float(), torch.from_numpy(quadrature.weights).float()
@@ -34,7 +35,9 @@ def by_hand(task: Task, plan: Plan, quadrature: Quadrature) -> Tensor:
         module(torch.zeros_like(x[:1]))
     y = y[order]
     total = x.new_zeros(2, outputs, *x.shape[1:])
-    for batch, y_batch in zip(order.split(plan.samples_per_batch), (y - y.mean(0)).split(plan.samples_per_batch), strict=True):
+    for batch, y_batch in zip(
+        order.split(plan.samples_per_batch), (y - y.mean(0)).split(plan.samples_per_batch), strict=True
+    ):
         ends = x[batch]
         n = len(ends)
         ig = ends.new_zeros(outputs, *ends.shape)
@@ -52,7 +55,8 @@ def by_hand(task: Task, plan: Plan, quadrature: Quadrature) -> Tensor:
 
 
 def repeated(task: Task, plan: Plan, quadrature: Quadrature) -> Tensor:
-    """The layout that repeats every input once per output and lets `backward` form parameter gradients; as many rows per pass."""
+    """The layout that repeats every input once per output and lets `backward` form parameter gradients; as many rows
+    per pass."""
     module, x, outputs = task.module.requires_grad_(True), task.x, task.y.shape[1]
     rows = max(1, plan.samples_per_batch * plan.points_per_batch // outputs)
     samples = min(plan.samples_per_batch, rows)
@@ -62,7 +66,12 @@ def repeated(task: Task, plan: Plan, quadrature: Quadrature) -> Tensor:
     for ends in x.split(samples):
         for t_some, w_some in zip(t.split(max(1, rows // len(ends))), w.split(max(1, rows // len(ends))), strict=True):
             walk = t_some.reshape(-1, *(1,) * ends.ndim) * ends
-            points = walk[:, :, None].expand(*walk.shape[:2], outputs, *x.shape[1:]).reshape(-1, *x.shape[1:]).requires_grad_()
+            points = (
+                walk[:, :, None]
+                .expand(*walk.shape[:2], outputs, *x.shape[1:])
+                .reshape(-1, *x.shape[1:])
+                .requires_grad_()
+            )
             out = module(points).unflatten(0, (len(t_some), len(ends), outputs))
             out[:, :, k, k].sum().backward()
             grad = points.grad.unflatten(0, out.shape[:3])

@@ -36,19 +36,24 @@ def bf16() -> Iterator[Report]:
     """bf16-mixed against float32 on a transformer of width 384: time of float32 over it, and the error of its IGC."""
     has, (samples, nodes) = amx(), (16, 4) if amx() else (8, 1)
     noise = images(samples, 2)
-    # of mean 0 and about unit deviation, as nets expect: else the outputs hardly differ, and their deviation is lost in bfloat16
+    # of mean 0 and about unit deviation, as nets expect: else the outputs hardly differ, and their deviation is lost in
+    # bfloat16
     task = Task("vit", Transformer(2, 384, 4), 4 * (noise.x - 0.5), noise.y)
     names = ("32-true", "bf16-mixed")
     full, half = (igc(task, nodes, name, 2) for name in names)
     size = {"samples": samples, "nodes": nodes, "amx": has, "note": "" if has else "no bound: this CPU has no AMX"}
     yield report(
-        "bf16_amx/vit", **compared(*(partial(igc, task, nodes, name, 2) for name in names), 1 + has), at_least=1.8 if has else None, **size
+        "bf16_amx/vit",
+        **compared(*(partial(igc, task, nodes, name, 2) for name in names), 1 + has),
+        at_least=1.8 if has else None,
+        **size,
     )
     yield report("bf16_amx/vit_error", error(half, full), at_most=0.02 if has else None, **size)
 
 
 def run() -> Iterator[Report]:
-    """Time of bf16-mixed over float32, and what IGC changes by; on a CPU with AMX 1.8 times as fast and 2 % on a larger transformer."""
+    """Time of bf16-mixed over float32, and what IGC changes by; on a CPU with AMX 1.8 times as fast and 2 % on a larger
+    transformer."""
     for task, n_steps in ((digits(300), 8), (images(8), 4)):
         names = ("bf16-mixed", "32-true")
         half, full = (igc(task, n_steps, precision) for precision in names)

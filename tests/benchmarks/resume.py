@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from igc_dist import layout
-from igc_dist.objects import Folder
-from igc_dist.plan import Limits, Work, make_plan
+from igc_dist.planning import Limits, Work, make_plan
 from igc_dist.records import Shapes
-from igc_dist.store import Store
+from igc_dist.store import Folder, Store, layout
 from tests.benchmarks.measure import Report, report
 from tests.commands import ROOT, TINY, environment, until
 
@@ -27,8 +25,12 @@ N_FOLDS, N_BLOCKS = 500, 20
 
 def phases(n_folds: int, n_blocks: int, features: int) -> list[layout.Phase]:
     """The layout of a run: folds x blocks of one output."""
-    shapes = Shapes(3 * n_folds, n_blocks, ("x",), ((features,),), 4, 0, 0, 0, walk=((features,),), dims=(("feature",),))
-    plan = make_plan(shapes, Work(tuple(range(n_blocks)), 1, 8, 2), Limits(n_folds=n_folds, output_block=1, micro_batch=3), 0)
+    shapes = Shapes(
+        3 * n_folds, n_blocks, ("x",), ((features,),), 4, 0, 0, 0, walk=((features,),), dims=(("feature",),)
+    )
+    plan = make_plan(
+        shapes, Work(tuple(range(n_blocks)), 1, 8, 2), Limits(n_folds=n_folds, output_block=1, micro_batch=3), 0
+    )
     return layout.phases(plan, ("", "y"), "float32", sums=False, skip=False)
 
 
@@ -68,7 +70,9 @@ def looking(folder: Path) -> Report:
     tries = [found_again(path) for _ in range(3)]
     assert all(left == [4321] for _, left in tries)  # all bytes were read
     spent = min((spent for spent, _ in tries), key=lambda spent: sum(spent.values()))
-    return report("resume/10000_shards_s", sum(spent.values()), at_most=2.0, seconds={k: round(v, 3) for k, v in spent.items()})
+    return report(
+        "resume/10000_shards_s", sum(spent.values()), at_most=2.0, seconds={k: round(v, 3) for k, v in spent.items()}
+    )
 
 
 def committing(folder: Path) -> Iterator[Report]:
@@ -80,7 +84,9 @@ def committing(folder: Path) -> Iterator[Report]:
         family, whole, commit, plain = store.phases["attribute"], [], [], []
         for number in range(rounds):
             chunks = {
-                name: random.standard_normal([cut.stop - cut.start for cut in array.region(family.cell(number))]).astype(array.dtype)
+                name: random.standard_normal(
+                    [cut.stop - cut.start for cut in array.region(family.cell(number))]
+                ).astype(array.dtype)
                 for name, array in family.arrays.items()
             }
             began = time.perf_counter()
@@ -110,12 +116,18 @@ def committing(folder: Path) -> Iterator[Report]:
 
 
 def killed(folder: Path, kill: bool) -> dict[str, float]:
-    """Seconds of a run of two ranks under torchrun; of which one is killed, from then until a shard of the next attempt is committed."""
+    """Seconds of a run of two ranks under torchrun; of which one is killed, from then until a shard of the next attempt
+    is committed."""
     path, spent, began = folder / f"killed-{kill}.zarr", {}, time.perf_counter()
     settings = [*TINY, f"store.path={path}", "data.build.n=192", "+data.build.pause=0.02", "plan.n_folds=64"]
     ours = environment(NPROC="2", MAX_RESTARTS="1", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     with subprocess.Popen(
-        [ROOT / "launch/torchrun.sh", *settings], cwd=folder, env=ours, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [ROOT / "launch/torchrun.sh", *settings],
+        cwd=folder,
+        env=ours,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             done = path / "shards/attribute/digest/c"
@@ -156,8 +168,17 @@ def environ_of(pid: str) -> list[str]:
 
 def recovery(folder: Path) -> Report:
     undisturbed, disturbed = killed(folder, kill=False), killed(folder, kill=True)
-    details: dict[str, Any] = {"undisturbed_s": round(undisturbed["whole"], 2), "with_a_kill_s": round(disturbed["whole"], 2)}
-    return report("resume/killed_rank_s", disturbed["first_commit"], at_most=15.0, **details, note="until the first new commit; 2 ranks")
+    details: dict[str, Any] = {
+        "undisturbed_s": round(undisturbed["whole"], 2),
+        "with_a_kill_s": round(disturbed["whole"], 2),
+    }
+    return report(
+        "resume/killed_rank_s",
+        disturbed["first_commit"],
+        at_most=15.0,
+        **details,
+        note="until the first new commit; 2 ranks",
+    )
 
 
 def run() -> Iterator[Report]:

@@ -28,19 +28,21 @@ SAMPLES, N_STEPS, N_FOLDS, ROUNDS, BOUND = 1797, 16, 64, 4, 1.8
 def rank(folder: Path) -> None:
     """One rank of a run: writes the seconds that all ranks together spent in pass 2."""
     torch.set_num_threads(1)
-    task, original = digits(SAMPLES), composition.walk_all
+    task, original = digits(SAMPLES), composition.Run.attribute
 
-    def timed(*arguments: Any) -> list[int]:
-        world = arguments[3]
+    def timed(whole: composition.Run) -> Any:
+        world = whole.world
         world.meet("start of the clock")
         started = time.perf_counter()
-        done = original(*arguments)
+        done = original(whole)
         if world.first:
             (folder / "seconds").write_text(json.dumps(time.perf_counter() - started))
         return done
 
-    composition.walk_all = timed
-    igc_dist.attribute(task.module, (task.x, task.y), n_steps=N_STEPS, n_folds=N_FOLDS, store=folder / "store", threads=1)
+    composition.Run.attribute = timed
+    igc_dist.attribute(
+        task.module, (task.x, task.y), n_steps=N_STEPS, n_folds=N_FOLDS, store=folder / "store", threads=1
+    )
 
 
 def seconds(ranks: int) -> float:
@@ -49,7 +51,12 @@ def seconds(ranks: int) -> float:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*command, "-m", "tests.benchmarks.scaling", folder], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
+            [*command, "-m", "tests.benchmarks.scaling", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            cwd=ROOT,
         )
         if done.returncode:
             raise RuntimeError(f"{ranks} ranks failed: {done.stderr[-2000:]}")
@@ -70,7 +77,8 @@ def run() -> Iterator[Report]:
         seconds=[[round(t, 3) for t in pair] for pair in pairs],
         cores=os.cpu_count(),
         load=[round(value, 2) for value in os.getloadavg()],
-        note="the best of pairs run one after the other, up to the first that keeps the bound: other load moves them both ways",
+        note="the best of pairs run one after the other, up to the first that keeps the bound: other load moves them "
+        "both ways",
     )
 
 

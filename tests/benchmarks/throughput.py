@@ -1,4 +1,5 @@
-"""Gradient throughput of the walk of a run against a bare loop of forward passes and input gradients, each at its best micro-batch."""
+"""Gradient throughput of the walk of a run against a bare loop of forward passes and input gradients, each at its best
+micro-batch."""
 
 from __future__ import annotations
 
@@ -21,14 +22,14 @@ SIZES = (16, 32, 64, 128, 256)
 def walk(task: Task, n_steps: int, n_folds: int, rows: int) -> tuple[float, float]:
     """Wall and CPU time of pass 2 of a run in memory: shards are claimed, read, walked, folded and committed."""
     times: list[tuple[float, float]] = []
-    whole = composition.walk_all
+    whole = composition.Run.attribute
 
     def timed(*arguments: Any) -> Any:
         found: list[Any] = []
         times.append(seconds(lambda: found.append(whole(*arguments))))
         return found[0]
 
-    with patch.object(composition, "walk_all", timed):
+    with patch.object(composition.Run, "attribute", timed):
         igc_dist.attribute(task.module, (task.x, task.y), n_steps=n_steps, n_folds=n_folds, micro_batch=rows)
     return times[0]
 
@@ -51,8 +52,16 @@ def throughput(task: Task, n_steps: int, n_folds: int, rounds: int) -> Report:
     best = min(sizes, key=lambda rows: min(seconds(partial(bare, few, n_steps, rows))[1] for _ in range(2)))
     times = [(seconds(partial(bare, task, n_steps, best)), walk(task, n_steps, n_folds, ours)) for _ in range(rounds)]
     gradients = len(task.x) * n_steps * task.y.shape[1]
-    grid = {"samples": len(task.x), "nodes": n_steps, "outputs": task.y.shape[1], "folds": n_folds, "gradients": gradients}
-    return report(f"throughput/{task.name}", **ratio(times), at_least=0.9, **grid, micro_batch=ours, bare_micro_batch=best)
+    grid = {
+        "samples": len(task.x),
+        "nodes": n_steps,
+        "outputs": task.y.shape[1],
+        "folds": n_folds,
+        "gradients": gradients,
+    }
+    return report(
+        f"throughput/{task.name}", **ratio(times), at_least=0.9, **grid, micro_batch=ours, bare_micro_batch=best
+    )
 
 
 def run() -> Iterator[Report]:

@@ -1,4 +1,5 @@
-"""Data sets and literal references for the tests of `igc_dist.compat`: each number from loops over rows and nodes, in float64."""
+"""Data sets and literal references for the tests of `igc_dist.compat`: each number from loops over rows and nodes, in
+float64."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Items(Dataset[Any]):
 
 
 class Drawn(Dataset[Any]):
-    """The data set of the package's guide: every access draws a new item from `rng`, whatever the index; y is the mean of x."""
+    """The data set of the package's guide: every access draws a new item from `rng`, whatever the index; y is the mean
+    of x."""
 
     def __init__(self, n: int = 100, seed: int = 100) -> None:
         self.n, self.rng = n, torch.Generator().manual_seed(seed)
@@ -66,7 +68,8 @@ def nodes(n: int) -> tuple[list[float], list[float]]:
 
 
 def ig(model: nn.Module, dataset: Items, starts: Any, outputs: Sequence[int], n_steps: int) -> tuple[np.ndarray, ...]:
-    """Integrated Gradients of every sample; `starts` are baselines for all (tuples of arrays), or a list of such for each sample."""
+    """Integrated Gradients of every sample; `starts` are baselines for all (tuples of arrays), or a list of such for
+    each sample."""
     x, y = arrays(dataset)
     baselines = starts if isinstance(starts[0], list) else attributions.shared(starts, len(y))
     return attributions.integrated_gradients(model, x, baselines, outputs, *nodes(n_steps))

@@ -1,4 +1,5 @@
-"""Captum's Integrated Gradients by our engine: Captum itself, a literal twin, and the cases of acceptance.md, sections 2 and 3."""
+"""Captum's Integrated Gradients by our engine: Captum itself, a literal twin, and the cases of acceptance.md, sections
+2 and 3."""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ from torch.nn.functional import relu
 
 import igc_dist
 from igc_dist.baselines import Constant, Zeros
-from igc_dist.captum import RULES, IntegratedGradients
-from igc_dist.compose import from_config
+from igc_dist.compat.captum import RULES, IntegratedGradients
+from igc_dist.config import from_config
 from igc_dist.demo import digits_cnn
 from igc_dist.records import ConfigError, ModelError
 from tests import models
-from tests.conf.test_conf import composed
+from tests.config.test_conf import composed
 from tests.oracles import attributions as oracle
 
 N = 5
@@ -60,7 +61,7 @@ class Grid(nn.Module):
         return torch.stack([s, 4 * s], 3)
 
 
-# -- Captum itself ---------------------------------------------------------------------------------------------------------
+# -- Captum itself -----------------------------------------------------------------------------------------------------
 
 TARGETS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "int": (models.MODELS["gelu"], 1),
@@ -81,7 +82,10 @@ def test_equals_captum(peer: Any, name: str, method: str) -> None:
     model, x, x0 = models.MODELS[name](), random(N, 3), random(N, 3, seed=1)
     settings = {"target": [0, 1, 1, 0, 1], "n_steps": 12, "method": method, "return_convergence_delta": True}
     for multiply in (True, False):
-        found, theirs = (kind(model, multiply_by_inputs=multiply).attribute(x, x0, **settings) for kind in (IntegratedGradients, peer))
+        found, theirs = (
+            kind(model, multiply_by_inputs=multiply).attribute(x, x0, **settings)
+            for kind in (IntegratedGradients, peer)
+        )
         for one, two in zip(found, theirs, strict=True):
             assert (one.shape, one.dtype) == (two.shape, two.dtype)
             close(one, two.detach(), 1e-6)
@@ -89,7 +93,8 @@ def test_equals_captum(peer: Any, name: str, method: str) -> None:
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_targets_are_captums(peer: Any, kind: str) -> None:
-    """An index for all, one for each sample, of outputs of one and of several dimensions, and none where there is one output."""
+    """An index for all, one for each sample, of outputs of one and of several dimensions, and none where there is one
+    output."""
     make, target = TARGETS[kind]
     model, x = make(), random(N, 3)
     found, delta = IntegratedGradients(model).attribute(x, target=target, return_convergence_delta=True)
@@ -99,7 +104,8 @@ def test_targets_are_captums(peer: Any, kind: str) -> None:
 
 
 def test_all_nodes_of_a_shared_path_case_43(peer: Any) -> None:
-    """internal_batch_size is for memory only; Captum gives the same, and warns as we do where it is less than the samples."""
+    """internal_batch_size is for memory only; Captum gives the same, and warns as we do where it is less than the
+    samples."""
     x = rows([1.5, 2.0, 1.3], [0.5, 0.1, 2.3], [1.5, 2.0, 1.3])
     ig, settings = IntegratedGradients(models.ML()), {"target": 0, "n_steps": 100, "method": "riemann_middle"}
     whole = ig.attribute(x, **settings)
@@ -122,11 +128,19 @@ def test_passes_are_no_larger() -> None:
 
 
 def test_the_experiments_are_the_peers_defaults(peer: Any) -> None:
-    """captum_ig: the maps of Captum's defaults, for all outputs of the demo; xplique_ig: 50 points of the true trapezoid."""
+    """captum_ig: the maps of Captum's defaults, for all outputs of the demo; xplique_ig: 50 points of the true
+    trapezoid."""
     built = from_config(composed("experiment=captum_ig"), None)
-    assert (built.method, built.samples, built.baseline, built.attributor.quadrature.name) == ("ig", True, Zeros(), "gauss_legendre-50")
+    assert (built.method, built.samples, built.baseline, built.attributor.quadrature.name) == (
+        "ig",
+        True,
+        Zeros(),
+        "gauss_legendre-50",
+    )
     net, x = digits_cnn(), torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    tree = igc_dist.attribute(net, (x, torch.tensor([1, 2])), method="ig", quadrature=built.attributor.quadrature, baseline=built.baseline)
+    tree = igc_dist.attribute(
+        net, (x, torch.tensor([1, 2])), method="ig", quadrature=built.attributor.quadrature, baseline=built.baseline
+    )
     theirs = np.stack([peer(net).attribute(x, target=k).detach().numpy() for k in range(10)], 1)
     close(tree["samples/x/attribution"], theirs, 1e-5)
     other = from_config(composed("experiment=xplique_ig"), None)
@@ -136,7 +150,7 @@ def test_the_experiments_are_the_peers_defaults(peer: Any) -> None:
     close(weights, np.trapezoid(np.eye(50), dx=1 / 49), 1e-15)
 
 
-# -- without Captum --------------------------------------------------------------------------------------------------------
+# -- without Captum ----------------------------------------------------------------------------------------------------
 
 
 def literal_rule(method: str, n: int) -> tuple[list[float], list[float]]:
@@ -165,7 +179,8 @@ def test_equals_the_literal_twin(name: str, method: str, multiply: bool) -> None
 
 @pytest.mark.parametrize("n", [2, 4, 10, 50])
 def test_the_trapezoid_is_whole_cases_5_6_13_14(n: int) -> None:
-    """A linear model gets its weights, where Captum's gets ``(n - 1) / n`` of them; cubes get the factor of the true rule."""
+    """A linear model gets its weights, where Captum's gets ``(n - 1) / n`` of them; cubes get the factor of the true
+    rule."""
     (linear, delta) = IntegratedGradients(models.L123()).attribute(
         rows([1, 1, 1]), n_steps=n, method="riemann_trapezoid", return_convergence_delta=True
     )
@@ -191,7 +206,8 @@ def test_kinks_cases_33_to_36() -> None:
     """Every rule misses the kink of ML by its own known amount, and delta says by how much; Captum's sign."""
     ig, x = IntegratedGradients(models.ML()), rows([0, 100, 0])
     for n, method, expected, tolerance in (
-        (50, "riemann_middle", 390.0, 1e-9), (50, "gausslegendre", 390.179, 5e-4), (500, "gausslegendre", 390.051, 5e-4),
+        (50, "riemann_middle", 390.0, 1e-9), (50, "gausslegendre", 390.179, 5e-4),
+        (500, "gausslegendre", 390.051, 5e-4),
         (50, "riemann_left", 388.0, 1e-9), (500, "riemann_left", 389.8, 1e-9),
     ):  # fmt: skip
         a, delta = ig.attribute(x, target=0, n_steps=n, method=method, return_convergence_delta=True)
@@ -201,7 +217,8 @@ def test_kinks_cases_33_to_36() -> None:
 
 
 def test_more_arguments_cases_32_37_38() -> None:
-    """What is no input of the attribution goes along: tensors of as many rows as there are samples, and anything else as it is."""
+    """What is no input of the attribution goes along: tensors of as many rows as there are samples, and anything else
+    as it is."""
 
     def m4(x1: Tensor, x2: Tensor, c: Tensor, k: int) -> Tensor:
         assert c.shape == (len(x1), 3) or c.shape == (3,)
@@ -216,22 +233,30 @@ def test_more_arguments_cases_32_37_38() -> None:
     def m5(x1: Tensor, x2: Tensor, c: list[float], k: int) -> Tensor:
         return relu(c[0] * relu(x1 - 1) - c[1] * relu(x2))[:, k]
 
-    a1, a2 = IntegratedGradients(m5).attribute((rows([3.4, 1.2, 2.0]), rows([2.3, 1.2, 0.3])), None, None, ([2, 3], 2), 500)
+    a1, a2 = IntegratedGradients(m5).attribute(
+        (rows([3.4, 1.2, 2.0]), rows([2.3, 1.2, 0.3])), None, None, ([2, 3], 2), 500
+    )
     close([a1[0], a2[0]], [[0, 0, 1.418491], [0, 0, -0.319161]], 5e-6)
 
     x1, x2 = rows([0.5, 0, 0.7], [1.5, 2.1, 1.1]), rows([0.5, 0.6, 2.1], [1.2, 2.1, 0.2])
-    for found, expected in zip(IntegratedGradients(models.ML()).attribute((x1, x2), target=0), (3 * x1, 3 * x2), strict=True):
+    for found, expected in zip(
+        IntegratedGradients(models.ML()).attribute((x1, x2), target=0), (3 * x1, 3 * x2), strict=True
+    ):
         close(found, expected)
     # each sample has its own row of them, however many steps a pass has
     for size in (None, 2, 6):
-        product = IntegratedGradients(lambda x, more: (x * more) ** 2).attribute(x1, None, [0, 2], x2, 4, internal_batch_size=size)
+        product = IntegratedGradients(lambda x, more: (x * more) ** 2).attribute(
+            x1, None, [0, 2], x2, 4, internal_batch_size=size
+        )
         close(product, (x1 * x2) ** 2 * rows([1, 0, 0], [0, 0, 1]))
 
 
 def test_other_models_cases_39_to_42() -> None:
     a1, a2 = IntegratedGradients(models.RL()).attribute((rows([-10, 1, -5]), rows([3, 3, 1])))
     close([a1[0], a2[0]], [[0, 0, 0], [6, 9, 0]])
-    found, delta = IntegratedGradients(models.TD()).attribute((rows([-1.0]), rows([-2.0])), return_convergence_delta=True)
+    found, delta = IntegratedGradients(models.TD()).attribute(
+        (rows([-1.0]), rows([-2.0])), return_convergence_delta=True
+    )
     close([a.item() for a in found], [-1.523188, -0.186059], 5e-7)
     close(delta, [[0]][0], 2e-7)
     x = torch.arange(20, dtype=torch.float64)[None] / 100
@@ -241,7 +266,8 @@ def test_other_models_cases_39_to_42() -> None:
 
 
 def test_baselines_are_broadcast_case_48() -> None:
-    """None is zeros; a number fills; one row serves all; each sample may have its own; a tuple has one of these per input."""
+    """None is zeros; a number fills; one row serves all; each sample may have its own; a tuple has one of these per
+    input."""
     model, (x, image) = models.TwoInputs(), (random(N, 3), random(N, 2, 2, seed=1))
     ig, own = IntegratedGradients(model), random(1, 3, seed=2)
 
@@ -256,8 +282,8 @@ def test_baselines_are_broadcast_case_48() -> None:
 
     same(found(), found(0, 0.0))
     same(found(own, 0.5), found(own.expand(N, 3), torch.full((N, 2, 2), 0.5)))
-    same(found(own, 0.5), tuple(torch.cat(rows) for rows in zip(*(
-        ig.attribute((x[k : k + 1], image[k : k + 1]), (own, 0.5), target=1, n_steps=4) for k in range(N)), strict=True)))  # fmt: skip
+    one_by_one = [ig.attribute((x[k : k + 1], image[k : k + 1]), (own, 0.5), target=1, n_steps=4) for k in range(N)]
+    same(found(own, 0.5), tuple(torch.cat(rows) for rows in zip(*one_by_one, strict=True)))
     alone = IntegratedGradients(lambda z: model(z, image[:1].expand(len(z), 2, 2)))
     assert torch.equal(alone.attribute(x, own, 1), alone.attribute(x, (own,), 1))
 
@@ -274,7 +300,9 @@ def test_images_sum_to_the_rise() -> None:
 
 def test_a_sample_on_its_baseline_is_zero() -> None:
     x = random(3, 3)
-    found, delta = IntegratedGradients(models.MODELS["relu"]()).attribute(x, x.clone(), 0, return_convergence_delta=True)
+    found, delta = IntegratedGradients(models.MODELS["relu"]()).attribute(
+        x, x.clone(), 0, return_convergence_delta=True
+    )
     assert not found.any()
     assert not delta.any()
 
@@ -294,7 +322,8 @@ class Noisy(nn.Module):
 
 
 def test_the_module_is_lent() -> None:
-    """It runs in eval mode, also through one of its methods, and comes back as it was, training, with its statistics; float32 stays."""
+    """It runs in eval mode, also through one of its methods, and comes back as it was, training, with its statistics;
+    float32 stays."""
     model = Noisy().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = random(N, 3).float().requires_grad_()

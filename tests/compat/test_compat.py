@@ -1,4 +1,5 @@
-"""`igc_dist.compat`: signatures and shapes as the IGC package documents them; batches, seeds, stores and ranks that change nothing."""
+"""`igc_dist.compat`: signatures and shapes as the IGC package documents them; batches, seeds, stores and ranks that
+change nothing."""
 
 from __future__ import annotations
 
@@ -49,10 +50,17 @@ def test_signatures() -> None:
 
     def of(function: Any) -> tuple[str, str]:
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        plain = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        plain = ", ".join(
+            p.name if p.default is p.empty else f"{p.name}={p.default}"
+            for p in parameters
+            if p.kind is not p.KEYWORD_ONLY
+        )
         return plain, ", ".join(f"{p.name}={p.default}" for p in parameters if p.kind is p.KEYWORD_ONLY)
 
-    start = "module, dataset, dtld_kwargs=None, forward_method_name=None, forward_method_kwargs=None, n_embedding_categories=None, "
+    start = (
+        "module, dataset, dtld_kwargs=None, forward_method_name=None, forward_method_kwargs=None, "
+        "n_embedding_categories=None, "
+    )
     walk = "x_0=None, y_idx=None, n_steps=64, batch_size=None, x_seed=None, x_0_seed=100"
     shapley = "x_0=None, y_idx=None, n_iter=8, x_0_batch_size=1, x_seed=None, x_0_seed=100"
     computes = {
@@ -70,7 +78,10 @@ def test_signatures() -> None:
         assert of(kind.__init__) == (f"{start}dtype=torch.float32, dtype_cat=torch.int32", "")
         assert of(kind.compute) == (expected, "store=None, fabric=None")
         assert of(kind.add_final_linear_layer) == ("final_linear_layer", "")
-        assert of(kind.add_embedding_method) == ("embedding_method_name, embedding_method_kwargs=None, embedding_n_cat=None", "")
+        assert of(kind.add_embedding_method) == (
+            "embedding_method_name, embedding_method_kwargs=None, embedding_n_cat=None",
+            "",
+        )
         assert of(kind.add_ig_post_function) == ("ig_post_func, ig_post_func_kwargs=None", "")
     for name, first in (("IntGradCorr", "igc"), ("BslShapCorr", "bsc")):
         assert of(getattr(compat, name).error) == (f"{first}, y_idx=None, batch_size=None, x_seed=None, n_x=None", "")
@@ -110,7 +121,8 @@ def test_shapes_types_and_order(name: str) -> None:
 
 
 def test_two_inputs_against_loops() -> None:
-    """Several inputs: IG, IGC and gradients of each equal those of the loops; baselines in a tuple, a row or several for each."""
+    """Several inputs: IG, IGC and gradients of each equal those of the loops; baselines in a tuple, a row or several
+    for each."""
     x, y = arrays(TWO)
     starts = [(x[0][k], x[1][k]) for k in (1, 2)]
     given = (x[0][1:3], x[1][1:3])
@@ -118,10 +130,14 @@ def test_two_inputs_against_loops() -> None:
     attr = compat.IntGradCorr(PAIR, TWO, **DOUBLE)
     for found, one in zip(computed("IntGradCorr", attr, x_0=given), a, strict=True):
         close(found, statistics.igc(one, y, predicted(PAIR, TWO)))
-    for found, one in zip(computed("IntGradCorr", attr, x_0=(x[0][1], x[1][1])), ig(PAIR, TWO, starts[:1], [0, 1], 3), strict=True):
+    for found, one in zip(
+        computed("IntGradCorr", attr, x_0=(x[0][1], x[1][1])), ig(PAIR, TWO, starts[:1], [0, 1], 3), strict=True
+    ):
         close(found, statistics.igc(one, y, predicted(PAIR, TWO)))
     for found, one in zip(
-        computed("Gradients", compat.Gradients(PAIR, TWO, **DOUBLE))[3], attributions.gradients(PAIR, x, [0, 1]), strict=True
+        computed("Gradients", compat.Gradients(PAIR, TWO, **DOUBLE))[3],
+        attributions.gradients(PAIR, x, [0, 1]),
+        strict=True,
     ):
         close(found, one)
     with pytest.raises(ConfigError, match="x_0 has 1 arrays for 2 inputs"):
@@ -135,13 +151,18 @@ QUICK = ("IntGradCorr", "BaselineShapley", "NaiveTTest")
 """Classes that go through all that the others do."""
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CLASSES])
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CLASSES]
+)
 def test_batches_change_nothing(name: str) -> None:
     """batch_size is for speed: beyond rounding nothing depends on it, and no sample is left out."""
     model, data = problem(7, 2)
     settings = {"x_0": 3} if name in BASELINES else {}
     key, sizes = ("x_0_batch_size", (1, None, 2)) if "Shap" in name else ("batch_size", SIZES)
-    first, *others = ([*flat(computed(name, getattr(compat, name)(model, data, **DOUBLE), **settings, **{key: size}))] for size in sizes)
+    first, *others = (
+        [*flat(computed(name, getattr(compat, name)(model, data, **DOUBLE), **settings, **{key: size}))]
+        for size in sizes
+    )
     for other in others:
         for one, two in zip(first, other, strict=True):
             close(two, one)
@@ -151,9 +172,12 @@ def test_batches_change_nothing(name: str) -> None:
         computed(name, getattr(compat, name)(model, data), **{key: 0})
 
 
-@pytest.mark.parametrize("name", ["IntGradCorr", "BslShapCorr", *(pytest.param(n, marks=pytest.mark.slow) for n in FOLDED[1:])])
+@pytest.mark.parametrize(
+    "name", ["IntGradCorr", "BslShapCorr", *(pytest.param(n, marks=pytest.mark.slow) for n in FOLDED[1:])]
+)
 def test_outputs_of_a_second_call(name: str) -> None:
-    """Two calls with other outputs on one object, in both orders, equal those of fresh objects; an output may be wished twice."""
+    """Two calls with other outputs on one object, in both orders, equal those of fresh objects; an output may be wished
+    twice."""
     model, data = problem(7)
     kind = getattr(compat, name)
     whole = flat(computed(name, kind(model, data, **DOUBLE)))
@@ -166,7 +190,8 @@ def test_outputs_of_a_second_call(name: str) -> None:
 
 
 def test_given_inputs() -> None:
-    """`x` may be arrays: one row without a batch axis, or several; their targets are NaN. A number of rows samples them."""
+    """`x` may be arrays: one row without a batch axis, or several; their targets are NaN. A number of rows samples
+    them."""
     model, data = problem(6, 2)
     attr = compat.IntegratedGradients(model, data, **DOUBLE)
     expected = ig(model, data, [(np.full(3, 0.5),)], [0, 1], 3)[0]
@@ -194,7 +219,8 @@ def test_given_inputs() -> None:
 
 
 def test_baselines() -> None:
-    """x_0: an int samples the whole data set, also for a part of the inputs; an array of one row or of several is for all inputs."""
+    """x_0: an int samples the whole data set, also for a part of the inputs; an array of one row or of several is for
+    all inputs."""
     model, data = problem(6, 2)
     attr = compat.IntegratedGradients(model, data, **DOUBLE)
     x = data.x.numpy()
@@ -226,7 +252,8 @@ def doubled(a: np.ndarray, scale: float = 2.0) -> np.ndarray:
 
 
 def test_post_functions() -> None:
-    """The older signature takes all attributions and inputs; the newer one takes one, or is a tuple with one for each, None for none."""
+    """The older signature takes all attributions and inputs; the newer one takes one, or is a tuple with one for each,
+    None for none."""
     a = ig(PAIR, TWO, [(np.zeros(3), np.zeros((2, 2)))], [0, 1], 3)
     x, _ = arrays(TWO)
 
@@ -282,13 +309,18 @@ def mixed() -> tuple[Mixed, Items]:
 
 
 def test_embedded_inputs() -> None:
-    """An embedding method: attributions have the shape of the embeddings, also for sampled and given baselines and given inputs."""
+    """An embedding method: attributions have the shape of the embeddings, also for sampled and given baselines and
+    given inputs."""
     model, data = mixed()
     x, a, b = data.x
     weight = model.last.weight.detach().numpy()
     tables = model.one.weight.detach().numpy(), model.two.weight.detach().numpy()
     zero = [0.0, tables[0][0], tables[1][0]]
-    moved = [x.numpy() - zero[0], 2 * (tables[0][a.numpy()[:, 0]] - zero[1]), 2 * (tables[1][b.numpy()[:, 0]] - zero[2])]
+    moved = [
+        x.numpy() - zero[0],
+        2 * (tables[0][a.numpy()[:, 0]] - zero[1]),
+        2 * (tables[1][b.numpy()[:, 0]] - zero[2]),
+    ]
     expected = [m[:, None] * weight[None, :, 2 * i : 2 * i + 2] for i, m in enumerate(moved)]
     for n_cat in (None, 2):
         attr = compat.IntegratedGradients(model, data, **DOUBLE).add_embedding_method("embed", {"scale": 2.0}, n_cat)
@@ -302,7 +334,11 @@ def test_embedded_inputs() -> None:
     assert given[0][1].dtype == np.int32
     with pytest.raises(ConfigError, match="numbers"):
         attr.compute(x_0=(np.zeros(2), [0.5], [0]))
-    assert computed("BslShapCorr", compat.BslShapCorr(model, data).add_embedding_method("embed"), x_0=2)[2].shape == (2, 1, 2)
+    assert computed("BslShapCorr", compat.BslShapCorr(model, data).add_embedding_method("embed"), x_0=2)[2].shape == (
+        2,
+        1,
+        2,
+    )
 
 
 @pytest.mark.parametrize("categories", [4, (4, 3)])
@@ -397,7 +433,10 @@ def test_loader_settings() -> None:
 
     attr = compat.IntegratedGradients(model, data, {"collate_fn": collate, "pin_memory": False}, **DOUBLE)
     both = Items(2 * data.x, data.y)
-    close(computed("IntegratedGradients", attr, x_0=5)[4], ig(model, both, [(row,) for row in both.x.numpy()], [0, 1], 3)[0])
+    close(
+        computed("IntegratedGradients", attr, x_0=5)[4],
+        ig(model, both, [(row,) for row in both.x.numpy()], [0, 1], 3)[0],
+    )
     for name in ("shuffle", "batch_size", "numworkers"):
         with pytest.raises(ConfigError, match=name):
             compat.Gradients(model, data, {name: 1})

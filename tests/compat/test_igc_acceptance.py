@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import igc_dist
 from igc_dist import compat
 from igc_dist.baselines import Baseline, Surroundings
-from igc_dist.records import Batch
+from igc_dist.tensors import Batch
 from tests import models
 from tests.compat.cases import D4, Drawn, Items, close
 
@@ -47,7 +47,8 @@ PRODUCT = [0.89509832, 0.14229768, -0.07344397]
 
 @pytest.mark.parametrize("x_0", [4, models.D4.numpy(), models.D4.tolist()], ids=["sampled", "array", "list"])
 def test_case_99(x_0: Any) -> None:
-    """All four rows as baselines: other maps, the same sum. As many sampled rows as the data set has are all of its rows."""
+    """All four rows as baselines: other maps, the same sum. As many sampled rows as the data set has are all of its
+    rows."""
     found = compat.IntGradCorr(models.product4(), D4, **DOUBLE).compute(x_0, n_steps=2, **FAST)
     close(found, [[0.98690328, 0.05049273, -0.07344397]], 5e-9)
     close(found.sum(), 0.96395204, 5e-9)
@@ -69,7 +70,8 @@ def test_case_101() -> None:
 
 
 def test_case_102() -> None:
-    """Naive correlation: the case lists corr(x_i, y) divided by the deviation of x_i, which is what the package returned (IGC-03)."""
+    """Naive correlation: the case lists corr(x_i, y) divided by the deviation of x_i, which is what the package
+    returned (IGC-03)."""
     found = compat.NaiveCorrelation(models.product4(), D4, **DOUBLE).compute()
     close(found, np.corrcoef(models.D4.T, models.Y4)[3:, :3])
     close(found / models.D4.numpy().std(0), [[0.87896042, 0.3380617, -0.6761234]], 5e-9)
@@ -108,8 +110,8 @@ class PerSample(Baseline):
 def listed_draws() -> tuple[Items, Tensor]:
     """The random numbers of the guide's run: its data set draws from one generator in the order of access.
 
-    Inputs: 100 draws of a generator seeded 100. Baselines: for every batch of 4 inputs the generator is seeded anew, by a number
-    that numpy's generator of seed 101 draws, and gives 32 rows, which are 8 baselines of 4 inputs.
+    Inputs: 100 draws of a generator seeded 100. Baselines: for every batch of 4 inputs the generator is seeded anew, by
+    a number that numpy's generator of seed 101 draws, and gives 32 rows, which are 8 baselines of 4 inputs.
     """
     rng = torch.Generator().manual_seed(100)
     x = torch.stack([torch.rand(5, generator=rng) for _ in range(100)])
@@ -123,12 +125,21 @@ def listed_draws() -> tuple[Items, Tensor]:
 def test_case_110_with_the_listed_draws(capsys: Any) -> None:
     """The documentation's example, with its own random numbers as given data: IGC as printed there, and both errors.
 
-    The draws follow the order of access, which depends on the batches, so they are no function of a seed here; everything
-    that is computed from them is compared. The listed IGC was summed in float32, ours in float64, so what can be asked for is
-    the rounding of a float32 sum: 2e-7 are seen, 11 units of .32. The same in float64 throughout is within 1e-7 of ours.
+    The draws follow the order of access, which depends on the batches, so they are no function of a seed here;
+    everything that is computed from them is compared. The listed IGC was summed in float32, ours in float64, so what
+    can be asked for is the rounding of a float32 sum: 2e-7 are seen, 11 units of .32. The same in float64 throughout is
+    within 1e-7 of ours.
     """
     data, starts = listed_draws()
-    how = {"x_0": PerSample(starts), "y_idx": None, "n_steps": 64, "batch_size": (4, 8, None), "x_seed": 100, "x_0_seed": 101, "n_x": None}
+    how = {
+        "x_0": PerSample(starts),
+        "y_idx": None,
+        "n_steps": 64,
+        "batch_size": (4, 8, None),
+        "x_seed": 100,
+        "x_0_seed": 101,
+        "n_x": None,
+    }
     attr = compat.IntGradCorr(Guide(), data)
     found = attr.compute(**how)
     close(found, LISTED, 3e-7)
@@ -141,12 +152,13 @@ def test_case_110_with_the_listed_draws(capsys: Any) -> None:
 
 @pytest.mark.slow
 def test_case_110_with_our_draws(tmp_path: Path) -> None:
-    """The same example as a user runs it: our draws are addressed by seed and index, so the same for any batches, and twice.
+    """The same example as a user runs it: our draws are addressed by seed and index, so the same for any batches, and
+    twice.
 
     It agrees with the listed run within sampling error. Both estimate the same number from N = 100 samples and B = 8
-    baselines each, so the difference of a feature has the deviation ``sqrt(2) SE``, with SE from our own jackknife of 20
-    folds (other samples and baselines); four of these for the largest of five. The error is the baseline term, of deviation
-    ``1 / sqrt(N B) = .035`` at most.
+    baselines each, so the difference of a feature has the deviation ``sqrt(2) SE``, with SE from our own jackknife of
+    20 folds (other samples and baselines); four of these for the largest of five. The error is the baseline term, of
+    deviation ``1 / sqrt(N B) = .035`` at most.
     """
 
     def run(batch_size: Any, seed: int = 100, store: Path | None = None) -> np.ndarray:

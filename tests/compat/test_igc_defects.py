@@ -27,7 +27,8 @@ ZEROS = [(np.zeros(3),)]
 
 
 def test_IGC_01_constant_baselines_of_one_input() -> None:
-    """x_0=None, which is the default, or a float crashed for every model of one input. They are one baseline, filled with it."""
+    """x_0=None, which is the default, or a float crashed for every model of one input. They are one baseline, filled
+    with it."""
     attr = compat.IntGradCorr(models.product4(), D4, **DOUBLE)
     _, y = arrays(D4)
     close(attr.compute(n_steps=5, **QUIET), [[0.89509832, 0.14229768, -0.07344397]], 5e-9)
@@ -45,7 +46,8 @@ def test_IGC_02_deviation_is_no_variance() -> None:
 
 
 def test_IGC_03_correlation_of_inputs_is_one() -> None:
-    """`NaiveCorrelation` divided by the variance of x instead of its deviation, so the result hung on the units of x."""
+    """`NaiveCorrelation` divided by the variance of x instead of its deviation, so the result hung on the units of
+    x."""
     model, data = problem()
     (x,), y = arrays(data)
     expected = np.corrcoef(x.T, y.T)[3:, :3]
@@ -59,7 +61,8 @@ def groups(y: np.ndarray, ranges: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_IGC_04_t_test_of_deviations() -> None:
-    """`NaiveTTest` handed variances on as standard deviations. The p-values are those of Student's test with pooled variance."""
+    """`NaiveTTest` handed variances on as standard deviations. The p-values are those of Student's test with pooled
+    variance."""
     model, data = problem(20)
     (x,), y = arrays(data)
     a = attributions.identity([x], range(3))[0]
@@ -68,7 +71,8 @@ def test_IGC_04_t_test_of_deviations() -> None:
 
 
 def test_IGC_05_correlation_of_selected_outputs() -> None:
-    """`NaiveCorrelation` selected outputs twice: y_idx=1 was out of range, y_idx=[1, 0] paired one output with another's deviation."""
+    """`NaiveCorrelation` selected outputs twice: y_idx=1 was out of range, y_idx=[1, 0] paired one output with
+    another's deviation."""
     model, data = problem()
     (x,), y = arrays(data)
     expected = np.corrcoef(x.T, y.T)[3:, :3]
@@ -111,7 +115,8 @@ def headed(n_out: int = 6) -> tuple[nn.Module, Items]:
     ids=["by-name-inside", "by-module-latent", "by-name-latent", "by-module-inside"],
 )
 def test_IGC_07_final_layer_of_a_second_call(forward: str | None, by_name: bool) -> None:
-    """The first `compute` cut the rows of its outputs out of the final layer for good: the second took wrong rows, or failed."""
+    """The first `compute` cut the rows of its outputs out of the final layer for good: the second took wrong rows, or
+    failed."""
     model, data = headed()
     _, y = arrays(data)
     expected = statistics.igc(ig(model, data, ZEROS, range(6), 4)[0], y, predicted(model, data))
@@ -123,16 +128,23 @@ def test_IGC_07_final_layer_of_a_second_call(forward: str | None, by_name: bool)
             rows = slice(None) if wish is None else np.atleast_1d(wish)
             found = attr.compute(None, wish, 4, **QUIET)
             close(found, expected[rows])
-        close(attr.error(found, wish), np.abs(expected.sum(1) - statistics.correlations(y, predicted(model, data)))[rows], 1e-11)
+        close(
+            attr.error(found, wish),
+            np.abs(expected.sum(1) - statistics.correlations(y, predicted(model, data)))[rows],
+            1e-11,
+        )
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
 def test_IGC_08_final_layer_adds_its_bias_once() -> None:
-    """The bias was added once per chunk of baselines, but the sums divided by their number: predictions were off by a part of it."""
+    """The bias was added once per chunk of baselines, but the sums divided by their number: predictions were off by a
+    part of it."""
     model, data = headed()
     assert model.layer.bias.abs().max() > 0.1
     for batch_size in (None, (1, 4, None), (4, 1, 2)):
-        attr = compat.IntegratedGradients(model, data, forward_method_name="latent", **DOUBLE).add_final_linear_layer("layer")
+        attr = compat.IntegratedGradients(model, data, forward_method_name="latent", **DOUBLE).add_final_linear_layer(
+            "layer"
+        )
         _, _, r, r_0, a = attr.compute(None, len(data), None, 16, batch_size, **QUIET)
         expected = predicted(model, data)
         close(r, expected)
@@ -141,27 +153,37 @@ def test_IGC_08_final_layer_adds_its_bias_once() -> None:
 
 
 def test_IGC_09_every_baseline_counts() -> None:
-    """With more baselines in a batch than samples in the data set, some were left out, but the sums were divided by all: IG too small."""
+    """With more baselines in a batch than samples in the data set, some were left out, but the sums were divided by
+    all: IG too small."""
     model, data = problem(6, 2)
     (x,), _ = arrays(data)
     expected = ig(model, data, [(row,) for row in x], [0, 1], 3)[0]  # as many as rows: all of them, in whatever order
     for batch_size in (None, (6, 6, None), (4, 6, 1), 10):
-        _, _, r, r_0, a = compat.IntegratedGradients(model, data, **DOUBLE).compute(None, 6, None, 3, batch_size, **QUIET)
+        _, _, r, r_0, a = compat.IntegratedGradients(model, data, **DOUBLE).compute(
+            None, 6, None, 3, batch_size, **QUIET
+        )
         close(a, expected)
     linear = models.linear()
     many = Items(*models.data(linear, 60))
-    _, _, r, r_0, a = compat.IntegratedGradients(linear, many, **DOUBLE).compute(None, 30, None, 2, (6, 30, None), **QUIET)
+    _, _, r, r_0, a = compat.IntegratedGradients(linear, many, **DOUBLE).compute(
+        None, 30, None, 2, (6, 30, None), **QUIET
+    )
     close(a.sum(2), r - r_0)
 
 
 def test_IGC_10_data_without_a_generator() -> None:
     """A data set without an attribute `rng` was refused."""
     assert not hasattr(D4, "rng")
-    close(compat.IntGradCorr(models.linear4(), D4).compute(4, n_steps=2, **QUIET), [[1.11628086, -0.08586776, -0.08586776]], 1e-6)
+    close(
+        compat.IntGradCorr(models.linear4(), D4).compute(4, n_steps=2, **QUIET),
+        [[1.11628086, -0.08586776, -0.08586776]],
+        1e-6,
+    )
 
 
 def test_IGC_11_data_with_a_generator_and_no_seeds() -> None:
-    """x_seed=None, which is the default, or x_0_seed=None failed where the data set has a generator, and with it `error`.
+    """x_seed=None, which is the default, or x_0_seed=None failed where the data set has a generator, and with it
+    `error`.
 
     Without a seed it is one of its own, the same each time; the user's generator is left alone.
     """
@@ -194,25 +216,34 @@ def test_IGC_12_one_step_is_refused() -> None:
 def test_IGC_13_fewer_inputs_than_baselines() -> None:
     """n_x below the number of baselines of a batch made batches of 0 inputs: a division by zero."""
     model, data = problem(12, 1)
-    _, _, r, r_0, a = compat.IntegratedGradients(model, data, **DOUBLE).compute(2, 8, None, 32, (None, 8, None), **QUIET)
+    _, _, r, r_0, a = compat.IntegratedGradients(model, data, **DOUBLE).compute(
+        2, 8, None, 32, (None, 8, None), **QUIET
+    )
     close(a.sum(2), r - r_0, 1e-3)
-    assert compat.IntGradCorr(model, data).compute(8, n_steps=2, batch_size=(4, 8, None), n_x=3, **QUIET).shape == (1, 3)
+    assert compat.IntGradCorr(model, data).compute(8, n_steps=2, batch_size=(4, 8, None), n_x=3, **QUIET).shape == (
+        1,
+        3,
+    )
 
 
 def test_IGC_14_no_sample_is_dropped() -> None:
-    """What was left of the inputs after whole batches was dropped: always the last, so that sorted data gave biased results."""
+    """What was left of the inputs after whole batches was dropped: always the last, so that sorted data gave biased
+    results."""
     seven = Items(torch.cat([models.D4, models.D4[:3]]), torch.cat([models.Y4, models.Y4[:3]])[:, None])
     for batch_size in (None, 1, 4, (4, 1, 1), (4, None, None)):
         found = compat.IntGradCorr(models.linear4(), seven, **DOUBLE).compute(n_steps=2, batch_size=batch_size, **QUIET)
         close(found, [[1.1738674, -0.12839175, -0.12839175]], 5e-8)
-    x, y, *_, a = compat.IntegratedGradients(models.linear4(), seven, **DOUBLE).compute(n_steps=2, batch_size=4, **QUIET)
+    x, y, *_, a = compat.IntegratedGradients(models.linear4(), seven, **DOUBLE).compute(
+        n_steps=2, batch_size=4, **QUIET
+    )
     close(x, seven.x)
     close(y, seven.y)
     close(a[:, 0], seven.x.numpy() * [2, -1, 0.5])
 
 
 def test_IGC_15_a_number_of_inputs_is_checked_and_sampled() -> None:
-    """More inputs than the data set has gave rows of zeros; and without a seed a number of inputs meant the first ones."""
+    """More inputs than the data set has gave rows of zeros; and without a seed a number of inputs meant the first
+    ones."""
     model = models.linear()
     data = Items(torch.arange(60.0).reshape(20, 3), torch.arange(40.0).reshape(20, 2))
     attr = compat.IntegratedGradients(model, data)
@@ -221,7 +252,10 @@ def test_IGC_15_a_number_of_inputs_is_checked_and_sampled() -> None:
             kind.compute(21)
     with pytest.raises(ConfigError, match="20"):
         compat.IntGradCorr(model, data).compute(n_x=21)
-    drawn = [(compat.Gradients(model, data).compute(8, x_seed=seed)[0][:, 0] / 3).astype(int).tolist() for seed in (None, *range(1, 9))]
+    drawn = [
+        (compat.Gradients(model, data).compute(8, x_seed=seed)[0][:, 0] / 3).astype(int).tolist()
+        for seed in (None, *range(1, 9))
+    ]
     assert all(len(set(rows)) == 8 and rows == sorted(rows) for rows in drawn)
     assert drawn[0] != list(range(8))
     assert len(set(map(tuple, drawn))) == 9
@@ -229,12 +263,15 @@ def test_IGC_15_a_number_of_inputs_is_checked_and_sampled() -> None:
     assert counts.min() >= 1  # 3.6 each, with a deviation of 1.5
     assert counts.max() <= 8
     rows = drawn[3]
-    expected = statistics.igc(ig(model, data, ZEROS, [0, 1], 2)[0][rows], data.y.numpy()[rows], predicted(model, data)[rows])
+    expected = statistics.igc(
+        ig(model, data, ZEROS, [0, 1], 2)[0][rows], data.y.numpy()[rows], predicted(model, data)[rows]
+    )
     close(compat.IntGradCorr(model, data).compute(n_steps=2, n_x=8, x_seed=3, **QUIET), expected, 1e-5)
 
 
 def test_IGC_16_post_function_that_returns_an_array() -> None:
-    """A post-function that returned a bare array was taken for a tuple over samples: wrong for one sample and several outputs."""
+    """A post-function that returned a bare array was taken for a tuple over samples: wrong for one sample and several
+    outputs."""
     model, data = problem()
     expected = ig(model, data, ZEROS, range(3), 4)[0]
     for batch_size in (None, (1, None, None), 3):
@@ -242,7 +279,10 @@ def test_IGC_16_post_function_that_returns_an_array() -> None:
         close(attr.compute(None, None, None, 4, batch_size, **QUIET)[4], expected * data.x.numpy()[:, None])
     summed = compat.IntGradCorr(model, data, **DOUBLE).add_ig_post_function(lambda a, x: a[..., :2] + a[..., 1:])
     _, y = arrays(data)
-    close(summed.compute(n_steps=4, **QUIET), statistics.igc(expected[..., :2] + expected[..., 1:], y, predicted(model, data)))
+    close(
+        summed.compute(n_steps=4, **QUIET),
+        statistics.igc(expected[..., :2] + expected[..., 1:], y, predicted(model, data)),
+    )
 
 
 class Tokens(nn.Module):
@@ -278,7 +318,8 @@ def tokens() -> tuple[Tokens, Items, Tensor]:
 
 
 def test_IGC_17_order_of_the_settings() -> None:
-    """An embedding method added after a post-function left the size of the one before it: the order of `add_*` mattered."""
+    """An embedding method added after a post-function left the size of the one before it: the order of `add_*`
+    mattered."""
     model, data, ids = tokens()
     a = (model.shares(ids) - model.shares(torch.zeros_like(ids))).sum(3)
     expected = statistics.igc(a, data.y.numpy(), attributions.predictions(Whole(model), [ids.numpy()], [0, 1]))
@@ -337,7 +378,8 @@ def test_IGC_19_the_model_is_handed_back() -> None:
 
 
 def test_IGC_20_constant_outputs_are_marked(capsys: Any) -> None:
-    """A constant target or prediction gave NaN or infinity, with a warning of numpy. NaN, said so, and the others unharmed."""
+    """A constant target or prediction gave NaN or infinity, with a warning of numpy. NaN, said so, and the others
+    unharmed."""
 
     def beside(x: Tensor) -> Tensor:
         return torch.stack([models.linear4()(x), torch.full((len(x),), 3.7, dtype=x.dtype), x[:, 0]], 1)
@@ -384,7 +426,9 @@ def test_IGC_23_shapley_of_categories() -> None:
     close(embedded.compute(None, 2.0, **QUIET)[4], a)
     hot = compat.BaselineShapley(model, data, None, "whole", n_embedding_categories=5, **DOUBLE)
     code = np.eye(5)
-    each = (model.shares(ids).sum(3)[..., None] * code[ids.numpy()][:, None]) - model.shares(zero).sum(3)[..., None] * code[2]
+    each = (model.shares(ids).sum(3)[..., None] * code[ids.numpy()][:, None]) - model.shares(zero).sum(3)[
+        ..., None
+    ] * code[2]
     each *= (ids != 2).numpy()[:, None, :, None]  # what does not move has nothing
     close(hot.compute(None, 2.0, **QUIET)[4], each)
     r = attributions.predictions(Whole(model), [ids.numpy()], [0, 1])
@@ -393,10 +437,11 @@ def test_IGC_23_shapley_of_categories() -> None:
 
 
 def test_IGC_24_permutations_of_each_sample() -> None:
-    """All samples and outputs had the same permutations, so their error did not average out; baselines differed between outputs.
+    """All samples and outputs had the same permutations, so their error did not average out; baselines differed between
+    outputs.
 
-    Of x1 x2 with a baseline of 0, one permutation gives all to the component that is switched last: 1 or 0. Over equal samples
-    both happen, about half of the time. Outputs of one sample share permutations and baselines.
+    Of x1 x2 with a baseline of 0, one permutation gives all to the component that is switched last: 1 or 0. Over equal
+    samples both happen, about half of the time. Outputs of one sample share permutations and baselines.
     """
     model = models.Function(lambda x: torch.stack([x[:, 0] * x[:, 1]] * 2, 1))
     data = Items(torch.ones(40, 2, dtype=torch.float64), torch.randn(40, 2))
@@ -425,15 +470,16 @@ def test_IGC_25_any_floating_type_of_the_data(stored: torch.dtype, weights: torc
     x = data.x.to(stored)
     exact = Items(x.double(), data.y)
     expected = statistics.igc(ig(model, exact, ZEROS, [0, 1], 4)[0], data.y.numpy(), predicted(model, exact))
-    found = compat.IntGradCorr(copy.deepcopy(model).to(weights), Items(x, data.y.to(stored).double()), dtype=dtype).compute(
-        n_steps=4, **QUIET
-    )
+    found = compat.IntGradCorr(
+        copy.deepcopy(model).to(weights), Items(x, data.y.to(stored).double()), dtype=dtype
+    ).compute(n_steps=4, **QUIET)
     assert found.dtype == {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     close(found, expected, 2e-3 if stored == torch.float16 else 1e-6)  # float16 targets are rounded to 5e-4
 
 
 def test_IGC_26_half_precision_walks_in_float32() -> None:
-    """dtype=float16 rounded the nodes, the path and x - x_0 to half precision. Only the forward is run in it, and 1e5 is no infinity."""
+    """dtype=float16 rounded the nodes, the path and x - x_0 to half precision. Only the forward is run in it, and 1e5
+    is no infinity."""
     seen, half = set(), set()
 
     def spied(x: Tensor) -> Tensor:
@@ -451,9 +497,11 @@ def test_IGC_26_half_precision_walks_in_float32() -> None:
 
 
 def test_IGC_27_workers_and_reads() -> None:
-    """The loader of baselines was started anew for each batch; workers held copies of one generator, and drew the same items.
+    """The loader of baselines was started anew for each batch; workers held copies of one generator, and drew the same
+    items.
 
-    Sampled data is the same with any number of workers, all of it different; a sample is read a few times, whatever the batches.
+    Sampled data is the same with any number of workers, all of it different; a sample is read a few times, whatever the
+    batches.
     """
     torch.manual_seed(0)
     model, data = nn.Linear(5, 1), Drawn(12)
@@ -468,7 +516,8 @@ def test_IGC_27_workers_and_reads() -> None:
 
 
 def test_IGC_28_nothing_is_read_in_vain() -> None:
-    """A batch too many was loaded and thrown away. Beside the first look each sample is read once to predict and once to attribute."""
+    """A batch too many was loaded and thrown away. Beside the first look each sample is read once to predict and once
+    to attribute."""
     net, rows = problem(23, 1)
     compat.IntGradCorr(net, rows).compute(n_steps=2, batch_size=(4, 1, 1), **QUIET)
     middle = [rows.reads[i] for i in range(23) if i not in (0, 1, 2, 3, 11, 22)]
@@ -476,11 +525,18 @@ def test_IGC_28_nothing_is_read_in_vain() -> None:
 
 
 def test_IGC_29_numpy_integers_and_negative_outputs() -> None:
-    """Numbers were looked for by `isinstance(int)`: numpy's were taken for arrays, and negative outputs read past the end."""
+    """Numbers were looked for by `isinstance(int)`: numpy's were taken for arrays, and negative outputs read past the
+    end."""
     model, data = problem()
     attr = compat.IntGradCorr(model, data, **DOUBLE)
     whole = attr.compute(n_steps=4, **QUIET)
-    for wish, rows in ((np.int64(1), [1]), (-1, [2]), (np.array([-3, 1]), [0, 1]), (np.uint8(2), [2]), (torch.tensor([1, 0]), [1, 0])):
+    for wish, rows in (
+        (np.int64(1), [1]),
+        (-1, [2]),
+        (np.array([-3, 1]), [0, 1]),
+        (np.uint8(2), [2]),
+        (torch.tensor([1, 0]), [1, 0]),
+    ):
         close(attr.compute(None, wish, n_steps=np.int32(4), **QUIET), whole[rows])
     close(attr.compute(np.int64(12), None, 4, n_x=np.int32(12), **QUIET), attr.compute(12, None, 4, n_x=12, **QUIET), 0)
     for wish in (3, -4, [0, 3], 1.0, True, [], "1", [[0, 1]]):

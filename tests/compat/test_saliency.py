@@ -1,4 +1,5 @@
-"""PAIR's Integrated Gradients by our engine: cases 70 to 73 of acceptance.md, and literal twins of ours and of theirs."""
+"""PAIR's Integrated Gradients by our engine: cases 70 to 73 of acceptance.md, and literal twins of ours and of
+theirs."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 
 from igc_dist import seeds
+from igc_dist.compat.saliency import INPUT_OUTPUT_GRADIENTS, IntegratedGradients
 from igc_dist.records import ConfigError, DataError
-from igc_dist.saliency import INPUT_OUTPUT_GRADIENTS, IntegratedGradients
 
 X, X0 = np.array([1.0, 2, 3]), np.array([0.5, 1, 1])
 EXACT = np.array([2.5, 3.0, np.sin(3) - np.sin(1)])
@@ -28,7 +29,9 @@ class Called:
     def __init__(self, function: Callable[[np.ndarray], np.ndarray] = gradient) -> None:
         self.function, self.batches = function, []
 
-    def __call__(self, x_value_batch: np.ndarray, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
+    def __call__(
+        self, x_value_batch: np.ndarray, call_model_args: Any = None, expected_keys: Any = None
+    ) -> dict[str, Any]:
         assert (call_model_args, expected_keys) == ({"foo": "bar"}, [INPUT_OUTPUT_GRADIENTS])
         self.batches.append(x_value_batch.copy())
         return {INPUT_OUTPUT_GRADIENTS: self.function(x_value_batch)}
@@ -61,7 +64,8 @@ def test_converges_to_the_integral_case_70() -> None:
 
 @pytest.mark.parametrize(("n", "theirs"), [(25, -0.689935), (50, -0.695242), (1000, -0.700100)])
 def test_not_the_closed_mean_case_71(n: int, theirs: float) -> None:
-    """PAIR's values are those of equal weights, too much for the ends; ours have the same points, and the trapezoid's weights."""
+    """PAIR's values are those of equal weights, too much for the ends; ours have the same points, and the trapezoid's
+    weights."""
     assert weighed(X, X0, [1 / n] * n)[2] == pytest.approx(theirs, abs=6e-7)
     found = mask(x_steps=n)
     np.testing.assert_allclose(found, weighed(X, X0, trapezoid(n)), rtol=0, atol=1e-12)
@@ -70,7 +74,8 @@ def test_not_the_closed_mean_case_71(n: int, theirs: float) -> None:
 
 @pytest.mark.parametrize(("n", "size", "calls"), [(1000, 1, 1000), (1001, 500, 3), (999, 1000, 1), (25, 4, 7)])
 def test_calls_case_72(n: int, size: int, calls: int) -> None:
-    """ceil(x_steps / batch_size) calls, none of more rows, through the points of the straight line with both ends; the same mask."""
+    """ceil(x_steps / batch_size) calls, none of more rows, through the points of the straight line with both ends; the
+    same mask."""
     called = Called()
     found = mask(called=called, x_steps=n, batch_size=size)
     assert len(called.batches) == calls
@@ -86,7 +91,8 @@ def test_a_gradient_of_a_wrong_shape_case_73() -> None:
 
 
 def test_forms() -> None:
-    """Zeros by default; any shape; float32 stays, integers are numbers; lists of gradients; x on the baseline gives 0."""
+    """Zeros by default; any shape; float32 stays, integers are numbers; lists of gradients; x on the baseline gives
+    0."""
     np.testing.assert_allclose(mask(x_baseline=None, x_steps=9), weighed(X, 0 * X, trapezoid(9)), rtol=0, atol=1e-12)
     np.testing.assert_array_equal(mask(np.array([1, 2, 3]), called=Called(lambda x: gradient(x).tolist())), mask())
     single = mask(X.astype(np.float32), x_baseline=X0.astype(np.float32))
@@ -110,7 +116,9 @@ def test_smoothed(magnitude: bool) -> None:
     expected = sum(m**2 if magnitude else m for m in masks) / 6
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(found, IntegratedGradients().GetSmoothedMask(X, called, {"foo": "bar"}, **given))
-    assert not np.array_equal(found, IntegratedGradients().GetSmoothedMask(X, called, {"foo": "bar"}, **{**given, "seed": 4}))
+    assert not np.array_equal(
+        found, IntegratedGradients().GetSmoothedMask(X, called, {"foo": "bar"}, **{**given, "seed": 4})
+    )
 
 
 def test_smoothed_without_noise_is_the_mask() -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import torch.distributed as dist
 
-from igc_dist.handshake import agree
+from igc_dist.distributed.handshake import agree
 from igc_dist.records import PeerError
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from igc_dist.distributed import World
-from igc_dist.leases import Claim, _abandoned, claims
+from igc_dist.distributed import World, claims
+from igc_dist.distributed.leases import Claim, _abandoned
 from igc_dist.records import Superseded
 from tests.commands import until
 from tests.ranks import attribute, files, ranks, run_ranks, values
@@ -65,7 +65,8 @@ def test_a_shard_is_taken_from_a_silent_rank_only(lease: float, n: int) -> None:
 
 
 def test_of_two_who_do_a_shard_one_contributes_it() -> None:
-    """One is silent in its shard; the other takes it; whoever ends first, it is the other's. And the next one may be silent too."""
+    """One is silent in its shard; the other takes it; whoever ends first, it is the other's. And the next one may be
+    silent too."""
     one, other = two()
     mine, done = next(claims(one, "phase", [7])), []
 
@@ -105,9 +106,9 @@ def test_who_wakes_up_stops_at_the_next_micro_batch() -> None:
 
 def sleeping(path: Path | None, marks: Path, **settings: Any) -> dict[str, bytes]:
     """Rank 1 stops in a shard, and is woken up when the others have done it."""
-    from igc_dist import run
+    from igc_dist.passes import ShardWalk
 
-    whole, did = run._attribute_shard, []
+    whole, did = ShardWalk.__call__, []
 
     def shard(*args: Any) -> dict[str, Any]:
         if os.environ.get("RANK") == "1" and not did:
@@ -119,7 +120,7 @@ def sleeping(path: Path | None, marks: Path, **settings: Any) -> dict[str, bytes
             (marks / f"did-{len(did)}").touch()
         return noted
 
-    run._attribute_shard = shard
+    ShardWalk.__call__ = shard
     return attribute(path, n=7, timeout=30.0, lease=0.2, **settings)
 
 

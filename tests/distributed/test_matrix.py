@@ -1,5 +1,6 @@
-"""Every kind of fault at every named point, on one, two and three ranks: the right exit code in time, a message that says which rank
-and which shard, and a store that goes on to the same bits. SIGKILL has a file of its own, `test_faults.py`."""
+"""Every kind of fault at every named point, on one, two and three ranks: the right exit code in time, a message that
+says which rank and which shard, and a store that goes on to the same bits. SIGKILL has a file of its own,
+`test_faults.py`."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ SETTINGS: dict[str, Any] = {"n": 24, "n_folds": 6, "micro_batch": 4}
 TIMEOUT = 3.0
 """fabric.timeout of the runs in which a rank hangs."""
 BOUND = 20.0
-"""Seconds in which any of these runs has to end, hanging ones after `TIMEOUT` more. They take about 1, and 5 where rank 0 lingers."""
+"""Seconds in which any of these runs has to end, hanging ones after `TIMEOUT` more. They take about 1, and 5 where rank
+0 lingers."""
 
 CODES = {"exception": 1, "oom": 1, "sigterm": 75, "nan": 4, "enospc": 2, "slow": 0, "hang": 1}
 IN_A_SHARD = ("compute", "gradient", "arrays", "digest", "write")
@@ -38,8 +40,10 @@ CASES = [
     if kind != "kill" and ONLY.get(kind, point) == point
 ]  # fmt: skip
 QUICK = {
-    (1, "gradient", "nan"), (2, "gradient", "nan"), (1, "write", "enospc"), (2, "write", "enospc"), (2, "compute", "exception"),
-    (1, "arrays", "exception"), (1, "gradient", "oom"), (2, "digest", "oom"), (1, "digest", "sigterm"), (3, "compute", "sigterm"),
+    (1, "gradient", "nan"), (2, "gradient", "nan"), (1, "write", "enospc"), (2, "write", "enospc"),
+    (2, "compute", "exception"),
+    (1, "arrays", "exception"), (1, "gradient", "oom"), (2, "digest", "oom"), (1, "digest", "sigterm"),
+    (3, "compute", "sigterm"),
     (2, "barrier", "slow"), (2, "gradient", "hang"),
 }  # fmt: skip
 """What every run of the tests does; the others are marked slow."""
@@ -57,7 +61,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, byt
 
 
 def disturbed(world: int, rank: int, point: str, kind: str, path: Path) -> list[Ended]:
-    """The ends of a run with a fault. A rank that hangs is killed when the others have gone, as an agent does; alone, by two Ctrl-C."""
+    """The ends of a run with a fault. A rank that hangs is killed when the others have gone, as an agent does; alone,
+    by two Ctrl-C."""
     # all others are slow, so that this one gets a shard of pass 2 where the point is in one
     slow = None if world == 1 else [r for r in range(world) if r != rank]
     # of writes, the first rank has 40 to do for documents; the others have only those of shards
@@ -91,9 +96,12 @@ def test_the_matrix_is_whole() -> None:
     assert {point for _, point, _ in QUICK} >= {*POINTS} - {"finalize"}
 
 
-@pytest.mark.parametrize(("world", "point", "kind"), [pytest.param(*c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
+@pytest.mark.parametrize(
+    ("world", "point", "kind"), [pytest.param(*c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES]
+)
 def test_fault_and_resume(world: int, point: str, kind: str, undisturbed: Any, tmp_path: Path) -> None:
-    """Exit codes, messages, what the store says of itself, and the bits after another run on another number of ranks."""
+    """Exit codes, messages, what the store says of itself, and the bits after another run on another number of
+    ranks."""
     path = tmp_path / "store.zarr"
     rank = 0 if point == "finalize" else world - 1
     began = time.monotonic()
@@ -101,7 +109,9 @@ def test_fault_and_resume(world: int, point: str, kind: str, undisturbed: Any, t
     assert time.monotonic() - began < BOUND + TIMEOUT
     codes, traces = [end.code for end in ended], [end.trace for end in ended]
     goes_on = kind == "slow" or (kind, point) == ("oom", "gradient")
-    goes_on |= (kind, point) == ("oom", "write") and not any(codes)  # where it met a row of a sample, which is written inside the walk
+    goes_on |= (kind, point) == ("oom", "write") and not any(
+        codes
+    )  # where it met a row of a sample, which is written inside the walk
     if goes_on:
         assert codes == [0] * world, traces
     elif kind == "hang":
@@ -128,7 +138,8 @@ def test_fault_and_resume(world: int, point: str, kind: str, undisturbed: Any, t
 
 
 def test_a_rank_says_its_shard_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every sign of life names the shard, not only the first, or a rank that hangs late in a long one could not be asked where."""
+    """Every sign of life names the shard, not only the first, or a rank that hangs late in a long one could not be
+    asked where."""
     places: list[str] = []
     monkeypatch.setattr(World, "watch", lambda self, where, force=False: places.append(where))
     attribute(None, n=4, n_folds=2, micro_batch=2)

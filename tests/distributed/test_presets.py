@@ -1,4 +1,5 @@
-"""Every preset, input and setting on one and on three ranks: the same bytes in the store, in memory, and by the command."""
+"""Every preset, input and setting on one and on three ranks: the same bytes in the store, in memory, and by the
+command."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ from igc_dist.records import StoreError
 from igc_dist.statistics import TTest
 from igc_dist.store import Store
 from tests import models, problems
+from tests.attributors import members
 from tests.commands import TINY
-from tests.methods import members
 from tests.ranks import Net, Rows, arrays, files, run_ranks, values
 
 pytestmark = pytest.mark.dist
@@ -31,7 +32,8 @@ PRESETS = tuple(sorted(path.stem for path in (config.folder() / "method").glob("
 IMAGES: dict[str, Any] = {
     "problem": (models.conv, problems.Images),
     "command": (
-        "--allow-target", "tests.*", "model.build._target_=tests.models.conv", "data.build._target_=tests.problems.Images"
+        "--allow-target", "tests.*",
+        "model.build._target_=tests.models.conv", "data.build._target_=tests.problems.Images",
     ),
 }  # fmt: skip
 
@@ -41,7 +43,8 @@ PRESET_SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(("blur_ig", "blur_igc
 
 
 def folded(preset: str) -> list[str]:
-    """Statistics beside the samples of a path method, so that it is folded as well; what is right on average only has no moments."""
+    """Statistics beside the samples of a path method, so that it is folded as well; what is right on average only has
+    no moments."""
     if preset not in members.named("PRESETS") or not config.preset(preset).samples:
         return []
     return ["correlation"] if preset == "expected_gradients" else ["correlation", "autocorrelation", "moments"]
@@ -64,16 +67,23 @@ CASES: dict[str, Case] = {
         Net, problems.Parted, {"slices": "site", "weights": "weight", "statistics": EVERY, "baseline": 2}
     ),
     "slices, missing targets and groups of a t-test": (
-        Net, problems.Parted, {"slices": "site", "statistics": HALVES, "baseline": baselines.Resampled(2), "samples": True}
+        Net, problems.Parted,
+        {"slices": "site", "statistics": HALVES, "baseline": baselines.Resampled(2), "samples": True},
     ),
     "adaptive, some failed": (
-        Net, problems.Parted, {"attributor": AdaptiveIG(kind="piecewise", tol=1e-4, max_evaluations=60), "samples": True, "baseline": 2}
+        Net, problems.Parted,
+        {
+            "attributor": AdaptiveIG(kind="piecewise", tol=1e-4, max_evaluations=60), "samples": True, "baseline": 2,
+        },
     ),
     "categories": (
-        models.Lookup, problems.Coded, {"categories": [5], "n_categorical": 1, "baseline": baselines.Resampled(2), "samples": True}
+        models.Lookup, problems.Coded,
+        {"categories": [5], "n_categorical": 1, "baseline": baselines.Resampled(2), "samples": True},
     ),
     "categories by shapley": (models.Lookup, problems.Coded, {"categories": 5, "method": "bsc", "baseline": 2}),
-    "embedding": (models.Sequence, problems.Tokens, {"embedding": "embed", "forward": "body", "baseline": 2, "samples": True}),
+    "embedding": (
+        models.Sequence, problems.Tokens, {"embedding": "embed", "forward": "body", "baseline": 2, "samples": True},
+    ),
     "final layer": (problems.wide, problems.Wide, {"final_layer": "layer", "baseline": 2, "samples": True}),
     "final layer in blocks": (problems.wide, problems.Wide, {"final_layer": "layer", "baseline": 2, "output_block": 5}),
     "reducer": (models.conv, problems.Images, {"reduce": Patches(3), "baseline": 2, "samples": True}),
@@ -81,7 +91,9 @@ CASES: dict[str, Case] = {
         models.conv, problems.Images,
         {"reduce": XRAI(scales=[5, 50], min_size=2, dilation=1, min_pixels=2), "baseline": [0.0, 1.0], "samples": True},
     ),
-    "inputs of mixed types": (problems.Mixture, problems.Mixed, {"baseline": baselines.Resampled(2), "statistics": EVERY, "samples": True}),
+    "inputs of mixed types": (
+        problems.Mixture, problems.Mixed, {"baseline": baselines.Resampled(2), "statistics": EVERY, "samples": True},
+    ),
     "inputs of mixed types by shapley": (problems.Mixture, problems.Mixed, {"method": "bsc", "baseline": 2}),
 }  # fmt: skip
 
@@ -101,10 +113,16 @@ def by_preset(preset: str, path: Path | None) -> dict[str, str]:
 
 def by_case(case: str, path: Path | None) -> dict[str, str]:
     model, data, settings = CASES[case]
-    return digests(igc_dist.attribute(model(), data(), **{"n_folds": 5, "micro_batch": 4, "n_steps": 3, **settings}, threads=1, store=path))
+    return digests(
+        igc_dist.attribute(
+            model(), data(), **{"n_folds": 5, "micro_batch": 4, "n_steps": 3, **settings}, threads=1, store=path
+        )
+    )
 
 
-def from_python(names: tuple[str, ...], run: Callable[[str, Path | None], dict[str, str]], folder: Path | None) -> dict[str, Any]:
+def from_python(
+    names: tuple[str, ...], run: Callable[[str, Path | None], dict[str, str]], folder: Path | None
+) -> dict[str, Any]:
     """Runs one after the other in this group of ranks."""
     return {name: run(name, None if folder is None else folder / f"{name}.zarr") for name in names}
 
@@ -119,14 +137,17 @@ def from_command(names: tuple[str, ...], folder: Path) -> dict[str, int]:
         try:
             given = PRESET_SETTINGS.get(name, {}).get("command", ())
             statistics = [f"statistic.names=[{','.join(folded(name))}]"] if folded(name) else []
-            main([*TINY, *given, *statistics, "plan.n_folds=4", f"method={name}", *few(name), f"store.path={name}.zarr"])
+            main(
+                [*TINY, *given, *statistics, "plan.n_folds=4", f"method={name}", *few(name), f"store.path={name}.zarr"]
+            )
         except SystemExit as end:
             codes[name] = int(end.code or 0)
     return codes
 
 
 class Worlds:
-    """Groups of ranks that do all runs one after the other, as a group takes longer to start than a run; each only if asked for."""
+    """Groups of ranks that do all runs one after the other, as a group takes longer to start than a run; each only if
+    asked for."""
 
     def __init__(self, root: Path, kinds: dict[str, tuple[int, Callable[[Path], tuple[Any, ...]]]]) -> None:
         self.root, self.kinds, self.found = root, kinds, dict[str, list[dict[str, Any]]]()
@@ -165,7 +186,8 @@ def presets(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
 )
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_on_one_rank_and_otherwise(preset: str, kind: str, presets: Worlds) -> None:
-    """On three ranks, in memory and by the command: the same tree on each rank, and the same bytes of every file of the store."""
+    """On three ranks, in memory and by the command: the same tree on each rank, and the same bytes of every file of the
+    store."""
     (one,) = presets["one"]
     found = [of_rank[preset] for of_rank in presets[kind]]
     assert len(found) == (3 if "three" in kind else 1)
@@ -197,12 +219,16 @@ def test_inputs_and_settings_of_every_kind(case: str, kind: str, cases: Worlds) 
     path = cases.root / kind / f"{case}.zarr"
     assert files(path) == files(cases.root / "one" / f"{case}.zarr")
     tree = igc_dist.open(path)
-    maps = [path for path in one[case] if re.fullmatch(r"(slices/)?x[0-9]*/\w+(?<!_se)", path) and "output" in tree[path].dims]
+    maps = [
+        path
+        for path in one[case]
+        if re.fullmatch(r"(slices/)?x[0-9]*/\w+(?<!_se)", path) and "output" in tree[path].dims
+    ]
     assert maps
     assert [path for path in maps if not np.isfinite(tree[path].values).any()] == []
 
 
-# -- kill -9 ---------------------------------------------------------------------------------------------------------------
+# -- kill -9 -----------------------------------------------------------------------------------------------------------
 
 KILLED: dict[str, dict[str, Any]] = {
     "shapley": {"method": "bsc", "baseline": 2, "samples": True},
@@ -217,13 +243,18 @@ KILLED: dict[str, dict[str, Any]] = {
 
 
 def killed(case: str, path: Path) -> dict[str, str]:
-    return digests(igc_dist.attribute(Net(), problems.Parted(), n_steps=4, n_folds=6, micro_batch=4, threads=1, store=path, **KILLED[case]))
+    return digests(
+        igc_dist.attribute(
+            Net(), problems.Parted(), n_steps=4, n_folds=6, micro_batch=4, threads=1, store=path, **KILLED[case]
+        )
+    )
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("case", KILLED)
 def test_kill_and_resume(case: str, tmp_path: Path) -> None:
-    """Killed in the middle of the walk on one rank, or at the exchange of one of two, then completed on three: the same bytes."""
+    """Killed in the middle of the walk on one rank, or at the exchange of one of two, then completed on three: the same
+    bytes."""
     undisturbed = values(run_ranks(1, killed, case, tmp_path / "whole.zarr"))[0]
     path = tmp_path / "half.zarr"
     for world, fault in ((1, "compute:0:4"), (2, "barrier:1:2")):

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import igc_dist
-from igc_dist import Budget, distributed, results, trial
+from igc_dist import Budget, results
 from igc_dist.baselines import Mean, Resampled
+from igc_dist.distributed import world as distributed
+from igc_dist.distributed.leases import Claim
 from igc_dist.features import Total
-from igc_dist.leases import Claim
-from igc_dist.plan import Plan
+from igc_dist.job import trial
+from igc_dist.planning import Plan
 from igc_dist.records import StoreError
 from igc_dist.store import Store
 from tests import ranks
@@ -29,25 +31,39 @@ pytestmark = pytest.mark.dist
 CASES: dict[str, dict[str, Any]] = {
     "seven samples": {"n": 7},
     "blocks": {
-        "n": 23, "outputs": 4, "output_block": 3, "baseline": 5, "baseline_block": 2, "micro_batch": 6, "n_folds": 4, "samples": False
+        "n": 23, "outputs": 4, "output_block": 3, "baseline": 5, "baseline_block": 2, "micro_batch": 6, "n_folds": 4,
+        "samples": False,
     },
     "statistics": {
-        "n": 23, "statistics": ("correlation", "autocorrelation", "moments"), "baseline": Mean(), "micro_batch": 4, "host_memory": 4.0
+        "n": 23, "statistics": ("correlation", "autocorrelation", "moments"), "baseline": Mean(), "micro_batch": 4,
+        "host_memory": 4.0,
     },
-    "stratified": {"n": 23, "design": "stratified", "n_steps": 1, "baseline": Resampled(3), "baseline_block": 2, "samples": False},
-    "pairs": {"n": 40, "design": "pairs", "n_draws": 3, "samples": False, "output_block": 1, "budget": Budget(replicates=2)},
-    "importance": {"n": 40, "design": "importance_pairs", "n_draws": 2, "samples": False, "budget": Budget(rel_se=0.6, replicates=0)},
+    "stratified": {
+        "n": 23, "design": "stratified", "n_steps": 1, "baseline": Resampled(3), "baseline_block": 2, "samples": False,
+    },
+    "pairs": {
+        "n": 40, "design": "pairs", "n_draws": 3, "samples": False, "output_block": 1, "budget": Budget(replicates=2),
+    },
+    "importance": {
+        "n": 40, "design": "importance_pairs", "n_draws": 2, "samples": False,
+        "budget": Budget(rel_se=0.6, replicates=0),
+    },
     "others": {
-        "n": 23, "labels": True, "n_others": 1, "design": "shifted", "n_steps": 2, "baseline": Resampled(3, stratify=True), "outputs": 4,
-        "baseline_block": 2, "samples": False,
+        "n": 23, "labels": True, "n_others": 1, "design": "shifted", "n_steps": 2,
+        "baseline": Resampled(3, stratify=True), "outputs": 4, "baseline_block": 2, "samples": False,
     },
-    "fallback": {"n": 23, "precision": "bf16-mixed", "precision_tol": 1e-6, "precision_on_error": "fallback", "micro_batch": 8},
+    "fallback": {
+        "n": 23, "precision": "bf16-mixed", "precision_tol": 1e-6, "precision_on_error": "fallback", "micro_batch": 8,
+    },
     "controlled": {
         "n": 23, "design": "random", "n_draws": 4, "baseline": Resampled(2), "samples": False,
         "statistics": ("correlation", "controlled_correlation"),
     },
     "forward mode": {"n": 23, "outputs": 7, "reduce": Total(), "mode": "forward", "micro_batch": 8},
-    "audited": {"n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8, "output_block": 1},
+    "audited": {
+        "n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8,
+        "output_block": 1,
+    },
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip
 LONG = ("controlled", "importance", "others", "fallback", "stratified")
@@ -57,20 +73,29 @@ def run(path: Path | None, settings: dict[str, Any]) -> dict[str, bytes]:
     return attribute(path, **settings)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in LONG else case for case in CASES])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in LONG else case for case in CASES]
+)
 def test_same_bits_on_any_number_of_ranks(case: str, tmp_path: Path) -> None:
-    """Every array and every file of the store (the root's document apart, which tells the time) is the same on any number of ranks."""
+    """Every array and every file of the store (the root's document apart, which tells the time) is the same on any
+    number of ranks."""
     settings = CASES[case]
-    worlds = {"seven samples": (1, 2, 3, 4), "statistics": (1, 3), "resampled": (1, 2), "forward mode": (1, 2), "audited": (1, 2)}.get(
-        case, (1, 2, 3)
-    )
+    worlds = {
+        "seven samples": (1, 2, 3, 4),
+        "statistics": (1, 3),
+        "resampled": (1, 2),
+        "forward mode": (1, 2),
+        "audited": (1, 2),
+    }.get(case, (1, 2, 3))
     stores = {n: tmp_path / f"{n}.zarr" for n in worlds}
     trees = {n: values(run_ranks(n, run, path, settings)) for n, path in stores.items()}
     assert {"x/igc", "x/igc_se", "correlation", "igc_sum_se"} <= set(trees[1][0])
     assert ("samples/x/attribution" in trees[1][0]) == settings.get("samples", True)
     for n, path in stores.items():
         for tree in trees[n]:  # every rank returns the whole tree
-            assert tree == trees[1][0], f"{n} ranks differ in {[name for name in tree if tree[name] != trees[1][0].get(name)]}"
+            assert tree == trees[1][0], (
+                f"{n} ranks differ in {[name for name in tree if tree[name] != trees[1][0].get(name)]}"
+            )
         assert files(path) == files(stores[1])
         assert arrays(igc_dist.open(path)) == trees[1][0]
 
@@ -109,7 +134,14 @@ def test_claiming_order_changes_no_bit(slow: int, tmp_path: Path) -> None:
     assert counts[slow] < counts[1 - slow]
 
 
-CUTS: dict[str, Any] = {"n": 24, "outputs": 5, "n_folds": 4, "micro_batch": 3, "samples": False, "slices": np.arange(24) % 2}
+CUTS: dict[str, Any] = {
+    "n": 24,
+    "outputs": 5,
+    "n_folds": 4,
+    "micro_batch": 3,
+    "samples": False,
+    "slices": np.arange(24) % 2,
+}
 
 
 def cut(path: Path | None, outputs: int, settings: dict[str, Any]) -> dict[str, bytes]:
@@ -126,7 +158,8 @@ def cut(path: Path | None, outputs: int, settings: dict[str, Any]) -> dict[str, 
     ],
 )
 def test_outputs_are_dealt_to_ranks(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Each rank finalises some of the outputs and writes their maps: the same results as of one rank that does all at once."""
+    """Each rank finalises some of the outputs and writes their maps: the same results as of one rank that does all at
+    once."""
     expected = run(None, {**CUTS, **settings})
     for n, outputs in ((2, 2), (3, 1)):
         for path in (tmp_path / f"{n}.zarr", None):
@@ -136,12 +169,12 @@ def test_outputs_are_dealt_to_ranks(settings: dict[str, Any], tmp_path: Path) ->
 
 def test_a_state_that_did_not_come_is_no_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard that nobody contributes, or two, ends the run before anything is made of it."""
-    whole = results.exchange
+    whole = results.Exchange.states
 
-    def short(world: Any, store: Any, plan: Any, phase: str, walked: Any, *rest: Any) -> Any:
-        return whole(world, store, plan, phase, replace(walked, mine=walked.mine[1:]), *rest)
+    def short(exchange: Any, phase: str, walked: Any, cuts: Any) -> Any:
+        return whole(exchange, phase, replace(walked, mine=walked.mine[1:]), cuts)
 
-    monkeypatch.setattr(results, "exchange", short)
+    monkeypatch.setattr(results.Exchange, "states", short)
     with pytest.raises(StoreError, match="3 of 4 states of attribute came, 3 in all"):
         attribute(None)
 
@@ -156,13 +189,18 @@ def test_seven_samples_on_three_ranks_are_seven() -> None:
     y = data.y.double().numpy()
     assert tree["n"] == [7, 7]
     assert tree["index"] == list(range(7))
-    np.testing.assert_allclose(tree["correlation"], [np.corrcoef(predictions[:, k], y[:, k])[0, 1] for k in (0, 1)], rtol=1e-6)
+    np.testing.assert_allclose(
+        tree["correlation"], [np.corrcoef(predictions[:, k], y[:, k])[0, 1] for k in (0, 1)], rtol=1e-6
+    )
     np.testing.assert_allclose(tree["target_mean"], y.mean(0), rtol=1e-12)
 
 
 def numbers() -> dict[str, list[Any]]:
     tree = igc_dist.attribute(ranks.Net(), ranks.Rows(7), samples=True, n_steps=2, threads=1)
-    return {"index": tree["samples/index"].values.tolist(), **{k: tree[k].values.tolist() for k in ("n", "correlation", "target_mean")}}
+    return {
+        "index": tree["samples/index"].values.tolist(),
+        **{k: tree[k].values.tolist() for k in ("n", "correlation", "target_mean")},
+    }
 
 
 def twice(first: Path, second: Path | None) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -175,7 +213,8 @@ def twice(first: Path, second: Path | None) -> tuple[dict[str, bytes], dict[str,
 
 @pytest.mark.parametrize("memory", [False, True])
 def test_two_runs_in_one_group(memory: bool, tmp_path: Path) -> None:
-    """A second attribute() in the same processes finds no claims, heartbeats or sums of the first, nor its store as it closes."""
+    """A second attribute() in the same processes finds no claims, heartbeats or sums of the first, nor its store as it
+    closes."""
     one, two = values(run_ranks(1, twice, tmp_path / "a1.zarr", None))[0]
     for a, b in values(run_ranks(2, twice, tmp_path / "a2.zarr", None if memory else tmp_path / "b2.zarr")):
         assert a == one
@@ -192,11 +231,16 @@ class Dead(nn.Module):
 def zeros(path: Path | None) -> dict[str, bytes]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(7, 2, generator=generator)
-    return arrays(igc_dist.attribute(Dead(), (x, torch.randn(7, 2, generator=generator)), store=path, n_folds=7, n_steps=2, threads=1))
+    return arrays(
+        igc_dist.attribute(
+            Dead(), (x, torch.randn(7, 2, generator=generator)), store=path, n_folds=7, n_steps=2, threads=1
+        )
+    )
 
 
 def test_negative_zeros_do_not_tell_the_number_of_ranks(tmp_path: Path) -> None:
-    """-0.0 plus the zeros of other ranks is 0.0: so no state keeps a -0.0, or one rank would store other bits than two."""
+    """-0.0 plus the zeros of other ranks is 0.0: so no state keeps a -0.0, or one rank would store other bits than
+    two."""
     path = tmp_path / "1.zarr"
     one = values(run_ranks(1, zeros, path))[0]
     states = igc_dist.open(path)["shards/attribute/x/sums"].values

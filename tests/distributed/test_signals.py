@@ -48,9 +48,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return arrays(igc_dist.open(path))
 
 
-@pytest.mark.parametrize("number", [SIGNALS[0], *(pytest.param(number, marks=pytest.mark.slow) for number in SIGNALS[1:])])
+@pytest.mark.parametrize(
+    "number", [SIGNALS[0], *(pytest.param(number, marks=pytest.mark.slow) for number in SIGNALS[1:])]
+)
 def test_one_rank_stops_and_goes_on(number: signal.Signals, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    """SIGTERM, SIGINT or SIGUSR1 in the middle of pass 2: 75 within a micro-batch, committed shards kept, the same bits afterwards."""
+    """SIGTERM, SIGINT or SIGUSR1 in the middle of pass 2: 75 within a micro-batch, committed shards kept, the same bits
+    afterwards."""
     path = tmp_path / "store.zarr"
     with ranks(1, command_here, path, SLOW) as group:
         until(lambda: committed(path))
@@ -68,7 +71,8 @@ def python_here(path: Path) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_python_raises_stopped(number: signal.Signals, tmp_path: Path) -> None:
-    """`attribute` ends with an exception that says what is safe, after the micro-batch at hand, and the handlers are the caller's again."""
+    """`attribute` ends with an exception that says what is safe, after the micro-batch at hand, and the handlers are
+    the caller's again."""
     path = tmp_path / "store.zarr"
     with ranks(1, python_here, path) as group:
         until(lambda: committed(path))

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 import igc_dist
-from igc_dist import distributed
-from igc_dist.distributed import World, joined, world_size
-from igc_dist.leases import claims
+from igc_dist.distributed import World, claims, joined
+from igc_dist.distributed import world as distributed
+from igc_dist.distributed.environments import world_size
 from igc_dist.records import DataError, PeerError, Stopped, StoreError
 from igc_dist.store import Store
 from tests.commands import until
@@ -32,7 +32,8 @@ def exchanged() -> dict[str, Any]:
     """What the ranks learn of each other in a few exchanges."""
     with joined(accelerator="cpu", timeout=60.0) as world:
         first, second = (
-            [c.number for c in claims(world, *of) if c.do(lambda: True)] for of in (("a", list(range(100, 137))), ("b", [5, 7]))
+            [c.number for c in claims(world, *of) if c.do(lambda: True)]
+            for of in (("a", list(range(100, 137))), ("b", [5, 7]))
         )
         slots = np.zeros(3)
         slots[world.rank] = 0.1 + world.rank
@@ -67,7 +68,12 @@ def test_alone_every_exchange_is_the_identity() -> None:
     world = World()
     assert [c.number for c in claims(world, "phase", [3, 1, 2]) if c.do(lambda: True)] == [3, 1, 2]
     assert [c.number for c in claims(world, "other", [4]) if c.do(lambda: True)] == [4]
-    assert (world.share(lambda: {"a": 1}), world.gather(5), world.count("n", 3), world.count("n")) == ({"a": 1}, [5], 3, 3)
+    assert (world.share(lambda: {"a": 1}), world.gather(5), world.count("n", 3), world.count("n")) == (
+        {"a": 1},
+        [5],
+        3,
+        3,
+    )
     np.testing.assert_array_equal(world.sum(np.arange(3.0)), np.arange(3.0))
     world.meet("end")
     assert not dist.is_initialized()
@@ -101,7 +107,8 @@ def around(fail: bool) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("fail", [False, True])
 def test_a_run_leaves_the_process_as_it_was(n: int, fail: bool) -> None:
-    """Signal handlers and the number of threads are restored, and the process group is destroyed, also after an error."""
+    """Signal handlers and the number of threads are restored, and the process group is destroyed, also after an
+    error."""
     for before, after in values(run_ranks(n, around, fail)):
         assert before == after
 
@@ -116,7 +123,8 @@ def leaving(folder: Path) -> None:
 
 
 def test_a_signal_while_ranks_leave_is_too_late(tmp_path: Path) -> None:
-    """A rank that counts as there and then stops would take the store, or the barrier, from those that come after it."""
+    """A rank that counts as there and then stops would take the store, or the barrier, from those that come after
+    it."""
     with ranks(2, leaving, tmp_path) as group:
         until((tmp_path / "done").exists)
         group.send(0, signal.SIGTERM)
@@ -180,7 +188,9 @@ def broken(path: Path, rank: int, error: Exception) -> None:
     igc_dist.attribute(Net(), Broken(rank, error), store=path, n_steps=2, n_folds=24, threads=1)
 
 
-@pytest.mark.parametrize(("rank", "error", "code"), [(1, RuntimeError("the disk is on fire"), 1), (0, DataError("no such picture"), 3)])
+@pytest.mark.parametrize(
+    ("rank", "error", "code"), [(1, RuntimeError("the disk is on fire"), 1), (0, DataError("no such picture"), 3)]
+)
 def test_an_exception_on_one_rank_ends_the_others(rank: int, error: Exception, code: int, tmp_path: Path) -> None:
     """The others hear of it soon, name the rank and its words, and leave with its exit code; the store resumes."""
     ended = run_ranks(2, broken, tmp_path / "a.zarr", rank, error)
@@ -238,7 +248,8 @@ def hangs(path: Path) -> None:
 @pytest.mark.fault
 @pytest.mark.slow
 def test_a_stopped_rank_does_not_hold_a_run_longer_than_its_timeout(tmp_path: Path) -> None:
-    """SIGSTOP of a rank in the middle of a run: the other names it within the timeout that was asked for, and leaves; a rerun completes."""
+    """SIGSTOP of a rank in the middle of a run: the other names it within the timeout that was asked for, and leaves; a
+    rerun completes."""
     path = tmp_path / "a.zarr"
     with ranks(2, hangs, path) as group:
         deadline = time.monotonic() + 30

@@ -1,7 +1,8 @@
-"""Ten small runs whose bytes a refactor must not change: `python -m tests.e2e.same_as_before OUT.npz` keeps their arrays.
+"""Ten small runs whose bytes a refactor must not change: `python -m tests.e2e.same_as_before OUT.npz` keeps their
+arrays.
 
-They were kept before the package became wings. Bits hang on the kernels that a processor gets, so a canary tells whether bytes can be
-compared at all: dot products, convolutions and reductions, of the libraries that the runs use.
+They were kept before the package became wings. Bits hang on the kernels that a processor gets, so a canary tells
+whether bytes can be compared at all: dot products, convolutions and reductions, of the libraries that the runs use.
 """
 
 from __future__ import annotations
@@ -44,13 +45,19 @@ def parted() -> xr.DataTree:
     y = net(x).detach() + torch.randn(30, 2)
     y[::7, 0] = torch.nan
     more = {"weights": np.linspace(0.5, 1.5, 30), "slices": np.arange(30) % 3}
-    return igc_dist.attribute(net, (x, y), n_steps=5, n_folds=5, samples=True, statistics=["correlation"], threads=1, **more)
+    return igc_dist.attribute(
+        net, (x, y), n_steps=5, n_folds=5, samples=True, statistics=["correlation"], threads=1, **more
+    )
 
 
 RUNS: dict[str, Callable[[], xr.DataTree]] = {
     "igc": lambda: digits(48, n_steps=6, baseline=3),
     "moments and autocorrelation, 64-true": lambda: digits(
-        24, n_steps=3, statistics=["correlation", "autocorrelation", "moments"], precision="64-true", quadrature="gauss_legendre"
+        24,
+        n_steps=3,
+        statistics=["correlation", "autocorrelation", "moments"],
+        precision="64-true",
+        quadrature="gauss_legendre",
     ),
     "shapley": lambda: digits(16, method="bsc", n_steps=4, target=[1, 7]),
     "guided": lambda: digits(16, method="guided_igc", n_steps=5, target=[1, 7]),
@@ -68,16 +75,30 @@ def canary() -> str:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(40, 37, generator=generator)
     images, kernel = torch.randn(9, 3, 17, 17, generator=generator), torch.randn(5, 3, 3, 3, generator=generator)
-    found = [x @ x.T, x.double() @ x.double().T, torch.nn.functional.conv2d(images, kernel), x.sum(0), x.exp(), x.tanh()]
+    found = [
+        x @ x.T,
+        x.double() @ x.double().T,
+        torch.nn.functional.conv2d(images, kernel),
+        x.sum(0),
+        x.exp(),
+        x.tanh(),
+    ]
     arrays = [value.numpy() for value in found]
-    arrays += [arrays[1] @ arrays[1], np.einsum("ij,kj->ik", arrays[1], arrays[1]), arrays[1].sum(0), np.sqrt(np.abs(arrays[1]))]
+    arrays += [
+        arrays[1] @ arrays[1],
+        np.einsum("ij,kj->ik", arrays[1], arrays[1]),
+        arrays[1].sum(0),
+        np.sqrt(np.abs(arrays[1])),
+    ]
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 
 def arrays(tree: xr.DataTree) -> dict[str, np.ndarray]:
     """Every array of a result, by its path."""
     nodes = {node.path.strip("/"): node.to_dataset(inherit=False) for node in tree.subtree}
-    return {f"{path}/{name}": np.asarray(values) for path, node in nodes.items() for name, values in node.variables.items()}
+    return {
+        f"{path}/{name}": np.asarray(values) for path, node in nodes.items() for name, values in node.variables.items()
+    }
 
 
 def all_arrays() -> dict[str, np.ndarray]:

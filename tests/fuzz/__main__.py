@@ -1,8 +1,9 @@
-"""Coverage-guided fuzzing of the store reader and the config loader: ``python -m tests.fuzz [--seconds S] [--seed K] [--only TARGET]``.
+"""Coverage-guided fuzzing of the store reader and the config loader: ``python -m tests.fuzz [--seconds S] [--seed K]
+[--only TARGET]``.
 
-Each target runs in a process of its own, for so many seconds, with bounded memory: what it is given is read, or refused with an error
-of ours; another exception, an effect, more memory or more time is a finding, which is printed with the bytes that lead there:
-``python -m tests.fuzz --only TARGET --again HEX``.
+Each target runs in a process of its own, for so many seconds, with bounded memory: what it is given is read, or refused
+with an error of ours; another exception, an effect, more memory or more time is a finding, which is printed with the
+bytes that lead there: ``python -m tests.fuzz --only TARGET --again HEX``.
 """
 
 from __future__ import annotations
@@ -49,7 +50,14 @@ def fuzz(name: str, folder: Path, seconds: int, seed: int) -> None:
     corpus.mkdir()
     for number in range(64):
         (corpus / str(number)).write_bytes(chance.randbytes(chance.randrange(1, 96)))
-    flags = [f"-max_total_time={seconds}", f"-seed={seed + 1}", f"-timeout={SLOW}", "-max_len=128", "-len_control=0", "-verbosity=1"]
+    flags = [
+        f"-max_total_time={seconds}",
+        f"-seed={seed + 1}",
+        f"-timeout={SLOW}",
+        "-max_len=128",
+        "-len_control=0",
+        "-verbosity=1",
+    ]
     _bound()
     atheris.Setup([name, *flags, f"-artifact_prefix={folder}/", str(corpus)], call)
     atheris.Fuzz()
@@ -68,17 +76,33 @@ def _bound() -> None:
 
 def started(name: str, seconds: int, seed: int) -> bool:
     """Fuzz a target in a process; prints a line, and what was found. Returns whether it found nothing."""
-    command = [sys.executable, "-m", "tests.fuzz", "--only", name, "--seconds", str(seconds), "--seed", str(seed), "--here"]
-    with tempfile.TemporaryDirectory(prefix="igc-fuzz-") as folder:  # here, as libFuzzer ends its process without a farewell
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz",
+        "--only",
+        name,
+        "--seconds",
+        str(seconds),
+        "--seed",
+        str(seed),
+        "--here",
+    ]
+    with tempfile.TemporaryDirectory(
+        prefix="igc-fuzz-"
+    ) as folder:  # here, as libFuzzer ends its process without a farewell
         environment = {**os.environ, "TMPDIR": folder}
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=2 * seconds + 300, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=2 * seconds + 300, env=environment
+        )
     runs, covered = re.search(r"Done (\d+) runs in (\d+)", done.stderr), re.findall(r"cov: (\d+)", done.stderr)
     found = done.returncode != 0 or runs is None
     if found:
         print(f"{done.stdout[-4000:]}\n{done.stderr[-6000:]}")
     print(
         f"fuzz {name}: {runs[1] if runs else '?'} inputs in {runs[2] if runs else '?'} s with seed {seed}, "
-        f"{covered[-1] if covered else '?'} branches of {', '.join(WATCHED[name])} met: {'FAILED' if found else 'nothing found'}",
+        f"{covered[-1] if covered else '?'} branches of {', '.join(WATCHED[name])} met: "
+        f"{'FAILED' if found else 'nothing found'}",
         flush=True,
     )
     return not found
@@ -94,7 +118,9 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     wish = parser.parse_args()
     if wish.again is None and not wish.here:
-        raise SystemExit(0 if all(started(name, wish.seconds, wish.seed) for name in TARGETS if wish.only in (None, name)) else 1)
+        raise SystemExit(
+            0 if all(started(name, wish.seconds, wish.seed) for name in TARGETS if wish.only in (None, name)) else 1
+        )
     with tempfile.TemporaryDirectory(prefix="igc-fuzz-") as folder:
         if wish.again is not None:
             target = _target(wish.only, Path(folder))

@@ -1,4 +1,5 @@
-"""Bytes of a fuzzer as choices: what it varies, and what it finds out to matter, are then which file is changed and how."""
+"""Bytes of a fuzzer as choices: what it varies, and what it finds out to matter, are then which file is changed and
+how."""
 
 from __future__ import annotations
 

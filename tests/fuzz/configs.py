@@ -1,4 +1,5 @@
-"""Files of a configuration that a fuzzer writes: they compose to a configuration whose nodes are built, or are refused; no effects."""
+"""Files of a configuration that a fuzzer writes: they compose to a configuration whose nodes are built, or are refused;
+no effects."""
 
 from __future__ import annotations
 
@@ -172,7 +173,15 @@ class Target:
         try:
             cfg = OmegaConf.merge(self.base, OmegaConf.create(text))
             _ = {**cfg}
-        except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError, RecursionError):
+        except (
+            YAMLError,
+            OmegaConfBaseException,
+            ValueError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            RecursionError,
+        ):
             return  # what Hydra says of these is tried by `composed`
         with self.watched():
             self.build(cfg)
@@ -198,4 +207,6 @@ class Target:
             with self.watched():
                 self.build(cfg)
 
-        config.compose_and_call(task, ["--config-dir", str(self.folder / "conf"), "experiment=fuzz", "hydra.run.dir=out"])
+        config.compose_and_call(
+            task, ["--config-dir", str(self.folder / "conf"), "experiment=fuzz", "hydra.run.dir=out"]
+        )

@@ -1,4 +1,5 @@
-"""A small store whose files are changed as a fuzzer says, half the time sealed anew as who made it can: it is read, or refused."""
+"""A small store whose files are changed as a fuzzer says, half the time sealed anew as who made it can: it is read, or
+refused."""
 
 from __future__ import annotations
 
@@ -11,16 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from igc_dist import admission, reading
-from igc_dist.documents import sealed, unsealed
-from igc_dist.layout import Array, Dim, Phase, array
 from igc_dist.records import StoreError
-from igc_dist.store import Store
+from igc_dist.store import Array, Dim, Phase, Store, admission, array, reading, sealed, unsealed
 from tests.fuzz.choices import Choices
 
 LAYOUT = (
-    Phase("predict", (2,), {"target": array("shards/predict/target", "float64", Dim("row", 3, 2, 0), Dim("output", 2))}),
-    Phase("attribute", (2, 1), {"sums": array("shards/attribute/sums", "float64", Dim("part", 2, 1, 0), Dim("output", 2, 2, 1))}),
+    Phase(
+        "predict", (2,), {"target": array("shards/predict/target", "float64", Dim("row", 3, 2, 0), Dim("output", 2))}
+    ),
+    Phase(
+        "attribute",
+        (2, 1),
+        {"sums": array("shards/attribute/sums", "float64", Dim("part", 2, 1, 0), Dim("output", 2, 2, 1))},
+    ),
 )
 RESULTS = {
     Array("output", (2,), (2,), "string", ("output",)): np.array(["left", "right"], dtype=object),
@@ -39,7 +43,9 @@ def make(path: Path) -> None:
     for phase in LAYOUT:
         for number in range(len(phase)):
             for name, one in phase.arrays.items():
-                store.write(phase.name, number, name, np.ones([cut.stop - cut.start for cut in one.region(phase.cell(number))]))
+                store.write(
+                    phase.name, number, name, np.ones([cut.stop - cut.start for cut in one.region(phase.cell(number))])
+                )
             store.commit(phase.name, number)
     store.create_results(RESULTS)
     for one, values in RESULTS.items():
@@ -55,7 +61,9 @@ class Target:
         admission.MAX_SHARDS, admission.MAX_CHUNKS = 1000, 1000
         self.path = folder / "store.zarr"
         make(self.path)
-        self.whole = {p.relative_to(self.path).as_posix(): p.read_bytes() for p in sorted(self.path.rglob("*")) if p.is_file()}
+        self.whole = {
+            p.relative_to(self.path).as_posix(): p.read_bytes() for p in sorted(self.path.rglob("*")) if p.is_file()
+        }
         self.touched: set[str] = set()
         self.story: list[str] = []
 

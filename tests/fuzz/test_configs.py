@@ -1,4 +1,5 @@
-"""Any overrides: a typed configuration, or a line that says what is wrong and exit code 2; never a traceback, and nothing is called."""
+"""Any overrides: a typed configuration, or a line that says what is wrong and exit code 2; never a traceback, and
+nothing is called."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from igc_dist import __main__, config
-from igc_dist.permitted import ALLOWED, is_allowed
+from igc_dist import __main__, cli, config
+from igc_dist.config import ALLOWED, is_allowed
 from igc_dist.records import ConfigError
 from tests.commands import ROOT
 
@@ -28,13 +29,27 @@ def gadget(*arguments: Any, **keywords: Any) -> None:
 
 
 BAD = "tests.fuzz.test_configs.gadget"
-GROUPS = {path.name: sorted(file.stem for file in path.iterdir()) for path in (ROOT / "conf").iterdir() if path.is_dir()}
+GROUPS = {
+    path.name: sorted(file.stem for file in path.iterdir()) for path in (ROOT / "conf").iterdir() if path.is_dir()
+}
 NODES = ("baseline", "model.build", "data.build", "model.output", "reduce", "method.attributor")
-TARGETS = (BAD, "os.system", "igc_dist.baselines.Zeros", "igc_dist.baselines.Constant", "igc_dist.baselines.np.load", "igc_dist", "", "..")
+TARGETS = (
+    BAD,
+    "os.system",
+    "igc_dist.baselines.Zeros",
+    "igc_dist.baselines.Constant",
+    "igc_dist.baselines.np.load",
+    "igc_dist",
+    "",
+    "..",
+)
 
 letters = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 numbers = st.one_of(
-    st.integers(), st.integers(10**17, 10**40), st.floats(), st.sampled_from(["1e400", "-0", "0x1f", "1_000", "٣", "1.", ".5"])
+    st.integers(),
+    st.integers(10**17, 10**40),
+    st.floats(),
+    st.sampled_from(["1e400", "-0", "0x1f", "1_000", "٣", "1.", ".5"]),
 )
 interpolations = st.sampled_from(
     [
@@ -60,11 +75,16 @@ interpolations = st.sampled_from(
     ]
 )
 plain = st.one_of(
-    numbers, letters, interpolations, st.sampled_from(["null", "true", "yes", "[]", "{}", "[1,2]", "{a: 1}", "'", '"', "a,b"])
+    numbers,
+    letters,
+    interpolations,
+    st.sampled_from(["null", "true", "yes", "[]", "{}", "[1,2]", "{a: 1}", "'", '"', "a,b"]),
 )
 quoted = letters.map(lambda text: "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
 nodes = st.sampled_from(TARGETS).map(lambda target: f"{{_target_: {target!r}}}")
-texts = st.one_of(plain.map(str), quoted, nodes, st.lists(plain.map(str), max_size=3).map(lambda parts: f"[{','.join(parts)}]"))
+texts = st.one_of(
+    plain.map(str), quoted, nodes, st.lists(plain.map(str), max_size=3).map(lambda parts: f"[{','.join(parts)}]")
+)
 
 
 @cache
@@ -79,10 +99,16 @@ def near_miss(key: str, at: int, letter: str) -> str:
 
 
 known = st.deferred(lambda: st.sampled_from(leaves()))
-keys = st.one_of(known, known, st.builds(near_miss, known, st.integers(0, 40), st.sampled_from([*"xs._@/- ", ""])), letters)
+keys = st.one_of(
+    known, known, st.builds(near_miss, known, st.integers(0, 40), st.sampled_from([*"xs._@/- ", ""])), letters
+)
 settings_ = st.builds("{}{}={}".format, st.sampled_from(["", "", "", "+", "++", "~"]), keys, texts)
-choices = st.sampled_from([(group, choice) for group, every in GROUPS.items() for choice in every if group != "experiment"])
-groups = st.builds(lambda pair, change: f"{pair[0]}={pair[1]}{change}", choices, st.sampled_from(["", "", "", "x", ",zeros", "/../x"]))
+choices = st.sampled_from(
+    [(group, choice) for group, every in GROUPS.items() for choice in every if group != "experiment"]
+)
+groups = st.builds(
+    lambda pair, change: f"{pair[0]}={pair[1]}{change}", choices, st.sampled_from(["", "", "", "x", ",zeros", "/../x"])
+)
 targets = st.builds(
     "{}{}.{}={}".format,
     st.sampled_from(["", "+", "++"]),
@@ -147,7 +173,7 @@ def _allowed(node: Any) -> bool:
 
 def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     CALLED.clear()
-    monkeypatch.setattr(__main__, "_plans", planned)
+    monkeypatch.setattr(cli.plans, "plans", planned)
     with pytest.raises(SystemExit) as left:
         __main__.main(["plan", *arguments])
     error = capsys.readouterr().err
@@ -163,7 +189,9 @@ loose = settings(suppress_health_check=list(HealthCheck), phases=[Phase.generate
 
 @settings(loose, max_examples=7)
 @given(arguments=overrides)
-def test_any_overrides(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_overrides(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     check(arguments, monkeypatch, capsys)
 
 
@@ -171,5 +199,7 @@ def test_any_overrides(arguments: list[str], monkeypatch: pytest.MonkeyPatch, ca
 @pytest.mark.timeout(600)
 @settings(loose, max_examples=800)
 @given(arguments=overrides)
-def test_many_overrides(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_overrides(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     check(arguments, monkeypatch, capsys)

@@ -1,4 +1,5 @@
-"""Plans of any sizes and limits, and the layouts of their stores: every chunk has one writer, and only `ConfigError` is raised."""
+"""Plans of any sizes and limits, and the layouts of their stores: every chunk has one writer, and only `ConfigError` is
+raised."""
 
 from __future__ import annotations
 
@@ -12,16 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igc_dist.admission import check_root
-from igc_dist.layout import Phase, phases
-from igc_dist.plan import Limits, Plan, Work, make_plan
+from igc_dist.planning import Limits, Plan, Work, make_plan
 from igc_dist.records import ConfigError, Shapes
+from igc_dist.store import Phase, check_root, phases
 
-SMALL = Shapes(20, 4, ("x",), ((3,),), 4, 1000, 100, 10_000), Work(outputs=(0, 1, 3), n_baselines=2, points=5, n_terms=3)
+SMALL = (
+    Shapes(20, 4, ("x",), ((3,),), 4, 1000, 100, 10_000),
+    Work(outputs=(0, 1, 3), n_baselines=2, points=5, n_terms=3),
+)
 
 maybe = lambda most: st.none() | st.integers(1, most)  # noqa: E731
 Grid = tuple[dict[str, Any], dict[str, Any]]
-"""What `Shapes` and `Work` are made of: not they themselves, as the checks of their types are random, which a strategy may not be."""
+"""What `Shapes` and `Work` are made of: not they themselves, as the checks of their types are random, which a strategy
+may not be."""
 
 extents = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 sizes = st.integers(0, 10**4) | st.integers(0, 2**50)
@@ -51,10 +55,23 @@ def asked(draw: st.DrawFn) -> Grid:
         "itemsize": draw(st.sampled_from([2, 4, 8])),
         **{f"{name}_bytes": draw(sizes) for name in ("fixed", "row", "reserved")},
         "walk": walk,
-        "dims": tuple(tuple(f"{name}_{axis}" for axis in range(len(shape))) for name, shape in zip(names, features, strict=True)),
+        "dims": tuple(
+            tuple(f"{name}_{axis}" for axis in range(len(shape))) for name, shape in zip(names, features, strict=True)
+        ),
         "n_latents": draw(st.integers(0, 3)),
     }
-    flags = ("gradients", "samples", "on_device", "in_memory", "ahead", "shared", "reduced", "audited", "free", "certified")
+    flags = (
+        "gradients",
+        "samples",
+        "on_device",
+        "in_memory",
+        "ahead",
+        "shared",
+        "reduced",
+        "audited",
+        "free",
+        "certified",
+    )
     pairs = draw(st.booleans()) and draw(st.booleans())
     work = {
         "outputs": tuple(sorted(draw(st.sets(st.integers(0, 4), min_size=1)))),
@@ -102,7 +119,9 @@ def check(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates: int) -> 
     found = laid(plan, sums, skip, replicates)
     assert [len(phase) for phase in found[:2]] == [plan.n_folds, plan.n_shards]
     # one writer per chunk, and every chunk of every array has one
-    writers = Counter(key for phase in found for n in range(len(phase)) for key in (*phase.keys(n), phase.digest_key(n)))
+    writers = Counter(
+        key for phase in found for n in range(len(phase)) for key in (*phase.keys(n), phase.digest_key(n))
+    )
     assert {*writers.values()} == {1}
     for phase in found:
         for array in (*phase.arrays.values(), phase.digest):
@@ -116,7 +135,9 @@ def check(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates: int) -> 
     assert [Phase.read(phase) for phase in document["layout"]] == found
     # costs are whole numbers of bytes, more is never cheaper, and a plan over its budget says so
     memory = plan.memory()
-    assert all(isinstance(bytes_, int) and bytes_ >= 0 for bytes_ in (*memory.values(), plan.disk(), plan.gradient_evaluations))
+    assert all(
+        isinstance(bytes_, int) and bytes_ >= 0 for bytes_ in (*memory.values(), plan.disk(), plan.gradient_evaluations)
+    )
     for more in _more(plan):
         # an output costs no less; where fewer are then finalised at a time, all of them may hold less
         assert more._finalize_bytes() >= plan._finalize_bytes()
@@ -136,7 +157,10 @@ def _more(plan: Plan) -> list[Plan]:
     shapes, work = plan.shapes, plan.work
     return [
         replace(plan, shapes=replace(shapes, row_bytes=2 * shapes.row_bytes + 1)),
-        replace(plan, shapes=replace(shapes, fixed_bytes=shapes.fixed_bytes + 10**6, reserved_bytes=shapes.reserved_bytes + 1)),
+        replace(
+            plan,
+            shapes=replace(shapes, fixed_bytes=shapes.fixed_bytes + 10**6, reserved_bytes=shapes.reserved_bytes + 1),
+        ),
         replace(plan, shapes=replace(shapes, features=tuple((*shape, 3) for shape in shapes.features))),
         replace(plan, work=replace(work, n_terms=work.n_terms + 1)),
         replace(plan, work=replace(work, samples=True)),
@@ -160,7 +184,14 @@ def test_many_plans(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates
     check(grid, wish, sums, skip, replicates)
 
 
-NUMBERS = {"n_folds": int, "output_block": int, "baseline_block": int, "micro_batch": int, "host_memory": float, "disk": float}
+NUMBERS = {
+    "n_folds": int,
+    "output_block": int,
+    "baseline_block": int,
+    "micro_batch": int,
+    "host_memory": float,
+    "disk": float,
+}
 
 
 @settings(max_examples=60)

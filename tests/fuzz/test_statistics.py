@@ -1,4 +1,5 @@
-"""Sums in cells, however samples are cut, ordered, weighted, masked and centred: the moments of each union of cells are numpy's."""
+"""Sums in cells, however samples are cut, ordered, weighted, masked and centred: the moments of each union of cells are
+numpy's."""
 
 from __future__ import annotations
 
@@ -11,9 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igc_dist.records import Attribution
-from igc_dist.statistics import Centre, State, of
-from igc_dist.statistics.state import FEATURE_TERMS, empty
+from igc_dist.statistics import FEATURE_TERMS, Centre, State, empty, of
+from igc_dist.tensors import Attribution
 from tests.laws.families import host
 
 SHAPES, J = ((3,), (2, 2)), 2
@@ -21,7 +21,8 @@ PAIRS = ("yy", "rr", "bb", "yr", "yb", "rb", "aa", "ay", "ar", "zz", "az", "zy")
 
 
 def moments(values: dict[str, np.ndarray], weight: np.ndarray, pair: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the first and covariance of both, over samples of a weight above 0, in two passes; NaN where there are none."""
+    """Mean of the first and covariance of both, over samples of a weight above 0, in two passes; NaN where there are
+    none."""
     u, v = (values[name] for name in pair)
     u, v = np.broadcast_arrays(u[:, None] if u.ndim < v.ndim else u, v[:, None] if v.ndim < u.ndim else v)
     w, kept = (weight[:, None] if u.ndim > 1 else weight), weight > 0
@@ -51,20 +52,31 @@ def rows(a: Attribution, chosen: np.ndarray) -> Attribution:
     tables = (table[chosen] for table in (a.target, a.prediction, a.baseline_prediction, a.weight))
     assert a.cell is not None
     assert a.baseline is not None
-    return Attribution(tuple(v[chosen] for v in a.values), *tables, cell=a.cell[chosen], baseline=tuple(z[chosen] for z in a.baseline))
+    return Attribution(
+        tuple(v[chosen] for v in a.values), *tables, cell=a.cell[chosen], baseline=tuple(z[chosen] for z in a.baseline)
+    )
 
 
 def at(place: float) -> Centre:
     flat = torch.full((J,), place, dtype=torch.float64)
-    return Centre(flat, flat + 0.25, flat - 0.25, tuple(torch.full((J, *shape), place + 0.5, dtype=torch.float64) for shape in SHAPES))
+    return Centre(
+        flat,
+        flat + 0.25,
+        flat - 0.25,
+        tuple(torch.full((J, *shape), place + 0.5, dtype=torch.float64) for shape in SHAPES),
+    )
 
 
-def check(n: int, seed: int, offset: float, slices: int, groups: int, cuts: list[int], moved: float, order: int) -> None:
+def check(
+    n: int, seed: int, offset: float, slices: int, groups: int, cuts: list[int], moved: float, order: int
+) -> None:
     n_cells, whole = slices * groups, drawn(n, seed, offset, slices * groups)
     places = np.random.default_rng(order).permutation(n)
     edges = [0, *sorted(min(cut, n) for cut in cuts), n]
     total = empty(at(offset + moved), SHAPES, FEATURE_TERMS, n_cells=n_cells)
-    for number, (first, last) in enumerate(pairwise(edges)):  # micro-batches, empty ones too, about centres of their own
+    for number, (first, last) in enumerate(
+        pairwise(edges)
+    ):  # micro-batches, empty ones too, about centres of their own
         total = total + of(rows(whole, places[first:last]), at(offset + moved * number), FEATURE_TERMS, n_cells)
     whole_cell = whole.cell.numpy()  # type: ignore[union-attr]
     for keep_slices in (False, True):

@@ -1,4 +1,5 @@
-"""A store under any sequence of writes, crashes, damages and resumes: what counts as done is what was committed, to the byte."""
+"""A store under any sequence of writes, crashes, damages and resumes: what counts as done is what was committed, to the
+byte."""
 
 from __future__ import annotations
 
@@ -15,11 +16,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from igc_dist.layout import Array, Dim, Phase, array
-from igc_dist.objects import Folder
-from igc_dist.owner import machine
 from igc_dist.records import StoreError
-from igc_dist.store import Store
+from igc_dist.store import Array, Dim, Folder, Phase, Store, array, machine
 
 ROW, OUTPUT = Dim("row", 5, 3, 0), Dim("output", 3, 2, 1)
 LAYOUT = (
@@ -89,7 +87,7 @@ class Stores(RuleBasedStateMachine):
         finally:
             shutil.rmtree(self.folder)
 
-    # -- what is there ---------------------------------------------------------------------------------------------------------
+    # -- what is there -------------------------------------------------------------------------------------------------
 
     def new(self) -> Store:
         store = Store(self.path, LAYOUT, SPEC, "hash")
@@ -137,7 +135,7 @@ class Stores(RuleBasedStateMachine):
         """Files beside the shards that are not as they were written."""
         return {key for key, value in self.good.items() if self.stored([key]).get(key) != value}
 
-    # -- what a run does -------------------------------------------------------------------------------------------------------
+    # -- what a run does -----------------------------------------------------------------------------------------------
 
     def fill(self, phase: str, number: int, seed: int) -> None:
         """Write the arrays of a shard as a run does, rows of samples as they come, and commit it."""
@@ -158,7 +156,12 @@ class Stores(RuleBasedStateMachine):
     def shard(self, shard: tuple[str, int], seed: int) -> None:
         self.fill(*shard, seed)
 
-    @rule(shard=st.sampled_from(SHARDS), seed=st.integers(0, 2), at=st.integers(1, 4), how=st.sampled_from(("before", "middle", "after")))
+    @rule(
+        shard=st.sampled_from(SHARDS),
+        seed=st.integers(0, 2),
+        at=st.integers(1, 4),
+        how=st.sampled_from(("before", "middle", "after")),
+    )
     def crash_in_a_shard(self, shard: tuple[str, int], seed: int, at: int, how: str) -> None:
         """Then another process goes on: it sees old bytes or new ones, and a left-over."""
         objects = self.opened.objects
@@ -230,7 +233,7 @@ class Stores(RuleBasedStateMachine):
             Store(self.path, LAYOUT, {**SPEC, "seed": 1}, "other").prepare({}, WISH)
         assert self.stored(Folder(self.path).names()) == before
 
-    # -- what happens to files -------------------------------------------------------------------------------------------------
+    # -- what happens to files -----------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.path.exists())
     @rule(
@@ -271,7 +274,7 @@ class Stores(RuleBasedStateMachine):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"half")
 
-    # -- what holds ------------------------------------------------------------------------------------------------------------
+    # -- what holds ----------------------------------------------------------------------------------------------------
 
     @invariant()
     def done_is_what_was_committed(self) -> None:
@@ -300,10 +303,14 @@ class Stores(RuleBasedStateMachine):
 
 # without shrinking, which takes longer than a test may: a history that fails is printed as it is, and short enough
 def test_any_history() -> None:
-    run_state_machine_as_test(Stores, settings=settings(max_examples=10, stateful_step_count=14, phases=[Stage.generate]))
+    run_state_machine_as_test(
+        Stores, settings=settings(max_examples=10, stateful_step_count=14, phases=[Stage.generate])
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_many_histories() -> None:
-    run_state_machine_as_test(Stores, settings=settings(max_examples=100, stateful_step_count=30, phases=[Stage.generate]))
+    run_state_machine_as_test(
+        Stores, settings=settings(max_examples=100, stateful_step_count=30, phases=[Stage.generate])
+    )

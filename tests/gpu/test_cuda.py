@@ -23,7 +23,9 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def maps(**changes: object) -> np.ndarray:
     """IGC of 96 digits, computed where the model is."""
     device = changes.pop("device")
-    tree = igc_dist.attribute(digits_cnn().to(device), Subset(Digits(), range(96)), n_steps=4, baseline=2, n_folds=4, **changes)
+    tree = igc_dist.attribute(
+        digits_cnn().to(device), Subset(Digits(), range(96)), n_steps=4, baseline=2, n_folds=4, **changes
+    )
     return np.asarray(tree["x/igc"].values)
 
 
@@ -62,8 +64,10 @@ def test_model_is_handed_back_on_its_device() -> None:
 
 
 METHODS = (
-    "igc", "igac", "ig_mean_std", "bsc", "naive_correlation", "naive_ttest", "guided_igc", "blur_igc", "idgic", "ig", "ig_adaptive",
-    "gradients", "gradient_x_input", "baseline_shapley", "guided_ig", "blur_ig", "idgi", "idgi_guided_ig", "idgi_blur_ig", "left_ig",
+    "igc", "igac", "ig_mean_std", "bsc", "naive_correlation", "naive_ttest", "guided_igc", "blur_igc", "idgic", "ig",
+    "ig_adaptive",
+    "gradients", "gradient_x_input", "baseline_shapley", "guided_ig", "blur_ig", "idgi", "idgi_guided_ig",
+    "idgi_blur_ig", "left_ig",
     "idg", "expected_gradients", "smoothgrad", "smoothgrad_ig",
 )  # fmt: skip
 """Presets that need no layer by name."""
@@ -77,7 +81,8 @@ def arrays(tree: xr.DataTree) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_equals_cpu(method: str) -> None:
-    """In float64 every array of every method is that of the CPU, draws among them: they are addressed, and drawn on the host."""
+    """In float64 every array of every method is that of the CPU, draws among them: they are addressed, and drawn on the
+    host."""
 
     def of(device: str) -> dict[str, np.ndarray]:
         data, settings = Subset(Digits(), range(12)), {"n_folds": 2, "target": [0, 3], "precision": "64-true"}
@@ -93,7 +98,11 @@ def test_every_method_equals_cpu(method: str) -> None:
         if "error" in name or name.endswith("_se"):  # differences of what is equal: rounding alone
             continue
         np.testing.assert_allclose(
-            ours[name], values, rtol=1e-6, atol=1e-9 * max(1.0, float(np.nanmax(np.abs(values), initial=0.0))), err_msg=name
+            ours[name],
+            values,
+            rtol=1e-6,
+            atol=1e-9 * max(1.0, float(np.nanmax(np.abs(values), initial=0.0))),
+            err_msg=name,
         )
 
 
@@ -115,7 +124,11 @@ def test_out_of_memory_is_walked_again() -> None:
     """The allocator refuses in the middle of a shard: the micro-batch is halved, the run ends, and says so."""
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 8, 3, padding=1), nn.Flatten(1), nn.Linear(8 * 64 * 64, 2)
+        nn.Conv2d(3, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 8, 3, padding=1),
+        nn.Flatten(1),
+        nn.Linear(8 * 64 * 64, 2),
     ).cuda()
     x, y = torch.randn(64, 3, 64, 64), torch.randn(64, 2)
     torch.cuda.empty_cache()
@@ -131,7 +144,9 @@ def test_out_of_memory_is_walked_again() -> None:
 
 
 def convolutions() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 4, 3, 2), nn.Flatten(1), nn.Linear(4 * 31 * 31, 5))
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 4, 3, 2), nn.Flatten(1), nn.Linear(4 * 31 * 31, 5)
+    )
 
 
 @pytest.mark.parametrize("size", [8, 64, 256])
@@ -155,18 +170,36 @@ def test_projected_device_memory_holds_what_is_measured(size: int, capsys: pytes
 
 def test_one_rank_under_torchrun(tmp_path: Path) -> None:
     """torchrun's variables are there, the device is the rank's."""
-    done = torchrun(1, "quadrature.n_steps=2", "target.outputs=[0,3]", "plan.n_folds=4", f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
+    done = torchrun(
+        1,
+        "quadrature.n_steps=2",
+        "target.outputs=[0,3]",
+        "plan.n_folds=4",
+        f"hydra.run.dir={tmp_path}/out",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_command_runs_on_the_device(tmp_path: Path) -> None:
     """`igc-dist` alone finds the device, and a second run finds the store complete."""
     done = command(
-        "quadrature.n_steps=2", "target.outputs=[0,3]", "plan.n_folds=4", f"hydra.run.dir={tmp_path}/out", cwd=tmp_path, timeout=110
+        "quadrature.n_steps=2",
+        "target.outputs=[0,3]",
+        "plan.n_folds=4",
+        f"hydra.run.dir={tmp_path}/out",
+        cwd=tmp_path,
+        timeout=110,
     )
     assert done.returncode == 0, done.stderr
     assert (
-        command("quadrature.n_steps=2", "target.outputs=[0,3]", "plan.n_folds=4", f"hydra.run.dir={tmp_path}/out", cwd=tmp_path).returncode
+        command(
+            "quadrature.n_steps=2",
+            "target.outputs=[0,3]",
+            "plan.n_folds=4",
+            f"hydra.run.dir={tmp_path}/out",
+            cwd=tmp_path,
+        ).returncode
         == 0
     )
     tree = igc_dist.open(tmp_path / "out" / "store.zarr")

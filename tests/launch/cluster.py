@@ -1,4 +1,5 @@
-"""A SLURM cluster of this machine alone: munged, slurmctld and slurmd of Debian's slurm-wlm, up in seconds; all state in one folder.
+"""A SLURM cluster of this machine alone: munged, slurmctld and slurmd of Debian's slurm-wlm, up in seconds; all state
+in one folder.
 
 Root is needed (slurmd starts jobs as their user); cgroups, systemd, a database and a network are not.
 """
@@ -89,7 +90,10 @@ class Cluster:
 
     def ended(self, number: str, seconds: float = 100.0) -> dict[str, str]:
         """Wait for the end of a job; returns its fields."""
-        until(lambda: self.job(number)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), seconds)
+        until(
+            lambda: self.job(number)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"),
+            seconds,
+        )
         return self.job(number)
 
 
@@ -114,7 +118,9 @@ def cluster() -> Iterator[Cluster]:
 
             def start(name: str, *arguments: str) -> None:
                 environ = environment(SLURM_CONF=str(folder / "slurm.conf"))
-                daemons.append(subprocess.Popen([str(_program(name)), *arguments], env=environ, stdout=log, stderr=log, cwd=folder))
+                daemons.append(
+                    subprocess.Popen([str(_program(name)), *arguments], env=environ, stdout=log, stderr=log, cwd=folder)
+                )
 
             start("munged", "--foreground", "--force", "--num-threads=2", f"--log-file={folder}/munge.log", *kept)
             until((folder / "munge.socket").exists, 20)

@@ -63,14 +63,29 @@ def nodes() -> Iterator[Sequence[Node]]:
 
     try:
         for node in found:
-            etc = Path(f"/etc/netns/{node.name}")  # laid over /etc: names are looked up here, where no server would answer
+            etc = Path(
+                f"/etc/netns/{node.name}"
+            )  # laid over /etc: names are looked up here, where no server would answer
             etc.mkdir(parents=True)
             # the host's own name means a loopback address, as Debian installs it
             (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {socket.gethostname()}\n{names}")
             (etc / "nsswitch.conf").write_text("hosts: files\n")
             ip("netns", "add", node.name)
             ip("-n", node.name, "link", "set", "lo", "up")
-        ip("link", "add", "veth0", "netns", found[0].name, "type", "veth", "peer", "name", "veth0", "netns", found[1].name)
+        ip(
+            "link",
+            "add",
+            "veth0",
+            "netns",
+            found[0].name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "veth0",
+            "netns",
+            found[1].name,
+        )
         for node in found:
             ip("-n", node.name, "addr", "add", f"{node.address}/24", "dev", "veth0")
             ip("-n", node.name, "link", "set", "veth0", "up")

@@ -1,4 +1,5 @@
-"""The files of launch/: they parse, tell their use and pass arguments on; those for one machine run. Others: test_slurm, test_nodes."""
+"""The files of launch/: they parse, tell their use and pass arguments on; those for one machine run. Others:
+test_slurm, test_nodes."""
 
 from __future__ import annotations
 
@@ -25,7 +26,12 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 def script(name: str, *arguments: str, cwd: Path, path: str = PATH, **environ: str) -> subprocess.CompletedProcess[str]:
     """A launch file to its end."""
     return subprocess.run(
-        [LAUNCH / name, *arguments], cwd=cwd, env=environment(PATH=path, **environ), text=True, capture_output=True, timeout=100
+        [LAUNCH / name, *arguments],
+        cwd=cwd,
+        env=environment(PATH=path, **environ),
+        text=True,
+        capture_output=True,
+        timeout=100,
     )
 
 
@@ -45,7 +51,18 @@ def test_scripts_parse_and_tell_their_use(path: Path) -> None:
     assert f"launch/{path.name}" in header
     assert '"$@"' in text
     assert path.suffix == ".sbatch" or os.access(path, os.X_OK)
-    for name in ("NPROC", "NNODES", "RDZV_ENDPOINT", "RDZV_ID", "MAX_RESTARTS", "MAX_REQUEUES", "WAIT", "SWEEP", "LAUNCHER", "MINUTES"):
+    for name in (
+        "NPROC",
+        "NNODES",
+        "RDZV_ENDPOINT",
+        "RDZV_ID",
+        "MAX_RESTARTS",
+        "MAX_REQUEUES",
+        "WAIT",
+        "SWEEP",
+        "LAUNCHER",
+        "MINUTES",
+    ):
         assert (f"#   {name} " in header) == (f"${{{name}" in text or f"${name}" in text), name
 
 
@@ -89,7 +106,11 @@ def test_two_ranks_here_store_the_same_bytes(name: str, alone: dict[str, bytes],
 def test_an_endpoint_that_cannot_be(tmp_path: Path) -> None:
     """Without an endpoint, or with one that is none, multinode.sh says what to give, before torchrun starts."""
     path = recorded(tmp_path, "torchrun")
-    for endpoint, expected in (("", "set RDZV_ENDPOINT to host:port"), ("here", "give host:port"), ("no.invalid:1", "out of reach")):
+    for endpoint, expected in (
+        ("", "set RDZV_ENDPOINT to host:port"),
+        ("here", "give host:port"),
+        ("no.invalid:1", "out of reach"),
+    ):
         found = script("multinode.sh", cwd=tmp_path, path=path, RDZV_ENDPOINT=endpoint)
         assert found.returncode != 0
         assert expected in found.stderr
@@ -109,7 +130,7 @@ def test_a_sweep(launcher: str, alone: dict[str, bytes], tmp_path: Path) -> None
     assert files(stores[0]) == alone
 
 
-# -- Kubernetes ------------------------------------------------------------------------------------------------------------
+# -- Kubernetes --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -119,17 +140,23 @@ def job() -> Any:
 
 def test_kubernetes_has_the_fields_of_a_pytorchjob(job: Any) -> None:
     """By hand, what the schema of kubeflow.org/v1 and the operator's own checks ask of a PyTorchJob."""
-    assert (job["apiVersion"], job["kind"], set(job)) == ("kubeflow.org/v1", "PyTorchJob", {"apiVersion", "kind", "metadata", "spec"})
+    assert (job["apiVersion"], job["kind"], set(job)) == (
+        "kubeflow.org/v1",
+        "PyTorchJob",
+        {"apiVersion", "kind", "metadata", "spec"},
+    )
     spec = job["spec"]
     assert set(spec) <= {"elasticPolicy", "runPolicy", "nprocPerNode", "pytorchReplicaSpecs"}
     elastic = spec["elasticPolicy"]
     assert set(elastic) <= {
-        "minReplicas", "maxReplicas", "rdzvBackend", "rdzvPort", "rdzvHost", "rdzvId", "rdzvConf", "standalone", "nProcPerNode",
+        "minReplicas", "maxReplicas", "rdzvBackend", "rdzvPort", "rdzvHost", "rdzvId", "rdzvConf", "standalone",
+        "nProcPerNode",
         "maxRestarts", "metrics",
     }  # fmt: skip
     assert elastic["rdzvBackend"] == "c10d"
     assert set(spec["runPolicy"]) <= {
-        "cleanPodPolicy", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "backoffLimit", "schedulingPolicy", "suspend", "managedBy"
+        "cleanPodPolicy", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "backoffLimit", "schedulingPolicy",
+        "suspend", "managedBy"
     }  # fmt: skip
     assert spec["runPolicy"]["cleanPodPolicy"] in ("All", "Running", "None")
     assert set(spec["pytorchReplicaSpecs"]) == {"Worker"}  # an elastic job has no Master

@@ -34,7 +34,8 @@ def logs(folder: Path) -> list[str]:
 
 
 def test_the_same_command_on_both_nodes(pair: Sequence[Node], alone: dict[str, bytes], tmp_path: Path) -> None:
-    """No node is told its number: who has the endpoint's address hosts the rendezvous, also when it comes last; three ranks, same bytes."""
+    """No node is told its number: who has the endpoint's address hosts the rendezvous, also when it comes last; three
+    ranks, same bytes."""
     run = [ROOT / "launch/multinode.sh", *TINY, *SLOW, "store.path=a.zarr"]
     environ = {"RDZV_ENDPOINT": f"{pair[0].name}:29400", "NNODES": "2:2"}
     late = pair[1].start(*run, cwd=tmp_path, NPROC="2", **environ)
@@ -50,7 +51,8 @@ def test_the_same_command_on_both_nodes(pair: Sequence[Node], alone: dict[str, b
 def test_a_killed_rank_is_started_again(pair: Sequence[Node], alone: dict[str, bytes], tmp_path: Path) -> None:
     """kill -9 of the rank on the second node: torchrun starts the ranks of both again, and they resume."""
     run = [ROOT / "launch/multinode.sh", *TINY, *SLOW, "store.path=a.zarr"]
-    # the rank is killed after every start, at its fourth shard: of eight shards that is twice at most, and three starts are allowed
+    # the rank is killed after every start, at its fourth shard: of eight shards that is twice at most, and three starts
+    # are allowed
     environ = {"RDZV_ENDPOINT": f"{pair[0].name}:29400", "NNODES": "2:2", "NPROC": "1", "IGC_FAULT": "compute:1:4"}
     started = [node.start(*run, cwd=tmp_path, **environ) for node in pair]
     said = [process.communicate(timeout=200)[0] for process in started]
@@ -61,7 +63,8 @@ def test_a_killed_rank_is_started_again(pair: Sequence[Node], alone: dict[str, b
 
 @pytest.mark.fault
 def test_a_lost_node_is_done_without(pair: Sequence[Node], alone: dict[str, bytes], tmp_path: Path) -> None:
-    """The second node goes in the middle, agent and all: the first names the silent rank, starts again alone, and completes the store."""
+    """The second node goes in the middle, agent and all: the first names the silent rank, starts again alone, and
+    completes the store."""
     run = [ROOT / "launch/multinode.sh", *TINY, *SLOW, "store.path=a.zarr", "fabric.timeout=10"]
     environ = {"RDZV_ENDPOINT": f"{pair[0].name}:29400", "NNODES": "1:2", "NPROC": "1"}
     first, _ = [node.start(*run, cwd=tmp_path, **environ) for node in pair]

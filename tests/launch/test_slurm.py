@@ -50,7 +50,11 @@ def submit(slurm: Cluster, cwd: Path, *arguments: str, flags: tuple[str, ...] = 
 
 def committed(path: Path) -> dict[Path, int]:
     """Digests of pass 2, and when they were written."""
-    return {p: p.stat().st_mtime_ns for p in path.glob("shards/attribute/digest/c/**/*") if p.is_file() and p.suffix != ".partial"}
+    return {
+        p: p.stat().st_mtime_ns
+        for p in path.glob("shards/attribute/digest/c/**/*")
+        if p.is_file() and p.suffix != ".partial"
+    }
 
 
 def test_two_tasks_store_the_same_bytes(slurm: Cluster, alone: Path, tmp_path: Path) -> None:
@@ -65,7 +69,8 @@ def test_two_tasks_store_the_same_bytes(slurm: Cluster, alone: Path, tmp_path: P
 
 @pytest.mark.fault
 def test_sigusr1_requeues_and_the_job_goes_on(slurm: Cluster, alone: Path, tmp_path: Path) -> None:
-    """As by --signal=USR1@300: the ranks leave with 75, the job comes back, keeps what it had, and ends with the same bytes."""
+    """As by --signal=USR1@300: the ranks leave with 75, the job comes back, keeps what it had, and ends with the same
+    bytes."""
     path = tmp_path / "a.zarr"
     number = submit(slurm, tmp_path, "store.path=a.zarr", *PAUSED)
     until(lambda: committed(path))
@@ -96,7 +101,9 @@ def test_a_signal_before_the_ranks_are_ready(slurm: Cluster, alone: Path, tmp_pa
     until(told)
     job = slurm.ended(number)
     said = (tmp_path / "out.txt").read_text()
-    assert job["JobState"] == "COMPLETED", said  # the last signal may have met the second start, which then is requeued as well
+    assert job["JobState"] == "COMPLETED", (
+        said
+    )  # the last signal may have met the second start, which then is requeued as well
     assert "User defined signal 1" in said
     assert files(tmp_path / "a.zarr") == files(alone)
 

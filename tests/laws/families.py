@@ -1,19 +1,21 @@
-"""The families over which laws run, and random attributions to fold. New members of the package are picked up by themselves."""
+"""The families over which laws run, and random attributions to fold. New members of the package are picked up by
+themselves."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from igc_dist.records import Attribution
 from igc_dist.statistics import STATISTICS, Agreement, Centre, State, Statistic
+from igc_dist.tensors import Attribution
 
 FAMILY: list[Statistic] = [*(kind() for kind in STATISTICS.values()), Agreement()]
 SHAPES = ((3,), (2, 2))
 
 
 def attribution(n: int, seed: int = 0, outputs: int = 2, offset: float = 0.0, masked: bool = False) -> Attribution:
-    """n random samples of two inputs with deviation 1 about `offset`; `masked` gives some weight 0, and NaN to those."""
+    """n random samples of two inputs with deviation 1 about `offset`; `masked` gives some weight 0, and NaN to
+    those."""
     rng = np.random.default_rng(seed)
     latent = rng.standard_normal((n, outputs))
 
@@ -28,10 +30,14 @@ def attribution(n: int, seed: int = 0, outputs: int = 2, offset: float = 0.0, ma
         weight[0] = 1
         off = weight == 0
         values = tuple(torch.where(off.reshape(n, outputs, *(1,) * (v.ndim - 2)), torch.nan, v) for v in values)
-        y, r, b = (torch.where(off, bad, v) for bad, v in zip((torch.nan, torch.inf, -torch.inf), (y, r, b), strict=True))
+        y, r, b = (
+            torch.where(off, bad, v) for bad, v in zip((torch.nan, torch.inf, -torch.inf), (y, r, b), strict=True)
+        )
     cell = torch.from_numpy(rng.integers(0, 4, (n, outputs)))
     # mean baselines that go with the attributions of the first output
-    baseline = tuple(torch.nan_to_num(v[:, 0]) - offset + torch.from_numpy(rng.standard_normal(v[:, 0].shape)) for v in values)
+    baseline = tuple(
+        torch.nan_to_num(v[:, 0]) - offset + torch.from_numpy(rng.standard_normal(v[:, 0].shape)) for v in values
+    )
     return Attribution(values, y, r, b, weight, cell=cell, baseline=baseline)
 
 
@@ -66,7 +72,9 @@ def sums(state: State) -> list[np.ndarray]:
 def final(statistic: Statistic, state: State) -> dict[str, np.ndarray]:
     """Everything that a statistic makes of a state, by name."""
     done = statistic.finalize(host(state))
-    return done.outputs | {f"{name} of input {i}": array for i, maps in enumerate(done.features) for name, array in maps.items()}
+    return done.outputs | {
+        f"{name} of input {i}": array for i, maps in enumerate(done.features) for name, array in maps.items()
+    }
 
 
 def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray], tolerance: float = 1e-12) -> None:

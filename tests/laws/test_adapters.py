@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import igc_dist
-from igc_dist import adapters, config
-from igc_dist.adapters import Cosine, Detection, Distance, Probability, Segmentation, Tokens
-from igc_dist.compose import from_config
+from igc_dist import config
+from igc_dist.config import from_config
+from igc_dist.job import describe
+from igc_dist.model import Cosine, Detection, Distance, Probability, Segmentation, Tokens
+from igc_dist.model import outputs as adapters
 from igc_dist.records import ConfigError, ModelError
-from igc_dist.spec import describe
 from tests import models
-from tests.conf.test_conf import composed
+from tests.config.test_conf import composed
 from tests.oracles import attributions as oracle
 
 MASK = np.array([[1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1]], dtype=bool)
@@ -31,7 +32,8 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def found_boxes() -> np.ndarray:
-    """Two samples of four proposals: around the objects, one without area, one inside out; objectness, probabilities of 3 classes."""
+    """Two samples of four proposals: around the objects, one without area, one inside out; objectness, probabilities of
+    3 classes."""
     corners = np.array([[0.2, -0.3, 1.9, 1.8], [0.8, 1.1, 3.7, 3.3], [1, 1, 1, 2], [3, 3, 1, 1]], dtype=float)
     scores = np.random.default_rng(1).random((2, 4, 4))
     return np.concatenate([np.stack([corners, corners + 0.25]), scores], axis=2)
@@ -78,11 +80,18 @@ CASES: dict[str, tuple[Any, np.ndarray, Any]] = {
     "mean of all": (Segmentation(), IMAGES, segmented(IMAGES, lambda n, c, at: True, "mean")),
     "sum of all": (Segmentation(reduce="sum"), IMAGES, segmented(IMAGES, lambda n, c, at: True, "sum")),
     "mean of a mask": (Segmentation(MASK), IMAGES, segmented(IMAGES, lambda n, c, at: bool(MASK[at]), "mean")),
-    "sum of a mask": (Segmentation(MASK.tolist(), "sum"), IMAGES, segmented(IMAGES, lambda n, c, at: bool(MASK[at]), "sum")),
+    "sum of a mask": (
+        Segmentation(MASK.tolist(), "sum"), IMAGES, segmented(IMAGES, lambda n, c, at: bool(MASK[at]), "sum"),
+    ),
     "mean where largest": (Segmentation("argmax"), IMAGES, segmented(IMAGES, largest(IMAGES), "mean")),
     "sum where largest": (Segmentation("argmax", "sum"), IMAGES, segmented(IMAGES, largest(IMAGES), "sum")),
-    "nowhere largest": (Segmentation("argmax"), IMAGES[:, :, :1, :1], segmented(IMAGES[:, :, :1, :1], largest(IMAGES), "mean")),
-    "positions in a row": (Segmentation([1, 0, 1, 1]), IMAGES[:, :, 0], segmented(IMAGES[:, :, 0], lambda n, c, at: at != (1,), "mean")),
+    "nowhere largest": (
+        Segmentation("argmax"), IMAGES[:, :, :1, :1], segmented(IMAGES[:, :, :1, :1], largest(IMAGES), "mean"),
+    ),
+    "positions in a row": (
+        Segmentation([1, 0, 1, 1]), IMAGES[:, :, 0],
+        segmented(IMAGES[:, :, 0], lambda n, c, at: at != (1,), "mean"),
+    ),
     "detection": (Detection(BOXES, LABELS), found_boxes(), detected(found_boxes())),
     "last token": (Tokens(vocabulary=[4, 0]), LOGITS, [[row[4][4], row[4][0]] for row in LOGITS.tolist()]),
     "second token": (Tokens(1), LOGITS, [row[1] for row in LOGITS.tolist()]),
@@ -99,7 +108,8 @@ def test_equals_its_formula(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_has_the_gradient_of_a_finite_difference(case: str) -> None:
-    """Of a random direction, to the error of the difference; the region of "argmax" rests, as it does under small steps."""
+    """Of a random direction, to the error of the difference; the region of "argmax" rests, as it does under small
+    steps."""
     adapter, raw, _ = CASES[case]
     x, way, h = torch.from_numpy(raw).requires_grad_(), torch.from_numpy(random(*raw.shape, seed=9)), 1e-6
     rise = ((adapter(x + h * way) - adapter(x - h * way)).sum(0) / (2 * h)).detach()
@@ -181,7 +191,7 @@ def test_wrong_settings(make: Callable[[], Any], text: str) -> None:
         make()
 
 
-# -- as the output of a run ------------------------------------------------------------------------------------------------
+# -- as the output of a run --------------------------------------------------------------------------------------------
 
 
 class Pixels(nn.Module):
@@ -220,7 +230,8 @@ RUNS: dict[str, tuple[Callable[[], nn.Module], Any, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("case", RUNS)
 def test_is_an_output_like_any_other(case: str) -> None:
-    """IG of each output equals the literal IG of the module followed by the adapter; where it is smooth, it sums to the rise of y."""
+    """IG of each output equals the literal IG of the module followed by the adapter; where it is smooth, it sums to the
+    rise of y."""
     make, adapter, shape = RUNS[case]
     model = make()
 
@@ -231,11 +242,15 @@ def test_is_an_output_like_any_other(case: str) -> None:
     whole = Whole()
     x = torch.from_numpy(random(4, *shape))
     y = whole(x).detach()
-    tree = igc_dist.attribute(model, (x, y), method="ig", output=adapter, quadrature="gauss_legendre", n_steps=16, baseline=0.1)
+    tree = igc_dist.attribute(
+        model, (x, y), method="ig", output=adapter, quadrature="gauss_legendre", n_steps=16, baseline=0.1
+    )
     nodes, weights = np.polynomial.legendre.leggauss(16)
     outputs = list(range(y.shape[1]))
     starts = [[(np.full(shape, 0.1),)]] * 4
-    (expected,) = oracle.integrated_gradients(whole, (x.numpy(),), starts, outputs, ((nodes + 1) / 2).tolist(), (weights / 2).tolist())
+    (expected,) = oracle.integrated_gradients(
+        whole, (x.numpy(),), starts, outputs, ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+    )
     found = tree["samples/x/attribution"].values
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(tree["samples/prediction"], y, rtol=1e-12)
@@ -256,15 +271,22 @@ def test_the_spec_tells_them_apart() -> None:
 def test_a_final_layer_before_a_softmax_is_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 5)).double()
     with pytest.raises(ModelError, match="final_layer"):
-        igc_dist.attribute(model, (torch.randn(6, 3).double(), torch.randn(6, 5)), output=Probability(), final_layer="2")
+        igc_dist.attribute(
+            model, (torch.randn(6, 3).double(), torch.randn(6, 5)), output=Probability(), final_layer="2"
+        )
 
 
 def test_from_the_command() -> None:
     """`model.output` may be a mapping; its parts are checked like any other `_target_`."""
-    for override in ("model.output={_target_: igc_dist.adapters.Tokens, position: 1, vocabulary: [3, 1], of: out}",):
+    for override in (
+        "model.output={_target_: igc_dist.model.outputs.Tokens, position: 1, vocabulary: [3, 1], of: out}",
+    ):
         output = from_config(composed(override), None).model.output
         assert (type(output), output.position, list(output.vocabulary), output.of) == (Tokens, 1, [3, 1], "out")
-    assert type(from_config(composed("+model.output._target_=igc_dist.adapters.Probability"), None).model.output) is Probability
+    assert (
+        type(from_config(composed("+model.output._target_=igc_dist.model.outputs.Probability"), None).model.output)
+        is Probability
+    )
     assert from_config(composed("model.output=[logits,0]"), None).model.output == ["logits", 0]
     with pytest.raises(ConfigError, match=r"igc_dist\.targets\.Targets' is not allowed"):
         from_config(composed("model.output={_target_: igc_dist.targets.Targets}"), None)
@@ -273,11 +295,22 @@ def test_from_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "gadget", ["torch.load", "torch.hub.load", "selected", "ModelError", "Tensor", "dataclass", "Any", "ABC.register", "Adapter.__class__"]
+    "gadget",
+    [
+        "torch.load",
+        "torch.hub.load",
+        "selected",
+        "ModelError",
+        "Tensor",
+        "dataclass",
+        "Any",
+        "ABC.register",
+        "Adapter.__class__",
+    ],
 )
 def test_nothing_else_gets_in(gadget: str) -> None:
     """What the module imports is not allowed by its prefix; what it defines is."""
     with pytest.raises(ConfigError, match="is not allowed"):
-        config.build({"_target_": f"igc_dist.adapters.{gadget}"})
+        config.build({"_target_": f"igc_dist.model.outputs.{gadget}"})
     kinds = {kind for kind in vars(adapters).values() if isinstance(kind, type) and issubclass(kind, adapters.Adapter)}
     assert kinds == {adapters.Adapter, Cosine, Detection, Distance, Probability, Segmentation, Tokens}

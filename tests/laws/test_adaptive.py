@@ -1,4 +1,5 @@
-"""Adaptive Integrated Gradients: its literal twin, closed forms, the tolerance, its price, and what happens where it fails."""
+"""Adaptive Integrated Gradients: its literal twin, closed forms, the tolerance, its price, and what happens where it
+fails."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import igc_dist
 from igc_dist.attributors import AdaptiveIG, PathIntegral
 from igc_dist.attributors.adaptive import KINDS
 from igc_dist.model import Model
-from igc_dist.quadrature import rule
+from igc_dist.paths import rule
 from igc_dist.records import ConfigError
 from tests import models, problems
 from tests.oracles import attributions as oracle
@@ -23,12 +24,25 @@ class Found:
     """What the attributor gives, for x (n, *P) and x0 (b, n or 1, *P), and what it notes."""
 
     def __init__(
-        self, attributor: AdaptiveIG, model: nn.Module, x: Any, x0: Any, outputs: tuple[int, ...] = (0, 1), size: int = 64
+        self,
+        attributor: AdaptiveIG,
+        model: nn.Module,
+        x: Any,
+        x0: Any,
+        outputs: tuple[int, ...] = (0, 1),
+        size: int = 64,
     ) -> None:
         xs, x0s = (tuple(map(torch.as_tensor, v if isinstance(v, tuple) else (v,))) for v in (x, x0))
         self.rows: list[int] = []
         values = attributor.attribute(
-            Model(model), xs, x0s, list(outputs), share=1 / len(x0s[0]), size=size, watch=self.rows.append, note=self.note
+            Model(model),
+            xs,
+            x0s,
+            list(outputs),
+            share=1 / len(x0s[0]),
+            size=size,
+            watch=self.rows.append,
+            note=self.note,
         )
         self.values = tuple(value.numpy() for value in values)
 
@@ -46,10 +60,12 @@ def of_rows(f: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("kind", "tol", "most"), [("smooth", 1e-2, 200), ("piecewise", 1e-2, 300), ("piecewise", 1e-6, 42), ("smooth", 1e-10, 50)]
+    ("kind", "tol", "most"),
+    [("smooth", 1e-2, 200), ("piecewise", 1e-2, 300), ("piecewise", 1e-6, 42), ("smooth", 1e-10, 50)],
 )
 def test_equals_the_literal_twin_also_where_it_fails(kind: str, tol: float, most: int) -> None:
-    """Values, failures and gradients used, of each sample and output, with two baselines for each sample; under any budget."""
+    """Values, failures and gradients used, of each sample and output, with two baselines for each sample; under any
+    budget."""
     attributor = AdaptiveIG(tol=tol, kind=kind, max_evaluations=most)
     nested, n_start = KINDS[kind]
     for name in ("relu", "gelu"):
@@ -67,7 +83,8 @@ def test_equals_the_literal_twin_also_where_it_fails(kind: str, tol: float, most
 
 
 def test_polynomials_and_exp() -> None:
-    """Degree 22 of the gradient in one segment, to rounding; ``exp(w x)`` by ``w_i d_i (e^s - e^s0) / (s - s0)``, to 1e-9."""
+    """Degree 22 of the gradient in one segment, to rounding; ``exp(w x)`` by ``w_i d_i (e^s - e^s0) / (s - s0)``, to
+    1e-9."""
     x, x0, smooth = random(5, 3), random(1, 1, 3, seed=1), AdaptiveIG(kind="smooth")
     found = Found(AdaptiveIG(tol=1e3, kind="smooth"), of_rows(lambda x: (x**23).sum(1)), x, x0)
     expected = x**23 - x0[0] ** 23
@@ -98,7 +115,8 @@ def test_kinks_at_known_places(tol: float) -> None:
     rise = np.abs(expected.sum(1))
     assert not found.failed.any()
     assert (abs(found.values[0][:, 0].sum(1) - expected.sum(1)) <= tol * rise).all()
-    # one of several kinks between two nodes may be seen by the sum alone, and features may then be wrong by more than it
+    # one of several kinks between two nodes may be seen by the sum alone, and features may then be wrong by more than
+    # it
     assert np.quantile(abs(found.values[0][:, 0] - expected).sum(1) / (tol * rise), 0.8) <= 1
     assert found.evaluations.mean() > 12
 
@@ -106,14 +124,18 @@ def test_kinks_at_known_places(tol: float) -> None:
 def test_a_kink_on_a_cut_is_exact() -> None:
     """At t = 1/2, where the segments meet from the start."""
     found = Found(
-        AdaptiveIG(kind="piecewise"), of_rows(lambda x: torch.relu(x).sum(1)), np.array([[1.0, 2, 3]]), np.array([[[-1.0, -2, -3]]])
+        AdaptiveIG(kind="piecewise"),
+        of_rows(lambda x: torch.relu(x).sum(1)),
+        np.array([[1.0, 2, 3]]),
+        np.array([[[-1.0, -2, -3]]]),
     )
     np.testing.assert_allclose(found.values[0][0], np.array([[1], [-2]]) * np.array([1.0, 2, 3]), rtol=0, atol=1e-15)
     np.testing.assert_array_equal(found.evaluations, 12)
 
 
 def test_errors_that_cancel_in_the_sum_are_seen() -> None:
-    """``relu(x1) - relu(-x2)`` on a path where both kinks meet: the sum is right anywhere, so only the estimate by feature sees it."""
+    """``relu(x1) - relu(-x2)`` on a path where both kinks meet: the sum is right anywhere, so only the estimate by
+    feature sees it."""
     model = of_rows(lambda x: torch.relu(x[:, 0]) + torch.relu(x[:, 1]) + x[:, 2])
     x, x0 = np.array([[2.0, -2, 1.0]]), np.array([[[-1.0, 1, 0]]])  # 3 t - 1 and 1 - 3 t: their sum is |3 t - 1|
     even = of_rows(lambda x: torch.relu(x[:, 0]) - torch.relu(-x[:, 1]) + x[:, 2])  # relu(3 t - 1) - relu(3 t - 1)
@@ -124,7 +146,8 @@ def test_errors_that_cancel_in_the_sum_are_seen() -> None:
 
 
 def test_tolerance_holds_and_is_cheap() -> None:
-    """One kink: a fixed rule that takes three times the rows, with forward passes at the ends of segments counted, is less accurate."""
+    """One kink: a fixed rule that takes three times the rows, with forward passes at the ends of segments counted, is
+    less accurate."""
     x, x0, w = random(30, 3), random(1, 1, 3, seed=1), np.array([1.0, -2, 0.5])
     model = of_rows(lambda x: torch.relu(x @ torch.from_numpy(w)))
     part = fires(np.repeat(x0[0] @ w, 30, 0), x @ w)
@@ -136,7 +159,10 @@ def test_tolerance_holds_and_is_cheap() -> None:
 
     found = Found(AdaptiveIG(kind="piecewise"), model, x, x0)
     assert not found.failed.any()
-    fixed, inputs = PathIntegral(rule("midpoint", 3 * sum(found.rows) // 30)), (torch.from_numpy(x), torch.from_numpy(x0))
+    fixed, inputs = (
+        PathIntegral(rule("midpoint", 3 * sum(found.rows) // 30)),
+        (torch.from_numpy(x), torch.from_numpy(x0)),
+    )
     values = fixed.attribute(Model(model), inputs[:1], inputs[1:], [0], share=1.0, size=64)[0].numpy()
     assert error(values) > error(found.values[0])
     residual = abs(found.values[0][:, 0].sum(1) - expected.sum(1))
@@ -160,7 +186,8 @@ def steep(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_converge_fails_alone(kind: str) -> None:
-    """Only samples 1 and 4 cross a step: they are marked, for their budget, and the others are exact and cost what they cost alone."""
+    """Only samples 1 and 4 cross a step: they are marked, for their budget, and the others are exact and cost what they
+    cost alone."""
     x, x0 = 0.2 * abs(random(6, 2)).clip(0, 1), np.zeros((2, 1, 2))
     x[[1, 4], 0] = 0.9
     for most in (60, 300):
@@ -176,12 +203,15 @@ def test_what_cannot_converge_fails_alone(kind: str) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_and_infinity_end_at_once_and_stay_where_they_are(bad: float) -> None:
-    """In a gradient on the way, at the input, or at the baseline: the sample fails with its first segment, others are as they are alone."""
+    """In a gradient on the way, at the input, or at the baseline: the sample fails with its first segment, others are
+    as they are alone."""
     x, x0 = random(4, 3), random(1, 4, 3, seed=1)
     plain = models.mlp(nn.GELU)
 
     def broken(x: Tensor) -> Tensor:
-        return plain(x) + torch.where(x[:, :1] > 7, torch.full_like(x[:, :1], bad), torch.zeros_like(x[:, :1])) * x[:, 1:2]
+        return (
+            plain(x) + torch.where(x[:, :1] > 7, torch.full_like(x[:, :1], bad), torch.zeros_like(x[:, :1])) * x[:, 1:2]
+        )
 
     whole = Found(AdaptiveIG(kind="smooth"), plain, x, x0)
     for where in ("input", "baseline", "both"):
@@ -209,7 +239,8 @@ def test_infinity_at_a_node_that_the_coarse_rule_lacks_ends_at_once() -> None:
 
 
 def test_outputs_do_not_depend_on_each_other() -> None:
-    """An easy output beside a hard one has its own segments: its values and its gradients are those that it has alone."""
+    """An easy output beside a hard one has its own segments: its values and its gradients are those that it has
+    alone."""
     model = models.Function(lambda x: torch.stack((x.sum(1), torch.relu(x[:, 0] + 0.1), torch.relu(x[:, 1] - 0.2)), 1))
     x, x0 = random(5, 2), random(1, 1, 2, seed=1)
     tight = AdaptiveIG(kind="piecewise", tol=1e-5, max_evaluations=5000)
@@ -222,7 +253,8 @@ def test_outputs_do_not_depend_on_each_other() -> None:
 
 
 def test_float32_is_not_refined_below_its_rounding() -> None:
-    """A tolerance of 0 beside an absolute one below rounding: a linear and a smooth model end with their first segments."""
+    """A tolerance of 0 beside an absolute one below rounding: a linear and a smooth model end with their first
+    segments."""
     for model in (models.linear().float(), models.mlp(nn.GELU).float()):
         x, x0 = random(6, 3).astype(np.float32), random(1, 1, 3, seed=1).astype(np.float32)
         found = Found(AdaptiveIG(tol=0.0, atol=1e-12, kind="smooth"), model, x, x0)
@@ -265,7 +297,14 @@ def test_a_run_keeps_what_failed() -> None:
     y[4, 0] = torch.nan
     attributor = AdaptiveIG(max_evaluations=60)
     tree = igc_dist.attribute(
-        model, (x, y), attributor=attributor, statistics=["correlation"], samples=True, n_folds=3, micro_batch=7, threads=1
+        model,
+        (x, y),
+        attributor=attributor,
+        statistics=["correlation"],
+        samples=True,
+        n_folds=3,
+        micro_batch=7,
+        threads=1,
     )
     samples = tree["samples"]
     assert (samples["failed"].dtype, samples["failed"].dims) == (np.uint8, ("sample", "output"))
@@ -283,7 +322,8 @@ def test_a_run_keeps_what_failed() -> None:
 
 
 def test_runs_in_blocks_of_baselines_and_with_categories_and_latents() -> None:
-    """Blocks of baselines change nothing; a final layer is not cut off, as tolerances are of outputs; categories as by a fine rule."""
+    """Blocks of baselines change nothing; a final layer is not cut off, as tolerances are of outputs; categories as by
+    a fine rule."""
     model = models.mlp(nn.ReLU)
     x, y = models.data(model)
     own = {"attributor": AdaptiveIG(tol=1e-2), "statistics": ["correlation"], "n_folds": 3, "threads": 1}
@@ -291,7 +331,9 @@ def test_runs_in_blocks_of_baselines_and_with_categories_and_latents() -> None:
     np.testing.assert_allclose(two["x/igc"], one["x/igc"], rtol=1e-10, atol=1e-12)
     np.testing.assert_array_equal(two["evaluations"], one["evaluations"])
     assert one["evaluations"].values.min() > 12 * 4 * 12
-    whole, cut = (igc_dist.attribute(problems.wide(), problems.Wide(), final_layer=layer, **own) for layer in (None, "layer"))
+    whole, cut = (
+        igc_dist.attribute(problems.wide(), problems.Wide(), final_layer=layer, **own) for layer in (None, "layer")
+    )
     np.testing.assert_allclose(cut["x/igc"], whole["x/igc"], rtol=1e-10, atol=1e-12)
     assert cut.attrs["cost"] == whole.attrs["cost"]
     assert cut.attrs["provenance"]["rule"] == whole.attrs["provenance"]["rule"]
@@ -302,5 +344,7 @@ def test_runs_in_blocks_of_baselines_and_with_categories_and_latents() -> None:
     exact = igc_dist.attribute(lookup, data, method="ig", quadrature="gauss_legendre", n_steps=40, **kept)
     found = igc_dist.attribute(lookup, data, method="ig_adaptive", **kept)
     for name in ("x", "x1"):
-        np.testing.assert_allclose(found[f"samples/{name}/attribution"], exact[f"samples/{name}/attribution"], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            found[f"samples/{name}/attribution"], exact[f"samples/{name}/attribution"], rtol=0, atol=1e-4
+        )
     assert set(np.unique(found["samples/evaluations"])) <= {30, 60, 90}

@@ -1,4 +1,5 @@
-"""Laws of every attributor: its slow literal twin, 0 on the baseline, completeness where claimed, and no trace of batching."""
+"""Laws of every attributor: its slow literal twin, 0 on the baseline, completeness where claimed, and no trace of
+batching."""
 
 from __future__ import annotations
 
@@ -10,14 +11,23 @@ import pytest
 import torch
 
 import igc_dist
-from igc_dist.attributors import AdaptiveIG, Attributor, BaselineShapley, Forward, Gradients, GradientXInput, Identity, PathIntegral
+from igc_dist.attributors import (
+    AdaptiveIG,
+    Attributor,
+    BaselineShapley,
+    Forward,
+    Gradients,
+    GradientXInput,
+    Identity,
+    PathIntegral,
+)
 from igc_dist.attributors.adaptive import KINDS
 from igc_dist.model import Model
-from igc_dist.quadrature import rule
+from igc_dist.paths import rule
 from igc_dist.records import ConfigError
 from igc_dist.seeds import Address, generator
 from tests import models
-from tests.methods import members
+from tests.attributors import members
 from tests.oracles import attributions as oracle
 
 Arrays = tuple[np.ndarray, ...]
@@ -44,7 +54,9 @@ def twin(attributor: Attributor, model: torch.nn.Module, x: Arrays, starts: list
         return oracle.integrated_gradients(model, x, starts, [0, 1], nodes, weights)
     if isinstance(attributor, BaselineShapley):
         components = sum(int(np.prod(xi.shape[1:])) for xi in x)
-        return oracle.baseline_shapley(model, x, starts, [0, 1], orders(attributor, len(x[0]), len(starts[0]), components))
+        return oracle.baseline_shapley(
+            model, x, starts, [0, 1], orders(attributor, len(x[0]), len(starts[0]), components)
+        )
     if isinstance(attributor, AdaptiveIG):
         nested, n_start = KINDS[attributor.kind]
         weights = nested.fine.nodes.tolist(), nested.fine.weights.tolist(), nested.coarse.tolist()
@@ -57,19 +69,38 @@ def twin(attributor: Attributor, model: torch.nn.Module, x: Arrays, starts: list
 
 ADAPTIVE = [AdaptiveIG(kind="smooth", tol=2e-2), AdaptiveIG(kind="piecewise", tol=3e-2)]
 SHAPLEY = [BaselineShapley(n) for n in (1, 2, 8)]
-FAMILY: list[Attributor] = [Gradients(), GradientXInput(), Identity(), *(PathIntegral(q) for q in RULES), *ADAPTIVE, *SHAPLEY]
+FAMILY: list[Attributor] = [
+    Gradients(),
+    GradientXInput(),
+    Identity(),
+    *(PathIntegral(q) for q in RULES),
+    *ADAPTIVE,
+    *SHAPLEY,
+]
 
 
 def called(attributor: Attributor) -> str:
-    settings = {PathIntegral: lambda a: a.quadrature.name, BaselineShapley: lambda a: f"{a.n_iter}", AdaptiveIG: lambda a: a.kind}
-    return "-".join([attributor.name, *(setting(attributor) for kind, setting in settings.items() if type(attributor) is kind)])
+    settings = {
+        PathIntegral: lambda a: a.quadrature.name,
+        BaselineShapley: lambda a: f"{a.n_iter}",
+        AdaptiveIG: lambda a: a.kind,
+    }
+    return "-".join(
+        [attributor.name, *(setting(attributor) for kind, setting in settings.items() if type(attributor) is kind)]
+    )
 
 
 every = pytest.mark.parametrize("attributor", FAMILY, ids=called)
 
 
 def attribute(
-    attributor: Attributor, model: torch.nn.Module, x: Arrays, x0: Arrays, size: int = 64, blocks: int = 1, index: np.ndarray | None = None
+    attributor: Attributor,
+    model: torch.nn.Module,
+    x: Arrays,
+    x0: Arrays,
+    size: int = 64,
+    blocks: int = 1,
+    index: np.ndarray | None = None,
 ) -> Arrays:
     """The package's attributions; `x0[i]` is (B, n or 1, *P_i), taken in `blocks` blocks."""
     inputs = tuple(torch.from_numpy(value) for value in x)
@@ -84,7 +115,11 @@ def attribute(
             len(x0[0]) if attributor.baselines else 1,
         )
         values = attributor.attribute(Model(model), inputs, baselines, [0, 1], share=share, size=size, address=address)
-        total = [v.numpy() for v in values] if isinstance(total, int) else [a + v.numpy() for a, v in zip(total, values, strict=True)]
+        total = (
+            [v.numpy() for v in values]
+            if isinstance(total, int)
+            else [a + v.numpy() for a, v in zip(total, values, strict=True)]
+        )
     return tuple(total)
 
 
@@ -94,11 +129,13 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 def per_sample(x0: Arrays, n: int) -> list[list[Arrays]]:
     """(B, n or 1, *P) arrays as the oracle takes them."""
-    return [[tuple(value[b, k if value.shape[1] > 1 else 0] for value in x0) for b in range(len(x0[0]))] for k in range(n)]
+    return [
+        [tuple(value[b, k if value.shape[1] > 1 else 0] for value in x0) for b in range(len(x0[0]))] for k in range(n)
+    ]
 
 
 def test_the_family_is_whole() -> None:
-    """Every attributor of the package is in the list, and has a twin; or has a file in tests/methods."""
+    """Every attributor of the package is in the list, and has a twin; or has a file in tests/attributors."""
 
     def below(kind: type) -> set[type]:
         return {kind}.union(*map(below, kind.__subclasses__()))
@@ -106,7 +143,9 @@ def test_the_family_is_whole() -> None:
     mine = {kind for kind in below(Attributor) if kind.__module__.startswith("igc_dist.") and not isabstract(kind)}
     elsewhere = members.named("KINDS")
     assert elsewhere <= mine
-    assert {type(a) for a in FAMILY} == mine - elsewhere - {Forward}  # a way to sum any of the walks, see test_forward_mode.py
+    assert {type(a) for a in FAMILY} == mine - elsewhere - {
+        Forward
+    }  # a way to sum any of the walks, see test_forward_mode.py
 
 
 @every
@@ -124,15 +163,21 @@ def test_equals_the_literal_twin(attributor: Attributor, name: str, shared: bool
 def test_equals_the_literal_twin_of_images_and_of_two_inputs(attributor: Attributor) -> None:
     """Features of any shape, and several inputs that act on each other."""
     for model, shapes in ((models.conv(), [(1, 6, 6)]), (models.TwoInputs(), [(3,), (2, 2)])):
-        x, x0 = tuple(random(2, *s, seed=i) for i, s in enumerate(shapes)), tuple(random(1, 2, *s, seed=9) for s in shapes)
-        for found, expected in zip(attribute(attributor, model, x, x0), twin(attributor, model, x, per_sample(x0, 2)), strict=True):
+        x, x0 = (
+            tuple(random(2, *s, seed=i) for i, s in enumerate(shapes)),
+            tuple(random(1, 2, *s, seed=9) for s in shapes),
+        )
+        for found, expected in zip(
+            attribute(attributor, model, x, x0), twin(attributor, model, x, per_sample(x0, 2)), strict=True
+        ):
             np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("attributor", [a for a in FAMILY if a.baselines], ids=called)
 @pytest.mark.parametrize("name", models.MODELS)
 def test_nothing_on_the_baseline(attributor: Attributor, name: str) -> None:
-    """x = x0 has no path: 0; exactly, but for predictions of equal rows of one batch, which may differ in their rounding."""
+    """x = x0 has no path: 0; exactly, but for predictions of equal rows of one batch, which may differ in their
+    rounding."""
     x = random(3, 3)
     found = attribute(attributor, models.MODELS[name](), (x,), (x[None],))[0]
     np.testing.assert_allclose(found, 0, rtol=0, atol=0 if attributor.gradients else 1e-15)
@@ -140,7 +185,8 @@ def test_nothing_on_the_baseline(attributor: Attributor, name: str) -> None:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_completeness(name: str) -> None:
-    """An attributor that claims it: the sum over features is f(x) - f(x0), to rounding where the rule is exact, else nearly."""
+    """An attributor that claims it: the sum over features is f(x) - f(x0), to rounding where the rule is exact, else
+    nearly."""
     assert {a.complete for a in FAMILY} == {True, False}
     model, x, x0 = models.MODELS[name](), random(4, 3), random(1, 1, 3, seed=1)
     with torch.no_grad():
@@ -155,7 +201,8 @@ def test_completeness(name: str) -> None:
 
 
 def test_closed_forms() -> None:
-    """Linear: w (x - x0). Quadratic: (x - x0) * Q (x + x0) / 2. A ReLU unit: w (x - x0) times the part of the path where it fires."""
+    """Linear: w (x - x0). Quadratic: (x - x0) * Q (x + x0) / 2. A ReLU unit: w (x - x0) times the part of the path
+    where it fires."""
     x, x0, ig = random(5, 3), random(1, 1, 3, seed=1), PathIntegral(rule("midpoint", 1))
     start, model = x0[0], models.linear()
     W = model.weight.detach().numpy()
@@ -166,7 +213,9 @@ def test_closed_forms() -> None:
     w = np.array([1.0, -2, 0.5])
     unit = models.Function(lambda x: torch.relu(x @ torch.from_numpy(w))[:, None].expand(-1, 2))
     low, high = start @ w, x @ w
-    fires = np.clip(np.where(high > low, 1 - np.clip(-low / (high - low), 0, 1), np.clip(low / (low - high), 0, 1)), 0, 1)
+    fires = np.clip(
+        np.where(high > low, 1 - np.clip(-low / (high - low), 0, 1), np.clip(low / (low - high), 0, 1)), 0, 1
+    )
     fine = attribute(PathIntegral(rule("midpoint", 4000)), unit, (x,), (x0,), size=4000)[0][:, 0]
     np.testing.assert_allclose(fine, w * (x - start) * fires[:, None], atol=2e-3)
 
@@ -181,14 +230,18 @@ def test_batching_changes_nothing_but_rounding(attributor: Attributor, size: int
     alone = [{"x": (x[n : n + 1],), "x0": (x0[:, n : n + 1],), "index": indices(6)[n : n + 1]} for n in range(6)]
     rows = [attribute(attributor, model, **one, size=size)[0] for one in alone]
     np.testing.assert_allclose(np.concatenate(rows), whole, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(attribute(attributor, model, (x,), (x0,), size=size, blocks=2)[0], whole, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        attribute(attributor, model, (x,), (x0,), size=size, blocks=2)[0], whole, rtol=1e-12, atol=1e-14
+    )
 
 
 def test_watch_sees_every_row() -> None:
     """Progress counts rows of forward passes: samples x baselines x nodes."""
     seen: list[int] = []
     x, x0 = torch.zeros(4, 3).double(), torch.zeros(2, 1, 3).double()
-    PathIntegral(rule("midpoint", 5)).attribute(Model(models.linear()), (x,), (x0,), [0], share=0.5, size=3, watch=seen.append)
+    PathIntegral(rule("midpoint", 5)).attribute(
+        Model(models.linear()), (x,), (x0,), [0], share=0.5, size=3, watch=seen.append
+    )
     assert sum(seen) == 4 * 2 * 5
     assert max(seen) == 3 * 4
 
@@ -196,7 +249,8 @@ def test_watch_sees_every_row() -> None:
 @every
 @pytest.mark.parametrize("columns", [[0], [1, 0, 2], list(range(9))], ids=len)
 def test_rows_of_forward_passes_are_those_announced(attributor: Attributor, columns: list[int]) -> None:
-    """Samples x baselines x `points`, in passes of at most `size` points, however many outputs are asked for, in any order."""
+    """Samples x baselines x `points`, in passes of at most `size` points, however many outputs are asked for, in any
+    order."""
     first, second = torch.from_numpy(random(3, 9)), torch.from_numpy(random(2, 9, seed=1))
     model = models.Function(lambda x1, x2: torch.tanh(x1 @ first) * torch.tanh(x2.flatten(1)[:, :2] @ second))
     again = models.Function(model.function)
@@ -251,7 +305,9 @@ def test_shapley_of_a_product() -> None:
     x, x0 = random(32, 2), random(1, 1, 2, seed=1)
     model = models.Function(lambda x: (x[:, 0] * x[:, 1])[:, None].expand(-1, 2))
     closed = ((x - x0[0]) * (x + x0[0])[:, ::-1] / 2)[:, None].repeat(2, 1)
-    np.testing.assert_allclose(oracle.exact_shapley(model, (x,), per_sample((x0,), 32), [0, 1])[0], closed, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        oracle.exact_shapley(model, (x,), per_sample((x0,), 32), [0, 1])[0], closed, rtol=1e-12, atol=1e-14
+    )
     found = attribute(BaselineShapley(2), model, (x,), (x0,))[0]
     both = np.array([of_n[0][0] != of_n[0][1] for of_n in orders(BaselineShapley(2), 32, 1, 2)])
     assert 8 < both.sum() < 24
@@ -261,18 +317,22 @@ def test_shapley_of_a_product() -> None:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_shapley_tends_to_the_mean_over_all_permutations(name: str) -> None:
-    """Three components have six orders: the mean over draws is within its standard error. For quadratic models it is IG."""
+    """Three components have six orders: the mean over draws is within its standard error. For quadratic models it is
+    IG."""
     model, x, x0, n_iter = models.MODELS[name](), random(4, 3), random(1, 1, 3, seed=1), 400
     exact = oracle.exact_shapley(model, (x,), per_sample((x0,), 4), [0, 1])[0]
     if name in ("linear", "quadratic"):
-        np.testing.assert_allclose(exact, attribute(PathIntegral(rule("midpoint", 1)), model, (x,), (x0,))[0], rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            exact, attribute(PathIntegral(rule("midpoint", 1)), model, (x,), (x0,))[0], rtol=1e-12, atol=1e-13
+        )
     one_each = [attribute(BaselineShapley(1), model, (x,), (x0,), index=indices(4) + 1000 * k)[0] for k in range(50)]
     error = np.std(one_each, axis=0) / np.sqrt(n_iter)
     assert (abs(attribute(BaselineShapley(n_iter), model, (x,), (x0,))[0] - exact) <= 4 * error + 1e-13).all()
 
 
 def test_permutations_differ_between_samples_and_baselines() -> None:
-    """Equal samples with equal baselines draw other orders; the index of the sample decides, not its place in the batch."""
+    """Equal samples with equal baselines draw other orders; the index of the sample decides, not its place in the
+    batch."""
     model, x, x0 = models.mlp(torch.nn.GELU), random(1, 3).repeat(12, 0), random(1, 1, 3, seed=1)
     one = attribute(BaselineShapley(1), model, (x,), (x0,))[0]
     assert len(np.unique(one.round(12), axis=0)) > 3
@@ -293,7 +353,11 @@ def test_shapley_refuses() -> None:
 
 def test_shapley_in_float32() -> None:
     """Complete to the rounding of the predictions, in the type of the inputs."""
-    model, x, x0 = models.mlp(torch.nn.GELU).float(), random(4, 3).astype(np.float32), random(1, 1, 3, seed=1).astype(np.float32)
+    model, x, x0 = (
+        models.mlp(torch.nn.GELU).float(),
+        random(4, 3).astype(np.float32),
+        random(1, 1, 3, seed=1).astype(np.float32),
+    )
     found = attribute(BaselineShapley(8), model, (x,), (x0,))[0]
     assert found.dtype == np.float32
     with torch.no_grad():
@@ -310,18 +374,26 @@ def test_identity_shares_memory_with_the_input_and_leaves_the_model_alone() -> N
 
 
 def test_shapley_of_a_run_does_not_depend_on_its_cuts() -> None:
-    """Permutations follow the sample and the number of the baseline through folds, micro-batches and blocks; another seed, others."""
+    """Permutations follow the sample and the number of the baseline through folds, micro-batches and blocks; another
+    seed, others."""
     model, data = models.mlp(torch.nn.GELU), models.data(models.mlp(torch.nn.GELU))
     x0 = torch.from_numpy(random(4, 3, seed=1))
 
     def run(**settings: Any) -> np.ndarray:
         tree = igc_dist.attribute(model, data, method="bsc", baseline=x0, threads=1, **settings)
         blocks = 2 if "output_block" in settings else 1
-        assert (tree.attrs["cost"]["forwards"], tree.attrs["cost"]["gradient_evaluations"]) == (12 * 4 * 8 * (3 + 1) * blocks, 0)
+        assert (tree.attrs["cost"]["forwards"], tree.attrs["cost"]["gradient_evaluations"]) == (
+            12 * 4 * 8 * (3 + 1) * blocks,
+            0,
+        )
         return tree["x/bsc"].values
 
     whole = run()
-    for cut in ({"micro_batch": 5, "n_folds": 3}, {"baseline_block": 3, "output_block": 1}, {"baseline_block": 1, "micro_batch": 2}):
+    for cut in (
+        {"micro_batch": 5, "n_folds": 3},
+        {"baseline_block": 3, "output_block": 1},
+        {"baseline_block": 1, "micro_batch": 2},
+    ):
         np.testing.assert_allclose(run(**cut), whole, rtol=1e-10, atol=1e-12)
     assert abs(run(seed=1) - whole).max() > 1e-6
 

@@ -11,10 +11,9 @@ import torch
 import igc_dist
 from igc_dist import config
 from igc_dist.attributors import PathIntegral
-from igc_dist.designs import Pairs, Stratified
 from igc_dist.features import Total
 from igc_dist.model import Model
-from igc_dist.quadrature import rule
+from igc_dist.paths import Pairs, Stratified, rule
 from igc_dist.records import ConfigError
 from tests import models
 from tests.oracles import attributions as oracle
@@ -30,7 +29,8 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 @pytest.mark.parametrize("name", models.MODELS)
 def test_equals_the_literal_twin(name: str, shared: bool) -> None:
-    """The mean over two baselines of the weighted sum of gradients: IG of each baseline, divided by x - x0; any size of a pass."""
+    """The mean over two baselines of the weighted sum of gradients: IG of each baseline, divided by x - x0; any size of
+    a pass."""
     model, x, x0 = models.MODELS[name](), random(4, 3), random(2, 1 if shared else 4, 3, seed=1)
     expected: Any = 0
     for b in range(2):
@@ -79,14 +79,18 @@ def test_forward_mode() -> None:
         settings = {"attributor": walk, "statistics": ["correlation"], "reduce": Total()}
         one, two = (run(mode=mode, **settings) for mode in ("forward", "reverse"))
         assert (one.attrs["cost"]["mode"], two.attrs["cost"]["mode"]) == ("forward", "reverse")
-        np.testing.assert_allclose(one["x/average_gradient_correlation"], two["x/average_gradient_correlation"], rtol=1e-12)
+        np.testing.assert_allclose(
+            one["x/average_gradient_correlation"], two["x/average_gradient_correlation"], rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("kind", [RULE, rule("left", 2)], ids=lambda q: q.name)
 def test_of_a_linear_model_it_is_the_weights(kind: Any) -> None:
     """Also where x is its baseline: it is no part of a difference."""
     model, x = models.linear(), torch.zeros(1, 3, dtype=torch.float64)
-    (found,) = PathIntegral(kind, multiply_by_inputs=False).attribute(Model(model), (x,), (x[None],), [0, 1], share=1.0, size=2)
+    (found,) = PathIntegral(kind, multiply_by_inputs=False).attribute(
+        Model(model), (x,), (x[None],), [0, 1], share=1.0, size=2
+    )
     torch.testing.assert_close(found[0], model.weight.detach(), rtol=1e-12, atol=0)
 
 
@@ -100,4 +104,6 @@ def test_refused_where_the_factor_is_part_of_the_method() -> None:
         config.build_attributor(node, RULE, Pairs(2))
     x, ids = torch.randn(6, 3, dtype=torch.float64), torch.arange(12).reshape(6, 2) % 4
     with pytest.raises(ConfigError, match=r"with categories: without the way to x.*embedding"):
-        igc_dist.attribute(models.Lookup(), ((x, ids), torch.randn(6, 2)), attributor=AVERAGE, statistics=["moments"], categories=[4])
+        igc_dist.attribute(
+            models.Lookup(), ((x, ids), torch.randn(6, 2)), attributor=AVERAGE, statistics=["moments"], categories=[4]
+        )

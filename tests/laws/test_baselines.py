@@ -19,7 +19,9 @@ N, FEATURES = 10, ((3,), (2, 4, 4))
 
 def source() -> Source:
     rng = np.random.default_rng(0)
-    return source_of((tuple(torch.from_numpy(rng.standard_normal((N, *shape))) for shape in FEATURES), torch.arange(N)[:, None] % 3))
+    return source_of(
+        (tuple(torch.from_numpy(rng.standard_normal((N, *shape))) for shape in FEATURES), torch.arange(N)[:, None] % 3)
+    )
 
 
 def surroundings(seed: int = 0, pool: Any = None) -> Surroundings:
@@ -65,13 +67,17 @@ def test_the_family_is_whole() -> None:
     def below(kind: type) -> set[type]:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
-    mine = {kind for kind in below(Baseline) if kind.__module__.startswith("igc_dist.")} - {Baseline, kinds.Partners}  # which draw nothing
+    mine = {kind for kind in below(Baseline) if kind.__module__.startswith("igc_dist.")} - {
+        Baseline,
+        kinds.Partners,
+    }  # which draw nothing
     assert {type(baseline) for baseline, _, _ in FAMILY.values()} == mine
 
 
 @every
 def test_drawn_by_address(name: str) -> None:
-    """A sample's baselines are the same whichever batch it is in, in whichever order, and however the baselines are cut."""
+    """A sample's baselines are the same whichever batch it is in, in whichever order, and however the baselines are
+    cut."""
     baseline, count, features = FAMILY[name]
     assert baseline.count(N, features) == count
     whole = draw(name, list(range(N)), range(count))
@@ -103,7 +109,8 @@ def test_values() -> None:
 
 @pytest.mark.parametrize("name", ["samples", "resampled"])
 def test_rows_of_the_data_without_replacement(name: str) -> None:
-    """Each baseline is a row of the data, the same row in every input; no row twice for a sample; only rows of the pool."""
+    """Each baseline is a row of the data, the same row in every input; no row twice for a sample; only rows of the
+    pool."""
     table, image = source().fetch(range(N)).inputs
     drawn, pictures = draw(name, list(range(N)), range(4))
     for n in range(N):
@@ -140,7 +147,8 @@ def test_noise_has_the_moments_it_says() -> None:
 
 
 def test_blur_is_the_literal_gaussian() -> None:
-    """Equal to a convolution with exp(-d^2 / 2 sigma^2), edges reflected, cut at 4 sigma; channels are not mixed; the mean is kept."""
+    """Equal to a convolution with exp(-d^2 / 2 sigma^2), edges reflected, cut at 4 sigma; channels are not mixed; the
+    mean is kept."""
     x = source().fetch([2]).inputs[1][0].numpy()
     found = draw("blur", [2], range(1))[0][0, 0].numpy()
     d = np.arange(-4, 5)
@@ -153,7 +161,8 @@ def test_blur_is_the_literal_gaussian() -> None:
 
 
 def test_coercion() -> None:
-    """None, a float, an int, tensors, arrays and objects become what they say; an int is a number of samples, a float a value."""
+    """None, a float, an int, tensors, arrays and objects become what they say; an int is a number of samples, a float a
+    value."""
     assert ensure(None) == kinds.Zeros()
     assert ensure(0.5) == kinds.Constant(0.5)
     assert ensure(1.0) == kinds.Constant(1.0)

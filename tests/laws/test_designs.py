@@ -1,4 +1,5 @@
-"""Laws of the sampling designs: addressed, unbiased, stratified as they claim; and refused where only a grid is right."""
+"""Laws of the sampling designs: addressed, unbiased, stratified as they claim; and refused where only a grid is
+right."""
 
 from __future__ import annotations
 
@@ -10,11 +11,10 @@ import pytest
 import torch
 
 import igc_dist
-from igc_dist import baselines, designs
+from igc_dist import baselines
 from igc_dist.attributors import PathIntegral
-from igc_dist.designs import DESIGNS, Design, Grid, Pairs
 from igc_dist.model import Model
-from igc_dist.quadrature import rule
+from igc_dist.paths import DESIGNS, Design, Grid, Pairs, designs, rule
 from igc_dist.records import ConfigError
 from igc_dist.seeds import Address
 from tests import models
@@ -35,7 +35,8 @@ def test_the_family_is_whole() -> None:
 
 @every
 def test_nodes_are_addressed(name: str) -> None:
-    """A sample's nodes hang on its index, the seed and the number of the baseline: not on batch mates or on the block."""
+    """A sample's nodes hang on its index, the seed and the number of the baseline: not on batch mates or on the
+    block."""
     design = DESIGNS[name](3)
     whole = design.nodes(address(7, [5, 9, 2], range(4), 4), 3, 4)
     assert whole.shape == (4, 3, 3)
@@ -50,7 +51,8 @@ def test_nodes_are_addressed(name: str) -> None:
 
 
 def test_strata() -> None:
-    """Shifted nodes are equidistant; stratified ones have one in each of the B K parts, the parts at random; random ones have neither."""
+    """Shifted nodes are equidistant; stratified ones have one in each of the B K parts, the parts at random; random
+    ones have neither."""
     at = address(0, range(50), range(4), 4)
     shifted = designs.Shifted(3).nodes(at, 50, 4)
     np.testing.assert_allclose(np.diff(shifted, axis=1), 1 / 3, atol=1e-12)
@@ -64,7 +66,8 @@ def test_strata() -> None:
 @every
 @pytest.mark.parametrize("g", [lambda t: t**2, np.exp, lambda t: (t > 0.3) * 1.0], ids=["square", "exp", "step"])
 def test_unbiased(name: str, g: Any) -> None:
-    """The mean over 4,000 samples is the integral, within 4 standard errors; and the error of a stratified design is the smaller."""
+    """The mean over 4,000 samples is the integral, within 4 standard errors; and the error of a stratified design is
+    the smaller."""
     design, exact = DESIGNS[name](2), float(np.mean(g((np.arange(10**6) + 0.5) / 10**6)))
     nodes = design.nodes(address(3, range(4000), range(3), 3), 4000, 3)
     estimates = np.tensordot(design.weights, g(nodes), (0, 1)).mean(0)
@@ -81,7 +84,8 @@ def problem() -> tuple[Any, Any]:
 @every
 @pytest.mark.parametrize("n_baselines", [1, 3])
 def test_attributions_are_unbiased(name: str, n_baselines: int) -> None:
-    """The mean over 4,000 samples that are the same input, each with its own draws, is the integral, within 4.5 standard errors."""
+    """The mean over 4,000 samples that are the same input, each with its own draws, is the integral, within 4.5
+    standard errors."""
     model, n = models.mlp(torch.nn.GELU), 4000
     x, x0 = torch.randn(1, 3).double().expand(n, 3), torch.randn(n_baselines, 1, 3).double()
     at = address(1, range(n), range(n_baselines), n_baselines)
@@ -96,7 +100,8 @@ def test_attributions_are_unbiased(name: str, n_baselines: int) -> None:
 
 
 def test_igc_is_unbiased() -> None:
-    """The mean of IGC over 8 seeds is that of a fine grid with the same baselines, within 6 standard errors of every feature."""
+    """The mean of IGC over 8 seeds is that of a fine grid with the same baselines, within 6 standard errors of every
+    feature."""
     model, data = problem()
     gaps = []
     for seed in range(8):

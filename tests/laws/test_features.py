@@ -17,10 +17,9 @@ import igc_dist
 from igc_dist import features
 from igc_dist.features import XRAI, Channels, Function, Joint, Patches, Reducer, Segments, Sums, Total
 from igc_dist.features.names import TAKEN, TAKEN_DIMS, TAKEN_ENDS
-from igc_dist.job import Job
-from igc_dist.plan import Limits, Work, make_plan
+from igc_dist.job import Job, describe
+from igc_dist.planning import Limits, Work, make_plan
 from igc_dist.records import ConfigError, Shapes
-from igc_dist.spec import describe
 from tests import models
 from tests.oracles import features as oracle
 
@@ -42,8 +41,16 @@ CASES: dict[str, tuple[Reducer, tuple[int, ...], Callable[[np.ndarray], np.ndarr
     "total": (Total(), IMAGE, oracle.total),
     "total of a number": (Total(), (), oracle.total),
     # a flat image, as the inputs are here, is one segment
-    "regions": (XRAI(min_pixels=1), IMAGE, lambda a: np.broadcast_to(a.max(2).mean((2, 3), keepdims=True), (*a.shape[:2], *a.shape[3:]))),
-    "regions of one channel": (XRAI(min_pixels=1), IMAGE[1:], lambda a: np.broadcast_to(a.mean((2, 3), keepdims=True), a.shape)),
+    "regions": (
+        XRAI(min_pixels=1),
+        IMAGE,
+        lambda a: np.broadcast_to(a.max(2).mean((2, 3), keepdims=True), (*a.shape[:2], *a.shape[3:])),
+    ),
+    "regions of one channel": (
+        XRAI(min_pixels=1),
+        IMAGE[1:],
+        lambda a: np.broadcast_to(a.mean((2, 3), keepdims=True), a.shape),
+    ),
     "a function": (Function(lambda a: np.abs(a).max(2)), IMAGE, lambda a: np.abs(a).max(2)),
     "a function with kwargs": (Function(np.sum, {"axis": (2, 4)}), IMAGE, lambda a: a.sum((2, 4))),
 }
@@ -61,7 +68,7 @@ def members(kind: type = Reducer) -> Iterator[type]:
             yield child
 
 
-# -- every member ----------------------------------------------------------------------------------------------------------
+# -- every member ------------------------------------------------------------------------------------------------------
 
 
 def test_every_reducer_has_a_case() -> None:
@@ -69,7 +76,9 @@ def test_every_reducer_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)], ids=["float64", "float32"]
+)
 def test_equals_its_loop(name: str, kind: torch.dtype, tolerance: float) -> None:
     """To rounding, in the type of the attributions; shape and dims are those of the result. Strides do not matter."""
     reducer, shape, loop = CASES[name]
@@ -89,7 +98,9 @@ def test_linear_reducers_are_linear_and_preserve_sums(name: str) -> None:
     reducer, shape, _ = CASES[name]
     a, b, x = drawn(shape, 1), drawn(shape, 2), torch.zeros(3)
     torch.testing.assert_close(reducer(2 * a - b, x), 2 * reducer(a, x) - reducer(b, x), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(reducer(a, x).reshape(3, 2, -1).sum(2), a.reshape(3, 2, -1).sum(2), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        reducer(a, x).reshape(3, 2, -1).sum(2), a.reshape(3, 2, -1).sum(2), rtol=1e-12, atol=1e-12
+    )
     assert features.ensure(reducer, 1).complete([shape], (torch.zeros(3, *shape),))
 
 
@@ -106,7 +117,13 @@ def test_samples_and_outputs_do_not_mix(name: str) -> None:
 def test_a_reducer_is_part_of_the_identity() -> None:
     """Equal ones have equal descriptions, others do not: labels count, sizes, functions and their keyword arguments."""
     clipped = [Function(functools.partial(np.clip, a_min=low, a_max=9)) for low in (0, 1)]
-    functions = [Function(np.abs), Function(np.sum, {"axis": 2}), Function(np.sum, {"axis": 3}), Function(np.abs, names=["a"]), *clipped]
+    functions = [
+        Function(np.abs),
+        Function(np.sum, {"axis": 2}),
+        Function(np.sum, {"axis": 3}),
+        Function(np.abs, names=["a"]),
+        *clipped,
+    ]
     others = [
         None,
         Segments(GRID),
@@ -139,15 +156,21 @@ def test_long_sums_do_not_lose_digits_in_float32() -> None:
         assert abs(reducer(values, values).double().sum() - exact) <= 1e-7 * exact
 
 
-# -- errors ----------------------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 ZEROS = torch.zeros(4, 3, 4)
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "negative label": (lambda: Segments([0, -1, -3]), r"2 labels are negative \(the lowest is -3\).*every feature must belong"),
+    "negative label": (
+        lambda: Segments([0, -1, -3]),
+        r"2 labels are negative \(the lowest is -3\).*every feature must belong",
+    ),
     "float label": (lambda: Segments([0.0, 1.0]), "labels of type float64"),
     "no label": (lambda: Segments(np.zeros((0,), int)), r"shape \(0,\)"),
     "one number": (lambda: Segments(3), r"shape \(\)"),
-    "labels do not fit": (lambda: Segments(GRID).shape((4, 3)), r"labels of shape \(3, 4\) do not fit .* shape \(4, 3\)"),
+    "labels do not fit": (
+        lambda: Segments(GRID).shape((4, 3)),
+        r"labels of shape \(3, 4\) do not fit .* shape \(4, 3\)",
+    ),
     "labels with too many dimensions": (lambda: Segments(GRID).shape((4,)), r"\(3, 4\) do not fit"),
     "patches of nothing": (lambda: Patches(0), "patches of size 0"),
     "patches of three": (lambda: Patches((1, 2, 3)), r"patches of size \(1, 2, 3\)"),
@@ -160,20 +183,38 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "too few": (lambda: features.ensure((Total(),), 2), "1 reducers for 2 inputs"),
     "a name": (lambda: features.ensure("patches", 1), "reduce='patches': give an object"),
     "a class": (lambda: features.ensure(Total, 1), "give an object like"),
-    "which input": (lambda: features.ensure((None, Patches(2)), 2).shapes([(3,), (5,)], ()), "reduce, input 1: patches of size"),
-    "returns a list": (lambda: Function(lambda a: a.tolist()).shape((3,)), r"returned a list, expected .*\(2 samples, 3 outputs"),
-    "returns integers": (lambda: Function(lambda a: a.astype(int)).shape((3,)), r"of int64 and shape \(2, 3, 3\), expected a floating"),
+    "which input": (
+        lambda: features.ensure((None, Patches(2)), 2).shapes([(3,), (5,)], ()),
+        "reduce, input 1: patches of size",
+    ),
+    "returns a list": (
+        lambda: Function(lambda a: a.tolist()).shape((3,)),
+        r"returned a list, expected .*\(2 samples, 3 outputs",
+    ),
+    "returns integers": (
+        lambda: Function(lambda a: a.astype(int)).shape((3,)),
+        r"of int64 and shape \(2, 3, 3\), expected a floating",
+    ),
     "loses the samples": (lambda: Function(lambda a: a.sum(0)).shape((3,)), r"shape \(3, 3\), expected"),
     "loses the outputs": (lambda: Function(lambda a: a.sum(1)).shape((2,)), r"shape \(2, 2\), expected"),
-    "raises": (lambda: Function(lambda a: a[:, :, 9]).shape((3,)), r"failed on arrays of shapes \(2, 3, 3\): IndexError"),
+    "raises": (
+        lambda: Function(lambda a: a[:, :, 9]).shape((3,)),
+        r"failed on arrays of shapes \(2, 3, 3\): IndexError",
+    ),
     "mixes samples": (lambda: Function(lambda a: a - a.mean(0)).shape((3,)), "on its own .* must be independent"),
     "mixes outputs": (lambda: Function(lambda a: a / a.sum(1, keepdims=True)).shape((3,)), "must be independent"),
     "joint returns one": (
         lambda: features.ensure(Joint(lambda a, b, x, z: a), 2).shapes([(3, 4), (3, 4)], (ZEROS, ZEROS)),
         "returned a tuple of 1 for 2 inputs|returned a ndarray",
     ),
-    "joint returns a dict": (lambda: features.ensure(Joint(lambda a, x: {}), 1).shapes([(3, 4)], (ZEROS,)), "returned a dict for 1 inputs"),
-    "dims of another number": (lambda: features.dims([(3, 4)], [["a", "b", "c"]]), r"3 names for features of shape \(3, 4\)"),
+    "joint returns a dict": (
+        lambda: features.ensure(Joint(lambda a, x: {}), 1).shapes([(3, 4)], (ZEROS,)),
+        "returned a dict for 1 inputs",
+    ),
+    "dims of another number": (
+        lambda: features.dims([(3, 4)], [["a", "b", "c"]]),
+        r"3 names for features of shape \(3, 4\)",
+    ),
     "dims for two": (lambda: features.dims([(3,), (4,)], [["a"]]), "for each of the 2 inputs"),
     "dims flat for two": (lambda: features.dims([(3,), (4,)], ["a", "b"]), "for each of the 2 inputs"),
     "dims twice": (lambda: features.dims([(3, 4)], ["a", "a"]), "'a' cannot be used"),
@@ -183,7 +224,21 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "names twice": (lambda: features.names(2, ["a", "a"]), "'a' is there twice"),
     **{
         f"names {bad}": ((lambda bad=bad: features.names(1, [bad])), "names: ")
-        for bad in ("a/b", "a.b", "", "2x", "a b", "__a", "output", "samples", "shards", "convergence", "x_sum", "correlation_se", 3)
+        for bad in (
+            "a/b",
+            "a.b",
+            "",
+            "2x",
+            "a b",
+            "__a",
+            "output",
+            "samples",
+            "shards",
+            "convergence",
+            "x_sum",
+            "correlation_se",
+            3,
+        )
     },
 }
 
@@ -195,7 +250,7 @@ def test_mistakes_are_refused_with_the_way_out(name: str) -> None:
         make()
 
 
-# -- names -----------------------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
 
 
 def test_names_and_dims() -> None:
@@ -209,7 +264,10 @@ def test_names_and_dims() -> None:
     assert features.dims([(2, 3)], ["h", "w"]) == features.dims([(2, 3)], [("h", "w")]) == (("h", "w"),)
     assert features.dims([()]) == ((),)
     relaxed = [True, True]
-    assert features.dims([(5, 7), (2, 3, 7)], None, relaxed) == (("feature", "category"), ("height", "width", "category"))
+    assert features.dims([(5, 7), (2, 3, 7)], None, relaxed) == (
+        ("feature", "category"),
+        ("height", "width", "category"),
+    )
     assert features.dims([(5, 7), (2, 7)], [["token"], ["a", "b"]], relaxed) == (("token", "category"), ("a", "b"))
 
 
@@ -224,7 +282,7 @@ def test_dims_of_the_reduced() -> None:
     assert Function(np.abs, names=["area"]).dims(image, 1) == ("area",)
 
 
-# -- free functions --------------------------------------------------------------------------------------------------------
+# -- free functions ----------------------------------------------------------------------------------------------------
 
 
 def halves(a: np.ndarray) -> np.ndarray:
@@ -301,7 +359,7 @@ def test_a_function_may_write_into_what_it_gets() -> None:
     assert bool((x == 1).all())
 
 
-# -- whole runs ------------------------------------------------------------------------------------------------------------
+# -- whole runs --------------------------------------------------------------------------------------------------------
 
 ALL = ["correlation", "autocorrelation", "moments"]
 
@@ -309,7 +367,9 @@ ALL = ["correlation", "autocorrelation", "moments"]
 def net() -> torch.nn.Module:
     """For images (2, 5, 4)."""
     torch.manual_seed(6)
-    return torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(18, 2)).double()
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 3, 3), torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(18, 2)
+    ).double()
 
 
 def run(reduce: Any = None, **settings: Any) -> Any:
@@ -339,7 +399,8 @@ RUNS: dict[str, tuple[Reducer, Callable[[np.ndarray], np.ndarray]]] = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_with_reduced_features(name: str) -> None:
-    """Linear results are the reduced ones; the deviation is that of the reduced attributions; rows and states shrink; sums stay."""
+    """Linear results are the reduced ones; the deviation is that of the reduced attributions; rows and states shrink;
+    sums stay."""
     reducer, loop = RUNS[name]
     whole, found = plain(), run(reducer, samples=True)
     for result in ("igc", "igac", "ig_mean"):
@@ -347,7 +408,15 @@ def test_a_run_with_reduced_features(name: str) -> None:
     rows = loop(whole["samples/x/attribution"].values)
     close(found["samples/x/attribution"], rows)
     close(found["x/ig_std"], rows.std(0))
-    for result in ("igc_sum", "igac_sum", "igc_error", "quadrature_error", "igc_sum_se", "convergence/igc_sum", "samples/delta"):
+    for result in (
+        "igc_sum",
+        "igac_sum",
+        "igc_error",
+        "quadrature_error",
+        "igc_sum_se",
+        "convergence/igc_sum",
+        "samples/delta",
+    ):
         close(found[result], whole[result])
     n_features = rows[0, 0].size
     assert found["shards/attribute/x/sums"].size * 40 == whole["shards/attribute/x/sums"].size * n_features
@@ -375,7 +444,14 @@ def test_one_of_two_inputs_is_reduced() -> None:
     assert found["vector/igc"].dims == ("output", "place")
     assert found["image/igc"].dims == ("output", "row_of_patch", "column_patch")
     assert found["samples/image/attribution"].dims == ("sample", "output", "row_of_patch", "column_patch")
-    assert found["shards/attribute/image/sums"].dims == ("part", "term", "cell", "output", "row_of_patch", "column_patch")
+    assert found["shards/attribute/image/sums"].dims == (
+        "part",
+        "term",
+        "cell",
+        "output",
+        "row_of_patch",
+        "column_patch",
+    )
     assert {"vector", "image"} < set(found.children)
     assert not {"x", "x1"} & set(found.children)
     every = igc_dist.attribute(model, data, reduce=Total(), **settings)
@@ -403,7 +479,11 @@ def test_a_free_function_has_sums_only_if_it_preserves_them(caplog: pytest.LogCa
     close(sizes["x/ig_std"], abs(rows).std(0))
     assert sizes.attrs["sums_to_prediction"] is False
     everything = {str(name) for node in sizes.subtree for name in node.data_vars}
-    assert not [name for name in everything if "igc_sum" in name or "igac_sum" in name or name in ("igc_error", "quadrature_error")]
+    assert not [
+        name
+        for name in everything
+        if "igc_sum" in name or "igac_sum" in name or name in ("igc_error", "quadrature_error")
+    ]
     close(sizes["samples/delta"], plain()["samples/delta"])
     caplog.clear()
     kept = run(halves, samples=True)
@@ -454,9 +534,17 @@ def test_a_store_with_other_features_is_refused(tmp_path: Any) -> None:
 
 
 def test_every_name_of_the_store_is_taken() -> None:
-    """Names of inputs become groups at the root, among the samples and among the shards: nothing else there may be called so."""
+    """Names of inputs become groups at the root, among the samples and among the shards: nothing else there may be
+    called so."""
     everything = {"slices": np.arange(20) % 2, "statistics": [*ALL, "pearson", "ttest"]}
-    tree = run(samples=True, names=["mine"], baseline=igc_dist.baselines.Mean(), on_nonfinite="skip", dims=["a", "b", "c"], **everything)
+    tree = run(
+        samples=True,
+        names=["mine"],
+        baseline=igc_dist.baselines.Mean(),
+        on_nonfinite="skip",
+        dims=["a", "b", "c"],
+        **everything,
+    )
     used, dims = set(), set()
     for path in ("/", "/samples", "/shards", "/shards/predict", "/shards/attribute", "/convergence", "/slices"):
         node = tree[path]
@@ -469,7 +557,9 @@ def test_every_name_of_the_store_is_taken() -> None:
 
 def test_the_plan_sees_the_reduced_features() -> None:
     """States, disk and finalising by the reduced features; path points by those of the walk."""
-    shapes = Shapes(20, 2, ("x",), ((10,),), 8, 1000, 100, 0, walk=((1000,),), attributed=((1000,),), dims=(("segment",),))
+    shapes = Shapes(
+        20, 2, ("x",), ((10,),), 8, 1000, 100, 0, walk=((1000,),), attributed=((1000,),), dims=(("segment",),)
+    )
     full = Shapes(20, 2, ("x",), ((1000,),), 8, 1000, 100, 0, walk=((1000,),), dims=(("feature",),))
     small = Shapes(20, 2, ("x",), ((10,),), 8, 1000, 100, 0, walk=((10,),), attributed=((10,),), dims=(("segment",),))
     work = Work(outputs=(0, 1), n_baselines=2, points=5, n_terms=3, reduced=True)

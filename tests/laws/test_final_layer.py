@@ -1,4 +1,5 @@
-"""Laws of the final linear layer: attributions through the latents equal those without, and what is not ``W z + c`` is refused."""
+"""Laws of the final linear layer: attributions through the latents equal those without, and what is not ``W z + c`` is
+refused."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import igc_dist
 from igc_dist import inputs
 from igc_dist.attributors import Attributor, Gradients, GradientXInput, PathIntegral, Task
 from igc_dist.model import Model
-from igc_dist.quadrature import rule
+from igc_dist.paths import rule
 from igc_dist.records import ConfigError, ModelError
 from tests import models
 
@@ -82,7 +83,8 @@ def plain(make: Callable[[], nn.Module], settings: dict[str, Any]) -> Model:
 @every
 @pytest.mark.parametrize("attributor", FAMILY, ids=lambda a: a.name)
 def test_equals_the_way_without(name: str, attributor: Attributor) -> None:
-    """To 1e-12 in float64: predictions and attributions, of all outputs and of some, by fewer gradients where that is possible."""
+    """To 1e-12 in float64: predictions and attributions, of all outputs and of some, by fewer gradients where that is
+    possible."""
     make, settings, x = CASES[name]
     model, twin = Model(make(), final_layer="layer", **settings), plain(make, settings)
     torch.testing.assert_close(model.predict((x,)), twin.predict((x,)), rtol=0, atol=0)
@@ -121,13 +123,16 @@ def test_only_the_latents_of_the_positions_needed() -> None:
 
 @every
 def test_nothing_is_kept_or_changed(name: str) -> None:
-    """Weights to the bit, and the layer's forward; calls with other outputs in any order give what fresh ones give (IGC-07)."""
+    """Weights to the bit, and the layer's forward; calls with other outputs in any order give what fresh ones give
+    (IGC-07)."""
     make, settings, x = CASES[name]
     module = make()
     model = Model(module, final_layer=module.layer, **settings)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     one, two = list(range(9)), [10, 3, 4, 5, 6, 7, 8]
-    fresh = [attributed(Model(make(), final_layer="layer", **settings), FAMILY[2], x, outputs) for outputs in (one, two)]
+    fresh = [
+        attributed(Model(make(), final_layer="layer", **settings), FAMILY[2], x, outputs) for outputs in (one, two)
+    ]
     for number in (0, 1, 0):
         assert np.array_equal(attributed(model, FAMILY[2], x, (one, two)[number]), fresh[number])
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
@@ -138,7 +143,10 @@ def test_nothing_is_kept_or_changed(name: str) -> None:
     with torch.no_grad():
         twin.layer.weight.mul_(2)
     np.testing.assert_allclose(
-        attributed(model, FAMILY[2], x, one), attributed(plain(lambda: twin, settings), FAMILY[2], x, one), rtol=1e-12, atol=1e-13
+        attributed(model, FAMILY[2], x, one),
+        attributed(plain(lambda: twin, settings), FAMILY[2], x, one),
+        rtol=1e-12,
+        atol=1e-13,
     )
 
 
@@ -175,14 +183,44 @@ def open_relu() -> nn.Module:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], type[Exception], str]] = {
     "softmax": (lambda: models.Head(mlp(), nn.Linear(4, 9), nn.Softmax(1)), {}, ModelError, r"off by .* of their size"),
     "open relu": (open_relu, {}, ModelError, "no softmax or other activation.*off by"),
-    "scale": (lambda: models.Head(mlp(), nn.Linear(4, 9), models.Function(lambda y: 3 * y)), {}, ModelError, "scale.*off by"),
+    "scale": (
+        lambda: models.Head(mlp(), nn.Linear(4, 9), models.Function(lambda y: 3 * y)),
+        {},
+        ModelError,
+        "scale.*off by",
+    ),
     "skip": (lambda: Skip(mlp(), nn.Linear(4, 9)), {}, ModelError, "skip connection.*off by"),
-    "norm": (lambda: models.Head(mlp(), nn.Linear(4, 9), nn.BatchNorm1d(9).double()), {}, ModelError, "fails when the layer hands on"),
+    "norm": (
+        lambda: models.Head(mlp(), nn.Linear(4, 9), nn.BatchNorm1d(9).double()),
+        {},
+        ModelError,
+        "fails when the layer hands on",
+    ),
     "twice": (lambda: Twice(mlp(), nn.Linear(4, 9)), {}, ModelError, "calls it 2 times"),
-    "unrelated": (lambda: models.Head(mlp(), nn.Linear(5, 9)), {"forward": "latent"}, ModelError, "does not call it, and gives no input"),
-    "index": (lambda: models.Head(body(), nn.Conv2d(3, 11, 1)), {"output": [1, 0, 0]}, ModelError, "1 outputs and 1 latents"),
-    "name": (lambda: models.Head(mlp(), nn.Linear(4, 9)), {"final_layer": "layr"}, ConfigError, "'layr'.*did you mean 'layer'"),
-    "kind": (lambda: models.Head(mlp(), nn.Linear(4, 9)), {"final_layer": "body.3"}, ConfigError, "of type Tanh: give an nn.Linear"),
+    "unrelated": (
+        lambda: models.Head(mlp(), nn.Linear(5, 9)),
+        {"forward": "latent"},
+        ModelError,
+        "does not call it, and gives no input",
+    ),
+    "index": (
+        lambda: models.Head(body(), nn.Conv2d(3, 11, 1)),
+        {"output": [1, 0, 0]},
+        ModelError,
+        "1 outputs and 1 latents",
+    ),
+    "name": (
+        lambda: models.Head(mlp(), nn.Linear(4, 9)),
+        {"final_layer": "layr"},
+        ConfigError,
+        "'layr'.*did you mean 'layer'",
+    ),
+    "kind": (
+        lambda: models.Head(mlp(), nn.Linear(4, 9)),
+        {"final_layer": "body.3"},
+        ConfigError,
+        "of type Tanh: give an nn.Linear",
+    ),
     "3x3": (lambda: models.Head(body(), nn.Conv2d(3, 9, 3)), {}, ConfigError, r"kernel \(3, 3\)"),
     "groups": (lambda: models.Head(body(), nn.Conv2d(3, 9, 1, groups=3)), {}, ConfigError, "3 groups"),
     "padded": (lambda: models.Head(body(), nn.Conv2d(3, 9, 1, padding=1)), {}, ConfigError, r"padding \(1, 1\)"),
@@ -203,7 +241,8 @@ def test_layers_that_are_not_the_last(name: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("settings", [{}, {"forward": "latent"}], ids=ALL)
 def test_end_to_end(settings: dict[str, Any]) -> None:
-    """The results of a run without the layer, in any cut of the outputs; bias once in predictions (IGC-08); with categories too."""
+    """The results of a run without the layer, in any cut of the outputs; bias once in predictions (IGC-08); with
+    categories too."""
     x = torch.randn(20, 3, dtype=torch.float64)
     make = lambda: models.Head(mlp(), nn.Linear(4, 9))  # noqa: E731
     y = make()(x).detach() + torch.randn(20, 9)
@@ -211,7 +250,15 @@ def test_end_to_end(settings: dict[str, Any]) -> None:
     expected = igc_dist.attribute(make(), (x, y), **keywords)
     for block in (None, 6, 2):
         tree = igc_dist.attribute(make(), (x, y), final_layer="layer", output_block=block, **settings, **keywords)
-        for name in ("x/igc", "x/igc_se", "x/ig_std", "correlation", "quadrature_error", "samples/prediction", "samples/x/attribution"):
+        for name in (
+            "x/igc",
+            "x/igc_se",
+            "x/ig_std",
+            "correlation",
+            "quadrature_error",
+            "samples/prediction",
+            "samples/x/attribution",
+        ):
             np.testing.assert_allclose(tree[name], expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 

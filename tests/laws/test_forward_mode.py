@@ -14,8 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import igc_dist
 from igc_dist import baselines
 from igc_dist.attributors import Gradients
-from igc_dist.features import Channels, Function, Patches, Reduction, Segments, Total
-from igc_dist.features.reducers import Sums
+from igc_dist.features import Channels, Function, Patches, Reduction, Segments, Sums, Total
 from igc_dist.records import ConfigError
 from tests import models
 
@@ -69,7 +68,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "patches": ("conv", {"reduce": Patches(4)}),
     "segments": ("conv", {"reduce": Segments(LABELS), "method": "ig_mean_std"}),
     "total": ("conv", {"reduce": Total(), "baseline": 3, "output_block": 5, "micro_batch": 4}),
-    "channels": ("conv", {"reduce": Channels(), "baseline": baselines.Resampled(3), "baseline_block": 1, "micro_batch": 4, "n_folds": 2}),
+    "channels": (
+        "conv",
+        {"reduce": Channels(), "baseline": baselines.Resampled(3), "baseline_block": 1, "micro_batch": 4, "n_folds": 2},
+    ),
     "not reduced": ("two inputs", {"baseline": 0.3, "names": ["a", "b"]}),
     "one of two": ("two inputs", {"reduce": [None, Total()], "names": ["a", "b"], "target": [3, 1, 7, 12]}),
     "gradients": ("conv", {"reduce": Patches((2, 3)), "attributor": Gradients(), "samples": True}),
@@ -81,7 +83,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_forward_mode_equals_reverse_mode(case: str) -> None:
-    """Every reducer, several inputs, baselines, blocks and batches, outputs, the final layer, attention: to 1e-12 of the largest value."""
+    """Every reducer, several inputs, baselines, blocks and batches, outputs, the final layer, attention: to 1e-12 of
+    the largest value."""
     name, settings = CASES[case]
     module, data = nets(name)
     trees = [igc_dist.attribute(module, data, n_steps=3, mode=mode, **settings) for mode in ("forward", "reverse")]
@@ -116,16 +119,20 @@ def stopped(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("function", [Cube.apply, stopped], ids=["no rule", "no_grad"])
 def test_reverse_mode_where_there_is_no_forward_mode(function: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """An operator without a forward rule, and a forward that stops gradients, which forward mode does not see: reverse mode, said so."""
+    """An operator without a forward rule, and a forward that stops gradients, which forward mode does not see: reverse
+    mode, said so."""
     tree = run(function)
     assert tree.attrs["cost"]["mode"] == "reverse" == tree.attrs["spec"]["plan"]["mode"]
     assert "reverse mode, 9 gradients per point where forward mode would take 1" in caplog.text
-    with pytest.raises(ConfigError, match=r"plan\.mode=forward is not possible: (an operator|forward and reverse mode disagree)"):
+    with pytest.raises(
+        ConfigError, match=r"plan\.mode=forward is not possible: (an operator|forward and reverse mode disagree)"
+    ):
         run(function, mode="forward")
 
 
 def test_the_cheaper_mode() -> None:
-    """auto: forward where 3 groups x 3.0 are less than the outputs of a block, or the latents; and its evaluations are counted."""
+    """auto: forward where 3 groups x 3.0 are less than the outputs of a block, or the latents; and its evaluations are
+    counted."""
     for settings, mode, each in [
         ({}, "forward", 1),
         ({"reduce": None}, "reverse", 9),
@@ -138,7 +145,9 @@ def test_the_cheaper_mode() -> None:
         ({"method": "bsc"}, "none", 0),
     ]:
         tree = run(torch.tanh, **settings)
-        assert (tree.attrs["cost"]["mode"], tree.attrs["cost"]["gradient_evaluations"]) == (mode, 5 * 2 * each), settings
+        assert (tree.attrs["cost"]["mode"], tree.attrs["cost"]["gradient_evaluations"]) == (mode, 5 * 2 * each), (
+            settings
+        )
 
 
 class Halves(Sums):

@@ -1,4 +1,5 @@
-"""Laws of inputs: categories equal a literal one-hot model, embeddings equal IG on precomputed ones, and what cannot be is refused."""
+"""Laws of inputs: categories equal a literal one-hot model, embeddings equal IG on precomputed ones, and what cannot be
+is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import igc_dist
 from igc_dist import baselines, inputs
 from igc_dist.attributors import Attributor, Gradients, GradientXInput, PathIntegral, Task
 from igc_dist.model import Model
-from igc_dist.quadrature import rule
+from igc_dist.paths import rule
 from igc_dist.records import ConfigError, DataError, ModelError
 from tests import models
 from tests.oracles import attributions as oracle
@@ -37,7 +38,11 @@ def columns(seed: int, *lead: int) -> Tensor:
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Callable[[int, int, int], tuple[Tensor, ...]]]] = {
     # the module, numbers of categories, and its raw inputs (b, n, *P) from a seed
-    "columns": (models.Lookup, (5,), lambda seed, b, n: (torch.randn(b, n, 3, dtype=torch.float64), columns(seed, b, n))),
+    "columns": (
+        models.Lookup,
+        (5,),
+        lambda seed, b, n: (torch.randn(b, n, 3, dtype=torch.float64), columns(seed, b, n)),
+    ),
     "shared": (models.Shared, (5, 5), lambda seed, b, n: (ids(b, n, seed=seed), ids(b, n, seed=seed + 1))),
     "sequence": (models.Sequence, (6,), lambda seed, b, n: (ids(b, n, 4, n=6, seed=seed),)),
 }
@@ -57,19 +62,25 @@ class Relaxed(nn.Module):
 def coded(raw: tuple[Tensor, ...], numbers: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     """Raw inputs with one-hot codes in place of the categories."""
     m = len(numbers)
-    return *(x.numpy() for x in raw[:-m]), *(one_hot(x, c).double().numpy() for x, c in zip(raw[-m:], numbers, strict=True))
+    return *(x.numpy() for x in raw[:-m]), *(
+        one_hot(x, c).double().numpy() for x, c in zip(raw[-m:], numbers, strict=True)
+    )
 
 
 def starts(x0: tuple[np.ndarray, ...], n: int) -> list[list[tuple[np.ndarray, ...]]]:
     return [[tuple(v[b, k % v.shape[1]] for v in x0) for b in range(len(x0[0]))] for k in range(n)]
 
 
-def found(kind: inputs.Inputs, attributor: Attributor, raw: tuple[Tensor, ...], x0: tuple[Tensor, ...], size: int = 5) -> list[np.ndarray]:
+def found(
+    kind: inputs.Inputs, attributor: Attributor, raw: tuple[Tensor, ...], x0: tuple[Tensor, ...], size: int = 5
+) -> list[np.ndarray]:
     with kind.model.borrowed("cpu"):
         taken = kind.take(raw, "cpu")
         kind.prove(taken)
         start = kind.take(x0, "cpu", "baseline of input") if attributor.baselines else ()
-        return [v.numpy() for v in kind.attribute(attributor, Task(kind.model, taken, start, [0, 1], 1 / len(x0[0]), size))]
+        return [
+            v.numpy() for v in kind.attribute(attributor, Task(kind.model, taken, start, [0, 1], 1 / len(x0[0]), size))
+        ]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -80,7 +91,12 @@ def test_categories_equal_a_literal_one_hot_walk(name: str, shared: bool) -> Non
     module, raw, x0 = make(), tuple(x[0] for x in draw(3, 1, 4)), draw(9, 3, 1 if shared else 4)
     values = found(inputs.ensure(Model(module), categories=numbers if len(numbers) > 1 else numbers[0]), IG, raw, x0)
     expected = oracle.integrated_gradients(
-        Relaxed(module), coded(raw, numbers), starts(coded(x0, numbers), 4), [0, 1], RULE.nodes.tolist(), RULE.weights.tolist()
+        Relaxed(module),
+        coded(raw, numbers),
+        starts(coded(x0, numbers), 4),
+        [0, 1],
+        RULE.nodes.tolist(),
+        RULE.weights.tolist(),
     )
     for one, two in zip(values, expected, strict=True):
         assert one.shape == two.shape
@@ -88,7 +104,9 @@ def test_categories_equal_a_literal_one_hot_walk(name: str, shared: bool) -> Non
         assert np.abs(two).max() > 1e-3
     fine = found(inputs.ensure(Model(module), categories=numbers), PathIntegral(rule("gauss_legendre", 40)), raw, x0)
     with torch.no_grad():
-        rise = module(*raw) - torch.stack([module(*(x[b].expand_as(r) for x, r in zip(x0, raw, strict=True))) for b in range(3)]).mean(0)
+        rise = module(*raw) - torch.stack(
+            [module(*(x[b].expand_as(r) for x, r in zip(x0, raw, strict=True))) for b in range(3)]
+        ).mean(0)
     np.testing.assert_allclose(sum(v.reshape(4, 2, -1).sum(2) for v in fine), rise, atol=1e-10)
     still = tuple(x[None] for x in raw)
     assert all(not v.any() for v in found(inputs.ensure(Model(module), categories=numbers), IG, raw, still))
@@ -133,12 +151,15 @@ def test_embedding_equals_ig_on_precomputed_embeddings() -> None:
     values = found(inputs.ensure(Model(pair, forward="body"), embedding="pieces"), IG, raw, x0)
     points = raw[0], *(e.detach() for e in pair.pieces(raw[1]))
     start = x0[0], *(e.detach()[:, None] for e in pair.pieces(x0[1][:, 0]))
-    for one, two in zip(values, IG.attribute(Model(pair, forward="body"), points, start, [0, 1], share=0.5, size=5), strict=True):
+    for one, two in zip(
+        values, IG.attribute(Model(pair, forward="body"), points, start, [0, 1], share=0.5, size=5), strict=True
+    ):
         assert np.array_equal(one, two.detach().numpy())
 
 
 def test_categories_of_float_and_narrow_types() -> None:
-    """uint8, int32 and whole floats (declared) count as categories; bits do not depend on the type, nor on the batch but by rounding."""
+    """uint8, int32 and whole floats (declared) count as categories; bits do not depend on the type, nor on the batch
+    but by rounding."""
     raw, x0 = ids(4, 4, n=6), ids(1, 1, 4, n=6, seed=1)
     results = [
         found(inputs.ensure(Model(models.Sequence()), categories=6, n_categorical=1), IG, (raw.to(t),), (x0.to(t),))[0]
@@ -150,7 +171,8 @@ def test_categories_of_float_and_narrow_types() -> None:
 
 
 def test_bounded_tables_are_handed_back() -> None:
-    """max_norm renormalises in place at each forward: the run is of the bounded table, and the user's stays as it was, to the bit."""
+    """max_norm renormalises in place at each forward: the run is of the bounded table, and the user's stays as it was,
+    to the bit."""
     module = models.Sequence(max_norm=1.5)
     before, address = module.token.weight.detach().clone(), module.token.weight.data_ptr()
     assert (before.norm(dim=1) > 1.5).any()
@@ -191,7 +213,10 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], str]] = {
     "bag": (lambda m, i: m.bag(i), "EmbeddingBag"),
     "codes": (lambda m, i: one_hot(i, 4).double().sum(1)[:, :2], "embedding"),
     "values": (lambda m, i: m.table(i).sum(1) + i.sum(1, keepdim=True), "embedding"),
-    "unused": (lambda m, i: m.table(torch.arange(2)).sum(0).expand(len(i), 2), r"input x is declared .* no nn.Embedding"),
+    "unused": (
+        lambda m, i: m.table(torch.arange(2)).sum(0).expand(len(i), 2),
+        r"input x is declared .* no nn.Embedding",
+    ),
     "floats": (lambda m, i: m.table(i.float().long()).sum(1), "embedding"),
 }
 
@@ -206,12 +231,19 @@ def test_models_that_use_categories_otherwise(name: str) -> None:
 
 def test_functional_lookups_and_own_numbers_are_understood() -> None:
     """A lookup by function, in a subclass with a scale, and of numbers of the model's own, are relaxed as any other."""
-    module = Uses(lambda m, i: torch.tanh(embedding(i.flip(1), m.table.weight) * 3 + m.table(torch.arange(2))).sum(1)).double()
+    module = Uses(
+        lambda m, i: torch.tanh(embedding(i.flip(1), m.table.weight) * 3 + m.table(torch.arange(2))).sum(1)
+    ).double()
     raw, x0 = (ids(4, 2, n=8),), (ids(1, 4, 2, n=8, seed=1),)
     module.relaxed = lambda code: torch.tanh((code.flip(1) @ module.table.weight) * 3 + module.table.weight[:2]).sum(1)
     (values,) = found(inputs.ensure(Model(module), categories=8), IG, raw, x0)
     (expected,) = oracle.integrated_gradients(
-        Relaxed(module), coded(raw, (8,)), starts(coded(x0, (8,)), 4), [0, 1], RULE.nodes.tolist(), RULE.weights.tolist()
+        Relaxed(module),
+        coded(raw, (8,)),
+        starts(coded(x0, (8,)), 4),
+        [0, 1],
+        RULE.nodes.tolist(),
+        RULE.weights.tolist(),
     )
     np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-13)
 
@@ -234,13 +266,18 @@ ERRORS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "constant": ({"categories": 6, "baseline": 6.0}, DataError, "baseline of input x has category 6"),
     "given": ({"categories": 6, "baseline": torch.full((4,), 1.5)}, ConfigError, "1.5 is not a whole number"),
     "noise": ({"categories": 6, "baseline": baselines.Noise()}, ConfigError, "Noise makes no categories"),
-    "mean": ({"embedding": "embed", "forward": "body", "baseline": baselines.Mean()}, ConfigError, "Mean makes no categories"),
+    "mean": (
+        {"embedding": "embed", "forward": "body", "baseline": baselines.Mean()},
+        ConfigError,
+        "Mean makes no categories",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_say_what_to_do(name: str) -> None:
-    """Settings that do not go together, categories out of range, tables that are too small; before any forward pass if possible."""
+    """Settings that do not go together, categories out of range, tables that are too small; before any forward pass if
+    possible."""
     keywords, kind, text = ERRORS[name]
     module = models.Sequence()
     calls: list[int] = []
@@ -258,7 +295,9 @@ def test_no_category_among_the_inputs() -> None:
         igc_dist.attribute(models.Lookup(), ((ids(6), torch.randn(6, 3), ids(6, 2)), Y), categories=4)
 
 
-@pytest.mark.parametrize("baseline", [None, 2, baselines.Resampled(2), torch.tensor([[1, 2, 0, 5], [0, 0, 3, 3]])], ids=repr)
+@pytest.mark.parametrize(
+    "baseline", [None, 2, baselines.Resampled(2), torch.tensor([[1, 2, 0, 5], [0, 0, 3, 3]])], ids=repr
+)
 def test_end_to_end_with_categories(baseline: Any) -> None:
     """IGC has a category axis, and its sum is the correlation less the baseline term; samples have the same shape."""
     x = ids(12, 4, n=6)
@@ -268,7 +307,9 @@ def test_end_to_end_with_categories(baseline: Any) -> None:
     )
     assert tree["x/igc"].shape == (2, 4, 6)
     assert tree["samples/x/attribution"].shape == (12, 2, 4, 6)
-    np.testing.assert_allclose(tree["x/igc"].values.sum((1, 2)), tree["correlation"] - tree["baseline_term"], atol=1e-10)
+    np.testing.assert_allclose(
+        tree["x/igc"].values.sum((1, 2)), tree["correlation"] - tree["baseline_term"], atol=1e-10
+    )
     assert float(np.abs(tree["quadrature_error"]).max()) < 1e-10
 
 
@@ -281,10 +322,15 @@ def test_end_to_end_with_scalars_of_mixed_types() -> None:
     assert tree["x/igc"].shape == tree["x1/igc"].shape == (2,)
     x = ((ids(n), ids(n, seed=3)), torch.randn(n, 2))
     assert igc_dist.attribute(models.Shared(), x, categories=5, n_folds=3)["x1/igc"].shape == (2, 5)
-    assert igc_dist.attribute(models.Shared(), x, categories=5, n_folds=3, method="gradients")["samples/x/attribution"].shape == (n, 2, 5)
+    assert igc_dist.attribute(models.Shared(), x, categories=5, n_folds=3, method="gradients")[
+        "samples/x/attribution"
+    ].shape == (n, 2, 5)
     module = models.Shared()
     module.both = lambda a, b: (module.table(a), module.table(b))
-    assert igc_dist.attribute(module, x, embedding="both", forward="body", n_folds=3, baseline=2)["x1/igc"].shape == (2, 3)
+    assert igc_dist.attribute(module, x, embedding="both", forward="body", n_folds=3, baseline=2)["x1/igc"].shape == (
+        2,
+        3,
+    )
 
 
 def test_nothing_moves_where_the_categories_are_the_same() -> None:

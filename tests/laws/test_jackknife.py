@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import igc_dist
-from igc_dist.statistics.jackknife import leave_one_out, standard_error
+from igc_dist.statistics import leave_one_out, standard_error
 from tests import models
 from tests.oracles import statistics as oracle
 
@@ -49,7 +49,8 @@ def test_equals_brute_force_on_folds_of_any_size(sizes: list[int], seed: int) ->
 
 @given(groups=st.integers(2, 8), size=st.integers(1, 4), seed=st.integers(0, 1000))
 def test_equal_folds(groups: int, size: int, seed: int) -> None:
-    """For equal folds ``SE**2 = (G - 1) / G sum_g (t_(-g) - mean)**2``; with one row each, of a mean, the textbook s / sqrt(n)."""
+    """For equal folds ``SE**2 = (G - 1) / G sum_g (t_(-g) - mean)**2``; with one row each, of a mean, the textbook s /
+    sqrt(n)."""
     values = np.random.default_rng(seed).standard_normal((groups * size, 2))
     folds = [range(g * size, (g + 1) * size) for g in range(groups)]
     found = of_means(folds, values)
@@ -60,7 +61,8 @@ def test_equal_folds(groups: int, size: int, seed: int) -> None:
 
 
 def test_what_is_not_defined_is_nan() -> None:
-    """One fold, a NaN value, or a fold without which the value is NaN: no standard error. A fold of weight 0 does not count."""
+    """One fold, a NaN value, or a fold without which the value is NaN: no standard error. A fold of weight 0 does not
+    count."""
     ones = np.ones((2, 2))
     assert np.isnan(standard_error(np.zeros(2), np.zeros((1, 2)), np.ones((1, 2)))).all()
     found = standard_error(np.array([np.nan, 1.0]), np.array([[1.0, np.nan], [1.0, 1.0]]), ones)
@@ -68,7 +70,9 @@ def test_what_is_not_defined_is_nan() -> None:
     weight = np.array([[1.0], [1.0], [0.0]])
     without = np.array([[2.0], [4.0], [3.0]])
     found = standard_error(np.array([3.0]), without, weight)
-    np.testing.assert_allclose(found, oracle.jackknife_of_equal_folds(lambda rows: np.array([{0: 4.0, 1: 2.0}[rows[0]]]), [[0], [1]]))
+    np.testing.assert_allclose(
+        found, oracle.jackknife_of_equal_folds(lambda rows: np.array([{0: 4.0, 1: 2.0}[rows[0]]]), [[0], [1]])
+    )
 
 
 def folds_of(tree: object, n_folds: int, n: int) -> list[list[int]]:
@@ -81,7 +85,8 @@ def folds_of(tree: object, n_folds: int, n: int) -> list[list[int]]:
 
 
 def test_run_equals_running_again_without_each_fold() -> None:
-    """Every standard error of a run is that of running again on the data without each fold, here folds of 3, 3, 3 and 2."""
+    """Every standard error of a run is that of running again on the data without each fold, here folds of 3, 3, 3 and
+    2."""
     n, model = 11, models.mlp(torch.nn.GELU)
     x, y = models.data(model, n)
     both = {"statistics": ["correlation", "autocorrelation", "moments"], "n_steps": 3}

@@ -1,4 +1,5 @@
-"""Laws of the model: borrowed and handed back as it was; one forward, J backwards; outputs selected or refused with the fix."""
+"""Laws of the model: borrowed and handed back as it was; one forward, J backwards; outputs selected or refused with the
+fix."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ X = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_se
 
 
 class Busy(nn.Module):
-    """Parameters frozen and not, layers in mixed modes, buffers that the forward writes to and replaces, None among them."""
+    """Parameters frozen and not, layers in mixed modes, buffers that the forward writes to and replaces, None among
+    them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +45,16 @@ def everything(module: nn.Module) -> list[Any]:
     state: list[Any] = [(name, m.training) for name, m in module.named_modules()]
     for name, p in module.named_parameters():
         state.append(
-            (name, p.requires_grad, p.dtype, p.stride(), p.data_ptr(), p.device, p.tolist(), None if p.grad is None else p.grad.tolist())
+            (
+                name,
+                p.requires_grad,
+                p.dtype,
+                p.stride(),
+                p.data_ptr(),
+                p.device,
+                p.tolist(),
+                None if p.grad is None else p.grad.tolist(),
+            )
         )
     for m in module.modules():
         for name, b in m._buffers.items():
@@ -119,7 +130,9 @@ def test_gradients_are_those_of_single_rows(name: str) -> None:
         found = list(Model(module).gradients((X,), outputs))
         assert [j for j, _ in found] == list(range(len(outputs)))
         for (_, (grad,)), k in zip(found, outputs, strict=True):
-            np.testing.assert_allclose(grad, oracle.gradients(module, (X.numpy(),), [k])[0][:, 0], rtol=1e-12, atol=1e-14)
+            np.testing.assert_allclose(
+                grad, oracle.gradients(module, (X.numpy(),), [k])[0][:, 0], rtol=1e-12, atol=1e-14
+            )
 
 
 class Recorded(torch.autograd.Function):
@@ -139,7 +152,8 @@ class Recorded(torch.autograd.Function):
 
 
 def test_one_forward_and_j_backwards() -> None:
-    """One forward for all outputs, one backward per output on the same graph, none to the parameters, graph freed with the last."""
+    """One forward for all outputs, one backward per output on the same graph, none to the parameters, graph freed with
+    the last."""
     Recorded.count = {"forward": 0, "backward": 0}
     module = models.mlp(nn.GELU, n_out=4)
     wrapped = models.Function(lambda x: Recorded.apply(module(x)))
@@ -156,7 +170,8 @@ def test_one_forward_and_j_backwards() -> None:
 
 
 def test_constant_outputs_have_gradient_zero() -> None:
-    """An output that is constant by construction, alone or beside others, an input that is not used, and an output that is an input."""
+    """An output that is constant by construction, alone or beside others, an input that is not used, and an output that
+    is an input."""
     for function in (lambda x: x.new_ones(len(x), 2), lambda x: torch.stack([x[:, 0], x.new_ones(len(x))], 1)):
         found = dict(Model(models.Function(function)).gradients((X,), [0, 1]))
         assert not found[1][0].any()
@@ -198,7 +213,8 @@ SELECTED: list[tuple[Any, Any, Tensor]] = [
 
 @pytest.mark.parametrize("number", range(len(SELECTED)))
 def test_selection_of_the_output(number: int) -> None:
-    """Tables as they are; an entry of dicts, tuples and ModelOutput; of more dimensions an index, all of them, or a function."""
+    """Tables as they are; an entry of dicts, tuples and ModelOutput; of more dimensions an index, all of them, or a
+    function."""
     raw, output, expected = SELECTED[number]
     assert torch.equal(Model(models.Function(lambda x: raw), output=output).predict((torch.zeros(2, 1),)), expected)
 
@@ -229,7 +245,9 @@ def test_forward_method_and_its_arguments() -> None:
     """Another method than forward, with constant keyword arguments."""
     module = models.linear()
     module.scaled = lambda x, by: by * module(x)
-    torch.testing.assert_close(Model(module, forward="scaled", forward_kwargs={"by": 3}).predict((X,)), 3 * module(X).detach())
+    torch.testing.assert_close(
+        Model(module, forward="scaled", forward_kwargs={"by": 3}).predict((X,)), 3 * module(X).detach()
+    )
     with pytest.raises(ModelError, match="Linear has no method 'scale'"):
         Model(module, forward="scale")
 
@@ -237,7 +255,11 @@ def test_forward_method_and_its_arguments() -> None:
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Model(models.linear(), precision="16"), ConfigError, "'16'.*32-true.*bf16-mixed"),
     (lambda: Model(nn.Linear(3, 2, device="meta")).borrowed("cpu").__enter__(), ModelError, "meta.*model.to"),
-    (lambda: Model(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2, device="meta"))).device, ModelError, "several devices.*cpu, meta"),
+    (
+        lambda: Model(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2, device="meta"))).device,
+        ModelError,
+        "several devices.*cpu, meta",
+    ),
 ]
 
 
@@ -282,7 +304,8 @@ def test_bf16_mixed_is_close_to_float32() -> None:
 
 
 class Steep(nn.Module):
-    """Logits times a large head; or, if they are steep, their softmax times a small one, with gradients below the range of float16."""
+    """Logits times a large head; or, if they are steep, their softmax times a small one, with gradients below the range
+    of float16."""
 
     def __init__(self, steep: float, head: float) -> None:
         super().__init__()
@@ -296,7 +319,8 @@ class Steep(nn.Module):
 
 @pytest.mark.parametrize(("steep", "head", "tries"), [(6.0, 1e-3, 1), (1.0, 60.0, 2), (1.0, 2000.0, 3)])
 def test_float16_gradients_neither_underflow_nor_overflow(steep: float, head: float, tries: int) -> None:
-    """16-mixed: gradients of rare probabilities keep their digits, those of a large head stay finite; a row does not feel the others.
+    """16-mixed: gradients of rare probabilities keep their digits, those of a large head stay finite; a row does not
+    feel the others.
 
     Unscaled, those of the rarest are 0; a scale of 4096 times a head of 60 is beyond 65504, the largest float16.
     """

@@ -1,4 +1,5 @@
-"""Laws of the outlook: claims are simulated as ranks make them; costs add up; the first bottleneck is the one that was made."""
+"""Laws of the outlook: claims are simulated as ranks make them; costs add up; the first bottleneck is the one that was
+made."""
 
 from __future__ import annotations
 
@@ -12,14 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igc_dist import modes
-from igc_dist import outlook as outlook_module
-from igc_dist.distributed import joined
-from igc_dist.leases import claims
-from igc_dist.outlook import Machine, Rates, advised, outlook, scheduled, told
-from igc_dist.plan import Limits, Plan, Work, make_plan
-from igc_dist.records import ConfigError, Shapes
-from igc_dist.tally import Passes, Tally
+from igc_dist.distributed import claims, joined
+from igc_dist.job import modes
+from igc_dist.planning import (
+    Limits,
+    Machine,
+    Plan,
+    Rates,
+    Work,
+    advised,
+    make_plan,
+    outlook_of,
+    scheduled,
+    shard_cost,
+    told,
+)
+from igc_dist.records import ConfigError, Passes, Shapes, Tally
 from tests.ranks import run_ranks, values
 
 SHAPES = Shapes(6400, 100, ("x",), ((3, 32, 32),), 4, 1000, 100_000, 2**28)
@@ -30,7 +39,9 @@ FREE = Machine(0.0, 7e10, inf, 0.0, 0.0, inf, inf, inf, inf, 0.0, 0.0, 0.0)
 
 def plan(outputs: int = 100, n_steps: int = 16, n: int = 6400, **limits: Any) -> Plan:
     work = Work(outputs=tuple(range(outputs)), n_baselines=1, points=n_steps, n_terms=2)
-    return make_plan(replace(SHAPES, n_samples=n), work, Limits(**{"host_memory": 16.0, "micro_batch": 50, **limits}), 0)
+    return make_plan(
+        replace(SHAPES, n_samples=n), work, Limits(**{"host_memory": 16.0, "micro_batch": 50, **limits}), 0
+    )
 
 
 @settings(deadline=None)
@@ -75,12 +86,13 @@ def test_ranks_claim_as_it_is_simulated() -> None:
 
 
 def test_arithmetic_adds_up() -> None:
-    """All that a plan counts is done once: rows and gradients of both passes at the rate of a rank, shared by the ranks."""
+    """All that a plan counts is done once: rows and gradients of both passes at the rate of a rank, shared by the
+    ranks."""
     for outputs, block in ((100, 100), (100, 30)):
         cut = plan(outputs, output_block=block)
         rows, gradients = cut.forwards, cut.gradient_evaluations
         for ranks in (1, 4, 32):
-            found = outlook(cut, PASSES, FREE, ranks)
+            found = outlook_of(cut, PASSES, FREE, ranks)
             assert found.pass_1 == pytest.approx(SHAPES.n_samples * 1e9 / FREE.flops / ranks)
             assert sum(found.pass_2.busy) == pytest.approx((rows + gradients) * 1e9 / FREE.flops)
             assert found.seconds == pytest.approx(sum(found.parts.values()))
@@ -89,24 +101,26 @@ def test_arithmetic_adds_up() -> None:
 
 def test_a_directional_derivative_costs_what_the_choice_of_the_mode_says() -> None:
     """In forward mode: one for each group of features and all outputs."""
-    assert outlook_module.PER_GROUP == modes.PER_GROUP
+    assert shard_cost.PER_GROUP == modes.PER_GROUP
     cut = plan()
-    found = outlook(replace(cut, work=replace(cut.work, groups=49)), PASSES, FREE, 1)
+    found = outlook_of(replace(cut, work=replace(cut.work, groups=49)), PASSES, FREE, 1)
     assert sum(found.pass_2.busy) == pytest.approx(6400 * 16 * (1 + 3 * 49) * 1e9 / FREE.flops)
 
 
 def test_sustained_flops_take_the_place_of_what_was_fitted() -> None:
     """The time of the model is then its arithmetic alone, ten times as fast."""
     known = replace(FREE, operator=1.0, traffic=1.0).known(Rates(flops=10 * FREE.flops))
-    assert outlook(plan(), PASSES, known, 4).seconds == pytest.approx(outlook(plan(), PASSES, FREE, 4).seconds / 10)
+    fast, slow = (outlook_of(plan(), PASSES, machine, 4) for machine in (known, FREE))
+    assert fast.seconds == pytest.approx(slow.seconds / 10)
 
 
 def test_every_state_is_sent_once() -> None:
-    """Of 100 outputs in two cuts, 1 rank sends nothing; of two ranks each owns a cut, and hears half of it from the other."""
+    """Of 100 outputs in two cuts, 1 rank sends nothing; of two ranks each owns a cut, and hears half of it from the
+    other."""
     cut = plan(output_block=50)
     assert cut.finalize_outputs == 50
     states = cut.n_folds * 100 * (2 * 3 * 32 * 32 + 11) * 8
-    alone, two, many = (outlook(cut, PASSES, Machine(), ranks) for ranks in (1, 2, 8))
+    alone, two, many = (outlook_of(cut, PASSES, Machine(), ranks) for ranks in (1, 2, 8))
     assert (alone.reduction, alone.all_reduce) == (0, 0)
     assert (two.reduction, two.reduction_in_all, two.all_reduce) == (states // 4, states // 2, states)
     assert many.reduction == states // 2 * 7 // 8  # of eight ranks six own none
@@ -128,7 +142,7 @@ def test_every_state_is_sent_once() -> None:
     ],
 )
 def test_the_first_bottleneck_is_the_one_that_was_made(machine: Machine, ranks: int, bottleneck: str) -> None:
-    found = outlook(plan(), PASSES, machine, ranks)
+    found = outlook_of(plan(), PASSES, machine, ranks)
     assert found.bottleneck == bottleneck, found.parts
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert bottleneck in found.summary()["first bottleneck"]
@@ -140,10 +154,10 @@ def test_advice_makes_it_faster_and_fits() -> None:
     settings, better = advised(plan(), PASSES, FREE, 512) or ("", None)
     given = dict(part.removeprefix("plan.").split("=") for part in settings.split())
     other = plan(**{name: int(value) for name, value in given.items()})
-    assert better == outlook(other, PASSES, FREE, 512)
-    assert better.seconds < outlook(plan(), PASSES, FREE, 512).seconds / 4
+    assert better == outlook_of(other, PASSES, FREE, 512)
+    assert better.seconds < outlook_of(plan(), PASSES, FREE, 512).seconds / 4
     tight = plan(output_block=100, host_memory=0.35)
-    assert outlook(tight, PASSES, FREE, 4).bottleneck == "memory"
+    assert outlook_of(tight, PASSES, FREE, 4).bottleneck == "memory"
     found = advised(tight, PASSES, FREE, 4)
     assert found is not None
     assert found[1].fits

@@ -1,4 +1,5 @@
-"""Laws of the design that pairs samples, and of asking for some of the outputs: right on average, whatever is cut or missing."""
+"""Laws of the design that pairs samples, and of asking for some of the outputs: right on average, whatever is cut or
+missing."""
 
 from __future__ import annotations
 
@@ -13,14 +14,13 @@ from torch import nn
 import igc_dist
 from igc_dist.attributors import GradientXInput, PathIntegral
 from igc_dist.baselines import Partners, Resampled
-from igc_dist.designs import Drawn, Pairs, _systematic, ensure
-from igc_dist.draws import Draws, fold
 from igc_dist.features import Patches, Total
 from igc_dist.model import Model
-from igc_dist.paths import Straight
-from igc_dist.quadrature import Auto
+from igc_dist.passes import Draws, Lines, fold
+from igc_dist.paths import Auto, Drawn, Pairs, Straight, ensure_design
+from igc_dist.paths.designs import _systematic
 from igc_dist.records import ConfigError, DataError, NonFiniteError
-from igc_dist.statistics.state import SCALAR_TERMS
+from igc_dist.statistics import SCALAR_TERMS
 from igc_dist.targets import asked
 from tests import models, problems
 from tests.models import Function
@@ -46,7 +46,8 @@ def samples(n: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def of_all_pairs(x: np.ndarray, y: np.ndarray, weight: np.ndarray, against: str = "y") -> np.ndarray:
-    """``1/2 sum_nm w_n w_m (y_n - y_m) (x_n - x_m) grad f((x_n + x_m) / 2) / W^2 / (std y std r)``, a pair at a time."""
+    """``1/2 sum_nm w_n w_m (y_n - y_m) (x_n - x_m) grad f((x_n + x_m) / 2) / W^2 / (std y std r)``, a pair at a
+    time."""
     a, b = QUADRATIC.numpy(), LINEAR.numpy()
     r = np.einsum("ni,jik,nk->nj", x, a, x) / 2 + x @ b.T
     found = np.zeros((2, 3))
@@ -68,7 +69,8 @@ def tiled(values: Any, times: int = 60) -> Any:
 @pytest.mark.parametrize("importance", [False, True])
 @pytest.mark.parametrize(("n", "s"), [(2, 3), (6, 1), (7, 3), (6, 8), (9, 20)])
 def test_draws_are_unbiased(importance: bool, n: int, s: int) -> None:
-    """Every pair counts as often as any other, on average over 1,200 draws: groups odd and even, partners fewer and more than there are."""
+    """Every pair counts as often as any other, on average over 1,200 draws: groups odd and even, partners fewer and
+    more than there are."""
     rng = np.random.default_rng(n + s)
     weights = rng.integers(0, 3, (n, 2)).astype(float) if importance else rng.standard_normal((n, 2))
     weights[0] += 1.5
@@ -83,12 +85,15 @@ def test_draws_are_unbiased(importance: bool, n: int, s: int) -> None:
 
 
 def test_pairs_are_spread() -> None:
-    """Without importance each sample is as often an end as a start, no pair is drawn twice while there are others, nodes are stratified."""
+    """Without importance each sample is as often an end as a start, no pair is drawn twice while there are others,
+    nodes are stratified."""
     drawn = Pairs(5).draw(np.random.default_rng(0), np.zeros((13, 1)))
     for rows in (drawn.end, drawn.start):
         assert np.bincount(rows).tolist() == [5] * 13
     assert len({tuple(sorted(pair)) for pair in zip(drawn.end.tolist(), drawn.start.tolist(), strict=True)}) == 65
-    np.testing.assert_array_equal(np.sort((drawn.node.reshape(13, 5) * 5).astype(int), axis=1), np.tile(np.arange(5), (13, 1)))
+    np.testing.assert_array_equal(
+        np.sort((drawn.node.reshape(13, 5) * 5).astype(int), axis=1), np.tile(np.arange(5), (13, 1))
+    )
 
 
 def test_importance_draws_what_differs() -> None:
@@ -99,8 +104,8 @@ def test_importance_draws_what_differs() -> None:
     assert ((drawn.end == 7) ^ (drawn.start == 7)).all()
     nothing: Drawn = Pairs(3, importance=True).draw(np.random.default_rng(0), weights * 0)
     assert len(nothing.end) == len(nothing.factor) == 0
-    assert ensure("importance_pairs", Auto(), 1) == Pairs(4, importance=True)
-    assert ensure("pairs", Auto(), 1, 2) == Pairs(2)
+    assert ensure_design("importance_pairs", Auto(), 1) == Pairs(4, importance=True)
+    assert ensure_design("pairs", Auto(), 1, 2) == Pairs(2)
 
 
 def test_nothing_of_probability_0_is_drawn() -> None:
@@ -125,7 +130,9 @@ def test_igc_is_that_of_all_pairs(design: str, case: str) -> None:
     if case == "skipped":
         data[0][24 * 7] = torch.nan  # one sample of 1,440: its absence is 1/1440 of the result
         settings["on_nonfinite"] = "skip"
-    tree = igc_dist.attribute(quadratic(), data, design=design, n_draws=6, statistics=["correlation", "autocorrelation"], **settings)
+    tree = igc_dist.attribute(
+        quadratic(), data, design=design, n_draws=6, statistics=["correlation", "autocorrelation"], **settings
+    )
     for name, against in (("igc", "y"), ("igac", "r")):
         expected = of_all_pairs(x.numpy(), y.numpy(), weight, against)
         found, error = tree[f"x/{name}"].values, tree[f"x/{name}_se"].values
@@ -133,7 +140,9 @@ def test_igc_is_that_of_all_pairs(design: str, case: str) -> None:
         assert np.sqrt((error**2).mean() / (expected**2).mean()) < 0.15
         # the samples are the same, but for 1/sqrt(60): most of the error is the draws', and small
         assert np.sqrt(((found - expected) ** 2).mean() / (expected**2).mean()) < 0.1
-    np.testing.assert_allclose(tree["igc_sum"], tree["correlation"] - tree["baseline_term"] + tree["quadrature_error"], atol=1e-12)
+    np.testing.assert_allclose(
+        tree["igc_sum"], tree["correlation"] - tree["baseline_term"] + tree["quadrature_error"], atol=1e-12
+    )
     assert np.abs(tree["quadrature_error"]).max() < 0.1
     assert "completeness_error" not in tree
 
@@ -141,7 +150,9 @@ def test_igc_is_that_of_all_pairs(design: str, case: str) -> None:
 def test_a_linear_model_has_no_error_but_of_the_baselines() -> None:
     """Then every draw is exact, and the sum of the map is the correlation less the baseline term to rounding."""
     x, y = samples(40)
-    tree = igc_dist.attribute(models.linear(), (x, y), design="pairs", n_draws=3, statistics=["correlation", "autocorrelation"])
+    tree = igc_dist.attribute(
+        models.linear(), (x, y), design="pairs", n_draws=3, statistics=["correlation", "autocorrelation"]
+    )
     assert np.abs(tree["quadrature_error"]).max() < 1e-12
     assert np.abs(tree["baseline_term"]).max() > 1e-4
     alone = igc_dist.attribute(models.linear(), (x, y), design="pairs", n_draws=3, statistics=["autocorrelation"])
@@ -158,7 +169,8 @@ def test_a_linear_model_has_no_error_but_of_the_baselines() -> None:
 
 @pytest.mark.parametrize(("n", "case"), [(9, "weights"), (10, "missing"), (10, "skipped"), (2, "plain"), (3, "plain")])
 def test_all_pairs_of_a_linear_model_are_exact(n: int, case: str) -> None:
-    """Each pair once: ``b_i Cov(x_i, y) / (std y std r)`` to rounding, over the samples that count, with their weights."""
+    """Each pair once: ``b_i Cov(x_i, y) / (std y std r)`` to rounding, over the samples that count, with their
+    weights."""
     x, y = samples(n)
     model, used, weight = models.linear(), np.full((n, 2), True), np.ones((n, 2))
     settings: dict[str, Any] = {"n_draws": {9: 4, 10: 5, 2: 1, 3: 1}[n]}
@@ -177,7 +189,9 @@ def test_all_pairs_of_a_linear_model_are_exact(n: int, case: str) -> None:
     tree = igc_dist.attribute(model, (x, y), design="pairs", n_folds=1, **settings)
     for j, slope in enumerate(model.weight.detach().numpy()):
         rows = used[:, j]
-        covariance = np.cov(np.vstack([x.numpy()[rows].T, y.numpy()[rows, j], r[rows, j]]), aweights=weight[rows, j], bias=True)
+        covariance = np.cov(
+            np.vstack([x.numpy()[rows].T, y.numpy()[rows, j], r[rows, j]]), aweights=weight[rows, j], bias=True
+        )
         expected = slope * covariance[3, :3] / np.sqrt(covariance[3, 3] * covariance[4, 4])
         np.testing.assert_allclose(tree["x/igc"][j], expected, rtol=1e-10)
     assert np.abs(tree["baseline_term"]).max() < 1e-12
@@ -202,7 +216,8 @@ def test_every_group_has_draws_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_draws_are_folded_one_by_one() -> None:
-    """Against a loop: outputs asked for in any of the sums, cells, and gradients that are infinite where nobody asks."""
+    """Against a loop: outputs asked for in any of the sums, cells, and gradients that are infinite where nobody
+    asks."""
     rng = np.random.default_rng(0)
     model = Function(lambda x: torch.stack([x[:, 0] ** 2, x[:, 1] * 1e200 * 1e200, x[:, 0] * x[:, 1], x[:, 1] ** 3], 1))
     one, two = (torch.from_numpy(rng.random((4, 2)) + 1) for _ in range(2))
@@ -221,12 +236,12 @@ def test_draws_are_folded_one_by_one() -> None:
         expected[t, cell[r, j], j] += weight[t, r, j] * gradient[int(j)](at) * (end - start)
     for size in (5, 2):
         into, rows, lost = (torch.zeros(2, 2, 3, 2).double(),), [], []
-        path, every = Straight(), (3, 1, 2)
-        fold(Model(model), path, (two,), (one,), draws, every, into, size=size, watch=rows.append, broken=lost.append)
+        lines, every = Lines(Model(model), Straight(), (two,), (one,), size, rows.append, lost.append), (3, 1, 2)
+        fold(lines, draws, every, into)
         np.testing.assert_allclose(into[0], expected, rtol=1e-12)
         assert (sum(rows), lost) == (4, [])
     asked_too = replace(draws, weight=weight + np.eye(5)[[3]].T * [0, 1.0, 0])
-    fold(Model(model), path, (two,), (one,), asked_too, every, into, size=5, watch=rows.append, broken=lost.append)
+    fold(replace(lines, size=5), asked_too, every, into)
     assert lost == [2]  # the end of draw 3
 
 
@@ -268,7 +283,8 @@ def backwards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_labels_cost_two_gradients_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The targets of two samples with labels differ in two outputs: the others' gradients are not taken, pairs of one label not walked."""
+    """The targets of two samples with labels differ in two outputs: the others' gradients are not taken, pairs of one
+    label not walked."""
     model, x, y = labelled()
     seen = backwards(monkeypatch)
     tree = igc_dist.attribute(model, (x, y), design="pairs", n_draws=4, n_folds=1)
@@ -301,9 +317,15 @@ def test_every_point_asks_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         labels.update(label.tolist())
         return asked(drawn, label, n_others)
 
-    monkeypatch.setattr("igc_dist.draws.asked", spied)
+    monkeypatch.setattr("igc_dist.passes.drawn.asked", spied)
     model, x, y = labelled(10)
-    settings: dict[str, Any] = {"baseline": Resampled(2), "baseline_block": 1, "n_steps": 2, "n_folds": 1, "output_block": 2}
+    settings: dict[str, Any] = {
+        "baseline": Resampled(2),
+        "baseline_block": 1,
+        "n_steps": 2,
+        "n_folds": 1,
+        "output_block": 2,
+    }
     igc_dist.attribute(model, (x, y), n_others=1, target=[1, 2, 3, 4], **settings)
     assert len(keys) == len(set(keys)) == 10 * 2 * 2 * 2
     assert labels == {-1, 0, 1}
@@ -321,11 +343,13 @@ def test_asked_is_unbiased() -> None:
 
 
 def test_all_the_others_are_all_outputs() -> None:
-    """Asked for all, the draws fold to what the attributions of samples fold to: with slices, weights, two inputs' worth of baselines."""
+    """Asked for all, the draws fold to what the attributions of samples fold to: with slices, weights, two inputs'
+    worth of baselines."""
     model, x, y = labelled(30)
     x[7] = torch.nan
     settings: dict[str, Any] = {
-        "design": "stratified", "n_draws": 3, "baseline": Resampled(3), "slices": np.arange(30) % 2, "weights": np.linspace(0, 1, 30),
+        "design": "stratified", "n_draws": 3, "baseline": Resampled(3), "slices": np.arange(30) % 2,
+        "weights": np.linspace(0, 1, 30),
         "statistics": ["correlation", "autocorrelation"], "n_folds": 3, "on_nonfinite": "skip",
     }  # fmt: skip
     expected = igc_dist.attribute(model, (x, y), **settings)
@@ -346,14 +370,19 @@ def test_all_the_others_are_all_outputs() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"n_others": 1}, {"design": "pairs", "n_draws": 200}, {"design": "importance_pairs", "n_draws": 200}], ids=str
+    "settings",
+    [{"n_others": 1}, {"design": "pairs", "n_draws": 200}, {"design": "importance_pairs", "n_draws": 200}],
+    ids=str,
 )
 def test_several_inputs(settings: dict[str, Any]) -> None:
-    """Of a vector, a number and an image in three types: the others are all there are, or pairs are those of all baselines, about."""
+    """Of a vector, a number and an image in three types: the others are all there are, or pairs are those of all
+    baselines, about."""
     data = [(x, y.argmax()) for x, y in problems.Mixed(16)]
     tree = igc_dist.attribute(problems.Mixture(), data, n_folds=1, **settings)
     more = {"baseline": Resampled(16)} if "design" in settings else {}
-    expected = igc_dist.attribute(problems.Mixture(), data, n_folds=1, **{"n_steps": 4, "design": "grid", **more} if more else {})
+    expected = igc_dist.attribute(
+        problems.Mixture(), data, n_folds=1, **{"n_steps": 4, "design": "grid", **more} if more else {}
+    )
     for name in ("x", "x1", "x2"):
         one, two = (t[f"{name}/igc"].values for t in (tree, expected))
         np.testing.assert_allclose(
@@ -362,7 +391,8 @@ def test_several_inputs(settings: dict[str, Any]) -> None:
 
 
 def test_some_outputs_are_unbiased() -> None:
-    """Over 60 copies of each sample IGC is that of all outputs with the same nodes and baselines, within 4.5 of what the draws scatter."""
+    """Over 60 copies of each sample IGC is that of all outputs with the same nodes and baselines, within 4.5 of what
+    the draws scatter."""
     model, x, y = labelled(40)
     settings: dict[str, Any] = {"n_steps": 2, "baseline": 0.0, "n_folds": 30}
     expected = igc_dist.attribute(model, (x, y), n_steps=2, n_folds=1)["x/igc"].values
@@ -386,7 +416,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"design": "pairs", "final_layer": "2"}, "two ways to make many outputs cheap"),
     ({"baseline": Partners()}, "partners are drawn by design=pairs"),
     ({"design": "grid", "n_draws": 3}, "with design 'grid', which takes every baseline with every node"),
-    ({"design": "stratified", "n_draws": 3, "baseline": 2}, "n_draws=3 with design 'stratified': an input has 2 baselines"),
+    (
+        {"design": "stratified", "n_draws": 3, "baseline": 2},
+        "n_draws=3 with design 'stratified': an input has 2 baselines",
+    ),
     ({"n_others": 0}, "n_others=0: give the number"),
     ({"n_others": 1, "statistics": ["correlation", "moments"]}, "draws its nodes, or its outputs.*'moments'"),
     ({"n_others": 1, "attributor": GradientXInput()}, "it is for Integrated Gradients"),
@@ -406,7 +439,13 @@ def test_labels_are_needed() -> None:
     model, x, y = labelled(12)
     y = nn.functional.one_hot(y).double()
     y[0, 0] = y[5, 3] = torch.nan
-    assert igc_dist.attribute(model, (x, y), n_others=1, n_steps=1, n_folds=1)["n"].values.tolist() == [11, 12, 12, 11, 12]
+    assert igc_dist.attribute(model, (x, y), n_others=1, n_steps=1, n_folds=1)["n"].values.tolist() == [
+        11,
+        12,
+        12,
+        11,
+        12,
+    ]
     with pytest.raises(ConfigError, match="n_others=1 needs a label for each sample"):
         igc_dist.attribute(model, (x, model(x).detach()), n_others=1)
 
@@ -415,8 +454,12 @@ def test_bad_gradients_end_the_run() -> None:
     """Whatever the policy, as a draw cannot be left out: with an end of the draw, and advice."""
     x, y = samples(9)
     x[4, 0] = 50.0
-    broken = Function(lambda x: torch.sqrt((x[:, :1] - 5).abs() * (x[:, :1] < 5)) + x[:, :2])  # beyond 5 the gradient is 0 / 0
-    with pytest.raises(NonFiniteError, match=r"sample \d has NaN or infinity in a gradient.*cannot be left out without a bias"):
+    broken = Function(
+        lambda x: torch.sqrt((x[:, :1] - 5).abs() * (x[:, :1] < 5)) + x[:, :2]
+    )  # beyond 5 the gradient is 0 / 0
+    with pytest.raises(
+        NonFiniteError, match=r"sample \d has NaN or infinity in a gradient.*cannot be left out without a bias"
+    ):
         igc_dist.attribute(broken, (x, y), attributor=PathIntegral(design=Pairs(2)), n_folds=1, on_nonfinite="skip")
     with pytest.raises(NonFiniteError, match=r"sample 4 has NaN or infinity in a gradient"):  # its path is its own
         igc_dist.attribute(broken, (x, torch.arange(9) % 2), n_others=1, n_folds=1, n_steps=2)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igc_dist.plan import GIB, Limits, Plan, Work, make_plan
+from igc_dist.planning import GIB, Limits, Plan, Work, make_plan
 from igc_dist.records import ConfigError, Shapes
 
 SHAPES = Shapes(20, 4, ("x", "x1"), ((3,), (2, 2)), 4, 1000, 100, 10_000)
@@ -21,7 +21,9 @@ WORK = Work(outputs=(0, 1, 3), n_baselines=2, points=5, n_terms=3)
 
 def plan(n: int = 20, outputs: int = 3, baselines: int = 2, seed: int = 0, **limits: Any) -> Plan:
     shapes = replace(SHAPES, n_samples=n, n_outputs=outputs)
-    return make_plan(shapes, replace(WORK, outputs=tuple(range(outputs)), n_baselines=baselines), Limits(**limits), seed)
+    return make_plan(
+        shapes, replace(WORK, outputs=tuple(range(outputs)), n_baselines=baselines), Limits(**limits), seed
+    )
 
 
 maybe = lambda most: st.none() | st.integers(1, most)  # noqa: E731
@@ -39,7 +41,8 @@ GRIDS = {
 @settings(max_examples=60)
 @given(**GRIDS)
 def test_shards_tile_the_grid_exactly_once(n: int, outputs: int, baselines: int, **limits: Any) -> None:
-    """Every (input, baseline, output) is in exactly one shard, and every sample in exactly one fold, whatever the sizes."""
+    """Every (input, baseline, output) is in exactly one shard, and every sample in exactly one fold, whatever the
+    sizes."""
     made = plan(n, outputs, baselines, **limits)
     seen = np.zeros((n, baselines, outputs), int)
     for number in range(made.n_shards):
@@ -57,7 +60,8 @@ def test_shards_tile_the_grid_exactly_once(n: int, outputs: int, baselines: int,
 @settings(max_examples=60)
 @given(**GRIDS)
 def test_within_the_wishes(n: int, outputs: int, baselines: int, **limits: Any) -> None:
-    """No more folds, no larger blocks and no larger forward passes than asked for; folds are whole micro-batches but for the last."""
+    """No more folds, no larger blocks and no larger forward passes than asked for; folds are whole micro-batches but
+    for the last."""
     made = plan(n, outputs, baselines, **limits)
     assert 1 <= made.n_folds <= limits["n_folds"]
     assert made.output_block <= (limits["output_block"] or outputs)
@@ -86,7 +90,8 @@ def test_costs_without_gradients(points: int) -> None:
 
 
 def test_order_is_seeded_and_mixes() -> None:
-    """Folds are drawn by the seed: the same again, another for another seed, not the order of the data (it comes sorted by class)."""
+    """Folds are drawn by the seed: the same again, another for another seed, not the order of the data (it comes sorted
+    by class)."""
     one, again, other = plan(60).order, plan(60).order, plan(60, seed=1).order
     assert (one == again).all()
     assert not (one == other).all()
@@ -94,7 +99,8 @@ def test_order_is_seeded_and_mixes() -> None:
 
 
 def test_independent_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same plan for any number of ranks and whatever the process holds: all that it cuts comes from its arguments."""
+    """The same plan for any number of ranks and whatever the process holds: all that it cuts comes from its
+    arguments."""
     alone = plan(n_folds=4)
     for name, value in {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "7"}.items():
         monkeypatch.setenv(name, value)
@@ -108,7 +114,8 @@ def test_independent_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(micro_batch=maybe(40), row=st.sampled_from([100, 10**6, 10**8]))
 def test_rows_fit_the_memory(micro_batch: int | None, row: int) -> None:
-    """A row that costs more makes smaller micro-batches, down to one row; a wish for a micro-batch is kept whatever it costs."""
+    """A row that costs more makes smaller micro-batches, down to one row; a wish for a micro-batch is kept whatever it
+    costs."""
     shapes = replace(SHAPES, row_bytes=row)
     made = make_plan(shapes, WORK, Limits(micro_batch=micro_batch), 0)
     if micro_batch is None:
@@ -135,7 +142,11 @@ def test_memory_grows_with_what_is_held() -> None:
 def test_check_refuses_with_the_numbers() -> None:
     """A plan over its budget of host memory, device memory or disk is refused with need, budget and what to lower."""
     big = replace(SHAPES, features=((10**6,), (2, 2)), reserved_bytes=0)
-    cases = [(WORK, {"host_memory": 0.01}), (replace(WORK, on_device=True), {"device_memory": 0.01}), (WORK, {"disk": 0.0001})]
+    cases = [
+        (WORK, {"host_memory": 0.01}),
+        (replace(WORK, on_device=True), {"device_memory": 0.01}),
+        (WORK, {"disk": 0.0001}),
+    ]
     for work, limit in cases:
         (name, value), made = *limit.items(), make_plan(big, work, Limits(**limit), 0)  # type: ignore[misc]
         with pytest.raises(ConfigError, match=rf"plan\.{name}") as caught:
@@ -147,7 +158,8 @@ def test_check_refuses_with_the_numbers() -> None:
 
 
 def test_baselines_are_cut_only_where_that_is_exact() -> None:
-    """Refused under a statistic that is not linear, by its name, and under stored samples; fine else, and where the block holds all."""
+    """Refused under a statistic that is not linear, by its name, and under stored samples; fine else, and where the
+    block holds all."""
     cut = Limits(baseline_block=1)
     with pytest.raises(ConfigError, match=r"baseline_block=1 cuts 2 baselines.*'moments' is not linear.*null"):
         make_plan(SHAPES, replace(WORK, nonlinear=("moments",)), cut, 0)
@@ -158,7 +170,9 @@ def test_baselines_are_cut_only_where_that_is_exact() -> None:
         assert make_plan(SHAPES, work, Limits(baseline_block=2), 0).n_baseline_blocks == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [*product(("n_folds", "output_block", "baseline_block", "micro_batch"), (0, -3))])
+@pytest.mark.parametrize(
+    ("name", "value"), [*product(("n_folds", "output_block", "baseline_block", "micro_batch"), (0, -3))]
+)
 def test_limits_below_one(name: str, value: int) -> None:
     """A wish for no folds or no rows is refused by name and value."""
     with pytest.raises(ConfigError, match=rf"plan\.{name}={value}"):
@@ -180,4 +194,9 @@ def test_gradients_through_latents(latents: int, block: int, expected: int) -> N
     work = Work(outputs=tuple(range(7)), n_baselines=2, points=5, n_terms=2)
     plan = make_plan(shapes, work, Limits(output_block=block), 0)
     assert plan.gradient_evaluations == 10 * 2 * 5 * expected
-    assert make_plan(shapes, dataclasses.replace(work, gradients=False), Limits(output_block=block), 0).gradient_evaluations == 0
+    assert (
+        make_plan(
+            shapes, dataclasses.replace(work, gradients=False), Limits(output_block=block), 0
+        ).gradient_evaluations
+        == 0
+    )

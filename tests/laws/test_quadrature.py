@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from igc_dist.quadrature import KRONROD, RULES, TRIPLED, Nested, Quadrature, ensure, rule
+from igc_dist.paths import KRONROD, RULES, TRIPLED, Nested, Quadrature, ensure_rule, rule
 from igc_dist.records import ConfigError
 
 DEGREES = {
@@ -24,12 +24,17 @@ ORDERS = {"left": 1, "right": 1, "midpoint": 2, "trapezoid": 2, "simpson": 4}
 
 
 def numbers(name: str) -> list[int]:
-    return [n for n in (1, 2, 3, 4, 5, 7, 16, 33, 64, 129, 500) if n >= RULES[name].minimum and (n % 2 or not RULES[name].odd)]
+    return [
+        n
+        for n in (1, 2, 3, 4, 5, 7, 16, 33, 64, 129, 500)
+        if n >= RULES[name].minimum and (n % 2 or not RULES[name].odd)
+    ]
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_weights_sum_to_one_and_nodes_lie_in_the_interval(name: str) -> None:
-    """For every rule and n: n nodes in [0, 1], increasing, weights that sum to 1 to 1e-12 (captum's trapezoid has 1 - 1/n)."""
+    """For every rule and n: n nodes in [0, 1], increasing, weights that sum to 1 to 1e-12 (captum's trapezoid has 1 -
+    1/n)."""
     for n in numbers(name):
         found = rule(name, n)
         assert len(found) == n == len(found.weights)
@@ -41,7 +46,8 @@ def test_weights_sum_to_one_and_nodes_lie_in_the_interval(name: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_exact_up_to_the_degree_and_not_beyond(name: str) -> None:
-    """``t**k`` is integrated exactly up to the rule's textbook degree; the next even moment is not (the degree is not understated)."""
+    """``t**k`` is integrated exactly up to the rule's textbook degree; the next even moment is not (the degree is not
+    understated)."""
     for n in [n for n in numbers(name) if n < 10]:
         found, degree = rule(name, n), DEGREES[name](n)
         assert found.degree == degree
@@ -80,7 +86,8 @@ def test_wrong_weights_are_refused(n: int, by: float, sign: int) -> None:
 
 
 def test_other_faults_are_refused() -> None:
-    """Nodes outside [0, 1], an overstated degree, NaN (which no comparison catches) and no nodes at all are refused by name."""
+    """Nodes outside [0, 1], an overstated degree, NaN (which no comparison catches) and no nodes at all are refused by
+    name."""
     two = np.array([0.5, 0.5])
     for nodes, weights, degree, text in [
         (np.array([-0.1, 0.5]), two, 0, r"\[0, 1\]"),
@@ -113,13 +120,13 @@ def test_even_simpson_and_unknown_names() -> None:
 
 
 def test_equality_and_coercion() -> None:
-    """Rules are equal by their numbers; a rule passes `ensure` untouched."""
+    """Rules are equal by their numbers; a rule passes `ensure_rule` untouched."""
     assert rule("midpoint", 1) == rule("gauss_legendre", 1)
     assert hash(rule("left", 3)) == hash(rule("left", 3))
     assert rule("left", 3) != rule("right", 3)
     mine = rule("left", 3)
-    assert ensure(mine, 99) is mine
-    assert len(ensure("left", 7)) == 7
+    assert ensure_rule(mine, 99) is mine
+    assert len(ensure_rule("left", 7)) == 7
 
 
 def test_kronrod_pair() -> None:

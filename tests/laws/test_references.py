@@ -1,4 +1,5 @@
-"""References: rows of other labels, or of the next classes of the model; drawn by address; what cannot be had is refused."""
+"""References: rows of other labels, or of the next classes of the model; drawn by address; what cannot be had is
+refused."""
 
 from __future__ import annotations
 
@@ -88,11 +89,17 @@ class Three(nn.Module):
 
 
 def test_relevant_references() -> None:
-    """Number b is a row that is taken for the class that is (b + 2)-nd for the sample, of those that any row is taken for."""
+    """Number b is a row that is taken for the class that is (b + 2)-nd for the sample, of those that any row is taken
+    for."""
     x, y = labelled(20)
     y = torch.eye(4)[y]
     x[5] = torch.nan
-    settings = {"attributor": IG2("encode", 150, 0.05, stop=1e-3), "samples": True, "on_nonfinite": "skip", "n_folds": 1}
+    settings = {
+        "attributor": IG2("encode", 150, 0.05, stop=1e-3),
+        "samples": True,
+        "on_nonfinite": "skip",
+        "n_folds": 1,
+    }
     tree = igc_dist.attribute(Three(), (x, y), baseline=baselines.References(2, "top_k"), **settings)
     fine = np.arange(20) != 5
     ends = tree["samples/prediction_baseline"].values[fine, :3]  # phi(x) = x: the mean of both references, nearly
@@ -104,8 +111,13 @@ def test_relevant_references() -> None:
         assert abs(means - end).max(1).min() < 0.1
     assert not tree["failed"].any()
     with pytest.raises(
-        ConfigError, match=r"needs rows of 4 predicted classes, but the model predicts 3 for these data: give baseline\.k of at most 2"
+        ConfigError,
+        match=r"needs rows of 4 predicted classes, but the model predicts 3 for these data: give baseline\.k of at "
+        r"most "
+        r"2",
     ):
         igc_dist.attribute(Three(), (x, y), baseline=baselines.References(3, "top_k"), **settings)
-    with pytest.raises(ConfigError, match=r"ranks all 4 outputs of the model, 2 are selected: leave target\.outputs null"):
+    with pytest.raises(
+        ConfigError, match=r"ranks all 4 outputs of the model, 2 are selected: leave target\.outputs null"
+    ):
         igc_dist.attribute(Three(), (x, y), baseline=baselines.References(2, "top_k"), target=[0, 1], **settings)

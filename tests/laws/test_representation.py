@@ -1,4 +1,5 @@
-"""What a layer gives: read by its name during one forward, before what is done in place; what cannot be read is refused."""
+"""What a layer gives: read by its name during one forward, before what is done in place; what cannot be read is
+refused."""
 
 from __future__ import annotations
 
@@ -44,14 +45,22 @@ class Tree(nn.Module):
 
 
 def test_layers_by_name() -> None:
-    """A submodule, its input, by position or by keyword, and methods; before what is done in place; in the precision that sums need."""
+    """A submodule, its input, by position or by keyword, and methods; before what is done in place; in the precision
+    that sums need."""
     tree, x = Tree(), torch.from_numpy(random(2, 3))
     with torch.no_grad():
         linear = tree.body[0](x)
         hidden = torch.relu(linear)
         body = hidden + 1e-3 * tree.pair(hidden)[0]
         head = torch.tanh(torch.tanh(body))
-    layers = {"body": hidden, "body.0": linear, "body.0.input": x, "body.1.input": linear, "encode": hidden, "head.input": head}
+    layers = {
+        "body": hidden,
+        "body.0": linear,
+        "body.0.input": x,
+        "body.1.input": linear,
+        "encode": hidden,
+        "head.input": head,
+    }
     for layer, expected in (layers | {"head": tree(x).detach(), "body.0.forward": linear}).items():
         y, z = Model(tree).represent((x,), layer)
         torch.testing.assert_close(z, expected, rtol=1e-14, atol=1e-15)

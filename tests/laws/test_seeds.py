@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from igc_dist import seeds
 
-ADDRESS = st.tuples(st.integers(-(2**62), 2**62), st.integers(0, 2**62), st.sampled_from(["a", "b", "plan.folds"]), st.integers(0, 99))
+ADDRESS = st.tuples(
+    st.integers(-(2**62), 2**62), st.integers(0, 2**62), st.sampled_from(["a", "b", "plan.folds"]), st.integers(0, 99)
+)
 
 
 @given(ADDRESS, ADDRESS)

@@ -1,4 +1,5 @@
-"""Laws of every statistic: a monoid over inputs whose value does not hang on how the inputs were cut, nor on where they lie."""
+"""Laws of every statistic: a monoid over inputs whose value does not hang on how the inputs were cut, nor on where they
+lie."""
 
 from __future__ import annotations
 
@@ -12,9 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igc_dist.records import Attribution
-from igc_dist.statistics import STATISTICS, Centre, State, Statistic, of, tree_sum
-from igc_dist.statistics.state import FEATURE_TERMS, SCALAR_TERMS, empty, feature_terms
+from igc_dist.statistics import (
+    FEATURE_TERMS,
+    SCALAR_TERMS,
+    STATISTICS,
+    Centre,
+    State,
+    Statistic,
+    empty,
+    feature_terms,
+    of,
+    tree_sum,
+)
+from igc_dist.tensors import Attribution
 from tests.laws.families import FAMILY, SHAPES, assert_same, attribution, centre, final, host, part, sums
 from tests.oracles import statistics as oracle
 
@@ -54,7 +65,9 @@ def test_empty_is_the_identity(statistic: Statistic) -> None:
 @given(seed=st.integers(0, 1000), sizes=st.tuples(*[st.integers(1, 6)] * 3), centres=st.tuples(*[st.floats(-3, 3)] * 3))
 def test_merge_is_associative_and_commutative(statistic: Statistic, seed: int, sizes: tuple, centres: tuple) -> None:
     """To 1e-12, also where the parts were summed about different centres."""
-    a, b, c = (statistic.of(attribution(n, seed + i), centre(at)) for i, (n, at) in enumerate(zip(sizes, centres, strict=True)))
+    a, b, c = (
+        statistic.of(attribution(n, seed + i), centre(at)) for i, (n, at) in enumerate(zip(sizes, centres, strict=True))
+    )
     one = final(statistic, (a + b) + c)
     for other in (a + (b + c), (c + b) + a, b + (a + c)):
         assert_same(final(statistic, other), one, 1e-12)
@@ -80,7 +93,9 @@ def test_shift_there_and_back(statistic: Statistic, features: bool, seed: int, s
 def test_any_cut_gives_the_same_answer(statistic: Statistic, cuts: list[int], at: float, masked: bool) -> None:
     """However the samples are cut into micro-batches, empty ones included."""
     whole = attribution(20, masked=masked)
-    assert_same(final(statistic, folded(statistic, whole, cuts, at)), final(statistic, folded(statistic, whole, [], at)), 1e-12)
+    assert_same(
+        final(statistic, folded(statistic, whole, cuts, at)), final(statistic, folded(statistic, whole, [], at)), 1e-12
+    )
 
 
 @every
@@ -88,7 +103,11 @@ def test_any_cut_gives_the_same_answer(statistic: Statistic, cuts: list[int], at
 def test_order_does_not_matter(statistic: Statistic, order: list[int]) -> None:
     """Samples in any order."""
     whole = attribution(9)
-    assert_same(final(statistic, statistic.of(part(whole, order), centre())), final(statistic, statistic.of(whole, centre())), 1e-12)
+    assert_same(
+        final(statistic, statistic.of(part(whole, order), centre())),
+        final(statistic, statistic.of(whole, centre())),
+        1e-12,
+    )
 
 
 def literal(a: Attribution) -> dict[str, np.ndarray]:
@@ -97,7 +116,9 @@ def literal(a: Attribution) -> dict[str, np.ndarray]:
     n_outputs = y.shape[1]
     results: dict[str, np.ndarray] = {
         "n": np.full(n_outputs, len(y)),
-        "completeness_error": abs(sum(v.numpy().reshape(len(y), n_outputs, -1).sum(2) for v in a.values) - (r - b)).mean(0),
+        "completeness_error": abs(
+            sum(v.numpy().reshape(len(y), n_outputs, -1).sum(2) for v in a.values) - (r - b)
+        ).mean(0),
         "target_mean": y.mean(0),
         "target_std": y.std(0),
         "prediction_mean": r.mean(0),
@@ -119,7 +140,8 @@ def literal(a: Attribution) -> dict[str, np.ndarray]:
         totals += [of_input.reshape(n_outputs, -1).sum(1) for of_input in (igc, igac, controlled)]
     results |= dict(zip(("n_low", "n_high"), (member.sum(0) for member in grouped(a)), strict=True))
     return results | {
-        f"{name}_sum": total for name, total in zip(("correlation", "autocorrelation", "controlled_correlation"), totals, strict=True)
+        f"{name}_sum": total
+        for name, total in zip(("correlation", "autocorrelation", "controlled_correlation"), totals, strict=True)
     }
 
 
@@ -142,7 +164,8 @@ def test_equals_the_literal_twin(statistic: Statistic, seed: int, n: int) -> Non
 
 @every
 def test_equals_numpy_far_from_zero(statistic: Statistic) -> None:
-    """Data of deviation 1 about 1e6: the centres of pass 1 keep the digits; attributions sum about 0, and lose ``u (mean/std)**2``."""
+    """Data of deviation 1 about 1e6: the centres of pass 1 keep the digits; attributions sum about 0, and lose ``u
+    (mean/std)**2``."""
     whole = attribution(400, offset=1e6)
     known = centre(1e6)
     found, expected = final(statistic, statistic.of(whole, known)), literal(whole)
@@ -159,7 +182,8 @@ def test_equals_numpy_far_from_zero(statistic: Statistic) -> None:
 
 @every
 def test_weight_zero_masks_nan(statistic: Statistic) -> None:
-    """A sample of weight 0 for an output leaves no trace there, whatever NaN or infinity it carries; other outputs keep it."""
+    """A sample of weight 0 for an output leaves no trace there, whatever NaN or infinity it carries; other outputs keep
+    it."""
     whole = attribution(30, masked=True)
     found = final(statistic, statistic.of(whole, centre()))
     for j in range(2):
@@ -181,7 +205,9 @@ def test_weight_zero_masks_nan(statistic: Statistic) -> None:
 def test_results_do_not_hang_on_the_scale_of_weights(statistic: Statistic, scale: float) -> None:
     """Weights times a constant change nothing, not even counts."""
     whole = attribution(10)
-    one, two = (final(statistic, statistic.of(a, centre())) for a in (whole, replace(whole, weight=whole.weight * scale)))
+    one, two = (
+        final(statistic, statistic.of(a, centre())) for a in (whole, replace(whole, weight=whole.weight * scale))
+    )
     assert_same(one, two, 1e-9)
 
 
@@ -205,15 +231,21 @@ def test_weights_are_repetitions(statistic: Statistic) -> None:
 def test_nothing_folded_is_nan_and_silent(statistic: Statistic) -> None:
     """The empty state finalizes to NaN (0 for counts) without a warning."""
     found = final(statistic, statistic.empty(centre(), SHAPES))
-    assert all(np.isnan(value).all() for name, value in found.items() if name not in ("n", "constant", "n_low", "n_high"))
+    assert all(
+        np.isnan(value).all() for name, value in found.items() if name not in ("n", "constant", "n_low", "n_high")
+    )
 
 
 @every
 def test_leading_axes_pass_through(statistic: Statistic) -> None:
     """A stack of states finalizes to a stack of results: the jackknife and the convergence curves stand on it."""
     states = [host(statistic.of(attribution(5, seed), centre())) for seed in range(3)]
-    features = tuple({term: np.stack([s.features[i][term] for s in states]) for term in states[0].features[i]} for i in range(2))
-    stacked = State(states[0].centre, {term: np.stack([s.scalars[term] for s in states]) for term in SCALAR_TERMS}, features)
+    features = tuple(
+        {term: np.stack([s.features[i][term] for s in states]) for term in states[0].features[i]} for i in range(2)
+    )
+    stacked = State(
+        states[0].centre, {term: np.stack([s.scalars[term] for s in states]) for term in SCALAR_TERMS}, features
+    )
     together = final(statistic, stacked)
     for number, state in enumerate(states):
         assert_same({name: value[number] for name, value in together.items()}, final(statistic, state), 1e-14)
@@ -221,7 +253,8 @@ def test_leading_axes_pass_through(statistic: Statistic) -> None:
 
 @pytest.mark.parametrize("statistic", [s for s in FAMILY if s.linear], ids=lambda statistic: statistic.name)
 def test_linear_means_linear(statistic: Statistic) -> None:
-    """Folding two blocks of baselines at half weight equals folding their mean: what a cut of the baselines relies on."""
+    """Folding two blocks of baselines at half weight equals folding their mean: what a cut of the baselines relies
+    on."""
     one, two = attribution(8, 1), attribution(8, 2)
     two = replace(one, values=two.values, baseline_prediction=two.baseline_prediction)
     halves = [replace(a, weight=a.weight / 2, share=0.5) for a in (one, two)]
@@ -242,14 +275,19 @@ def test_not_linear_is_not_linear() -> None:
     for statistic in (s for s in FAMILY if not s.linear):
         a = attribution(8, 1)
         b = replace(a, values=tuple(0.5 - v for v in a.values), weight=a.weight / 2, share=0.5)
-        cut = final(statistic, statistic.of(replace(a, weight=a.weight / 2, share=0.5), centre()) + statistic.of(b, centre()))
-        mean = final(statistic, statistic.of(replace(a, values=tuple(torch.full_like(v, 0.25) for v in a.values)), centre()))
+        cut = final(
+            statistic, statistic.of(replace(a, weight=a.weight / 2, share=0.5), centre()) + statistic.of(b, centre())
+        )
+        mean = final(
+            statistic, statistic.of(replace(a, values=tuple(torch.full_like(v, 0.25) for v in a.values)), centre())
+        )
         assert any(not np.allclose(cut[name], mean[name], atol=0.1, equal_nan=True) for name in cut)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, -3.7e-5])
 def test_constant_has_deviation_zero(value: float) -> None:
-    """A constant that is no binary fraction has deviation exactly 0, however its mean rounds, and wherever the centre lies."""
+    """A constant that is no binary fraction has deviation exactly 0, however its mean rounds, and wherever the centre
+    lies."""
     whole = attribution(50)
     flat = torch.full_like(whole.target, value)
     flat[::2] = torch.nextafter(flat[::2], flat.new_tensor(9e9))  # as the same output from batches of two sizes

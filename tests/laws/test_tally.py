@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from igc_dist.tally import Passes, Tally, passes
+from igc_dist.model import passes
+from igc_dist.records import Passes, Tally
 
 
 def counted(module: nn.Module, x: Tensor) -> Passes:
@@ -34,7 +35,8 @@ class Attending(nn.Module):
     [
         (nn.Linear(10, 5), (1, 10), 2 * 10 * 5, 2 * 10 * 5),
         (nn.Conv2d(3, 4, 3, padding=1), (1, 3, 8, 8), 2 * 3 * 4 * 9 * 64, 2 * 3 * 4 * 9 * 64),
-        (Attending(), (1, 2, 6, 8), 2 * 2 * 2 * 6 * 6 * 8, 5 * 2 * 2 * 6 * 6 * 8),  # two products; backward the scores again, and four
+        # two products; backward the scores again, and four
+        (Attending(), (1, 2, 6, 8), 2 * 2 * 2 * 6 * 6 * 8, 5 * 2 * 2 * 6 * 6 * 8),
         (nn.Flatten(), (1, 2, 3), 0, 0),
     ],
 )  # fmt: skip

@@ -25,7 +25,13 @@ def test_selection() -> None:
 
 @pytest.mark.parametrize(
     ("target", "text"),
-    [(-1, "-1.*count from 0"), (3, "has 3.*0 to 2"), ([0, 1, 0], r"\[0\] more than once"), ([], "empty"), ([1, -2], "-2.*count from 0")],
+    [
+        (-1, "-1.*count from 0"),
+        (3, "has 3.*0 to 2"),
+        ([0, 1, 0], r"\[0\] more than once"),
+        ([], "empty"),
+        ([1, -2], "-2.*count from 0"),
+    ],
 )
 def test_wrong_outputs(target: object, text: str) -> None:
     """Negative, out of range, duplicate and no outputs are refused with the value and the range."""
@@ -48,7 +54,8 @@ def test_names_must_pair_up() -> None:
 
 
 def test_encoding() -> None:
-    """Float vectors stay, a scalar serves one output, integer labels become one-hot by themselves where there are several outputs."""
+    """Float vectors stay, a scalar serves one output, integer labels become one-hot by themselves where there are
+    several outputs."""
     vector = torch.tensor([[0.1, 2.0], [3.0, 4.0]])
     assert torch.equal(Targets().encode(vector, 2), vector.double())
     assert Targets().encode(torch.tensor([1.0, 2.0]), 1).tolist() == [[1], [2]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from igc_dist import seeds
-from igc_dist.metrics.pic import inpainted, random_mask
+from igc_dist.metrics import inpainted, random_mask
 from igc_dist.records import ConfigError
 
 

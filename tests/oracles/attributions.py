@@ -1,4 +1,5 @@
-"""Attributions one row, one node and one component at a time, in float64. Nothing of the package is used: permutations are passed in."""
+"""Attributions one row, one node and one component at a time, in float64. Nothing of the package is used: permutations
+are passed in."""
 
 from __future__ import annotations
 
@@ -41,7 +42,10 @@ def gradients(model: nn.Module, x: Sequence[np.ndarray], outputs: Sequence[int])
 
 def gradients_x_input(model: nn.Module, x: Sequence[np.ndarray], outputs: Sequence[int]) -> Arrays:
     """(N, J, *P) per input: a = x * d f_k(x) / d x."""
-    found = [[[g * xi for g, xi in zip(gradient(model, point, k), point, strict=True)] for k in outputs] for point in samples(x)]
+    found = [
+        [[g * xi for g, xi in zip(gradient(model, point, k), point, strict=True)] for k in outputs]
+        for point in samples(x)
+    ]
     return tuple(np.array([[by_input[i] for by_input in row] for row in found]) for i in range(len(x)))
 
 
@@ -53,7 +57,8 @@ def integrated_gradients(
     nodes: Sequence[float],
     weights: Sequence[float],
 ) -> Arrays:
-    """(N, J, *P) per input: ``a_i = mean_b (x_i - x0_i) sum_k w_k d_i f(x0 + t_k (x - x0))``; `baselines[n][b][i]` starts a path."""
+    """(N, J, *P) per input: ``a_i = mean_b (x_i - x0_i) sum_k w_k d_i f(x0 + t_k (x - x0))``; `baselines[n][b][i]`
+    starts a path."""
     result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
     for n, point in enumerate(samples(x)):
         for j, k in enumerate(outputs):
@@ -71,7 +76,8 @@ def identity(x: Sequence[np.ndarray], outputs: Sequence[int]) -> Arrays:
 
 
 def switched(model: nn.Module, point: Arrays, start: Arrays, order: Sequence[int], k: int) -> Arrays:
-    """What each component changes in f_k when all are switched from `start` to `point` in this order, counted through all inputs."""
+    """What each component changes in f_k when all are switched from `start` to `point` in this order, counted through
+    all inputs."""
     now = [np.array(x0, np.float64) for x0 in start]
     credit = [np.zeros(x0.shape) for x0 in now]
     places = [(i, where) for i, x0 in enumerate(now) for where in np.ndindex(x0.shape)]
@@ -92,7 +98,8 @@ def baseline_shapley(
     outputs: Sequence[int],
     orders: Sequence[Sequence[Sequence[Sequence[int]]]],
 ) -> Arrays:
-    """(N, J, *P) per input: the mean of `switched` over baselines and over the permutations `orders[n][b]` of all components."""
+    """(N, J, *P) per input: the mean of `switched` over baselines and over the permutations `orders[n][b]` of all
+    components."""
     result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
     for n, point in enumerate(samples(x)):
         for j, k in enumerate(outputs):
@@ -103,7 +110,9 @@ def baseline_shapley(
     return result
 
 
-def exact_shapley(model: nn.Module, x: Sequence[np.ndarray], baselines: Sequence[Sequence[Arrays]], outputs: Sequence[int]) -> Arrays:
+def exact_shapley(
+    model: nn.Module, x: Sequence[np.ndarray], baselines: Sequence[Sequence[Arrays]], outputs: Sequence[int]
+) -> Arrays:
     """(N, J, *P) per input: baseline Shapley over every permutation there is; for a few components."""
     orders = list(all_orders(range(sum(int(np.prod(xi.shape[1:])) for xi in x))))
     return baseline_shapley(model, x, baselines, outputs, [[orders for _ in of_n] for of_n in baselines])
@@ -116,7 +125,9 @@ def predictions(model: nn.Module, x: Sequence[np.ndarray], outputs: Sequence[int
 
 def baseline_predictions(model: nn.Module, baselines: Sequence[Sequence[Arrays]], outputs: Sequence[int]) -> np.ndarray:
     """(N, J): mean_b f_k(x0_b)."""
-    return np.array([[sum(output(model, start, k) for start in of_n) / len(of_n) for k in outputs] for of_n in baselines])
+    return np.array(
+        [[sum(output(model, start, k) for start in of_n) / len(of_n) for k in outputs] for of_n in baselines]
+    )
 
 
 def shared(starts: Sequence[Arrays], n: int) -> list[list[Arrays]]:
@@ -143,7 +154,9 @@ def adaptive(
     failed, evaluations = np.zeros((len(x[0]), len(outputs)), bool), np.zeros((len(x[0]), len(outputs)), int)
     for n, point in enumerate(samples(x)):
         for start in baselines[n]:
-            at = lambda t, start=start, point=point: tuple(x0 + t * (x1 - x0) for x0, x1 in zip(start, point, strict=True))  # noqa: E731
+            at = lambda t, start=start, point=point: tuple(  # noqa: E731
+                x0 + t * (x1 - x0) for x0, x1 in zip(start, point, strict=True)
+            )
             f = lambda t, k: output(model, at(t), k)  # noqa: B023, E731
             bound = [max(bounds[0] * abs(f(1, k) - f(0, k)), bounds[1]) for k in outputs]
             error, rows = [0.0 for _ in outputs], 2 + n_start - 1
@@ -151,7 +164,9 @@ def adaptive(
             while wave:
                 rows += len(nodes) * len(wave)
                 last = rows + (2 * len(nodes) + 1) * len(wave) > most
-                share = [(bound[j] - error[j]) / max(1, sum(j in open_ for *_, open_ in wave)) for j in range(len(outputs))]
+                share = [
+                    (bound[j] - error[j]) / max(1, sum(j in open_ for *_, open_ in wave)) for j in range(len(outputs))
+                ]
                 halves = []
                 for left, right, open_ in wave:
                     again = set()

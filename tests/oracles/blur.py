@@ -1,4 +1,5 @@
-"""Blur Integrated Gradients one node and one pixel at a time, in float64; blurs by the exponential of the matrix of differences."""
+"""Blur Integrated Gradients one node and one pixel at a time, in float64; blurs by the exponential of the matrix of
+differences."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def differences(n: int, reflect: bool) -> np.ndarray:
 
 
 def heat(image: np.ndarray, tau: float, boundary: str) -> tuple[np.ndarray, np.ndarray]:
-    """(..., H, W): the image after a time tau of ``d L / d tau = 1/2 (second differences)``, and these second differences there.
+    """(..., H, W): the image after a time tau of ``d L / d tau = 1/2 (second differences)``, and these second
+    differences there.
 
     What is 0 outside is set into a frame of zeros so wide that nothing comes back from its edges.
     """
@@ -52,7 +54,8 @@ def blur_ig(
     schedule: str = "sigma",
     boundary: str = "reflect",
 ) -> Arrays:
-    """(N, J, *P) per input: ``a_i = sum_k w_k d_i f(L_k) * dL_k/dt``, dL/dt = sigma Laplace(L) dsigma/dt, or 1/2 Laplace(L) dtau/dt."""
+    """(N, J, *P) per input: ``a_i = sum_k w_k d_i f(L_k) * dL_k/dt``, dL/dt = sigma Laplace(L) dsigma/dt, or 1/2
+    Laplace(L) dtau/dt."""
     result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
     for n, point in enumerate(samples(x)):
         for t, w in zip(*rule, strict=True):

@@ -1,4 +1,5 @@
-"""Left-IG and IDG one sample, output, baseline, node and feature at a time, in float64. Nothing of the package is used."""
+"""Left-IG and IDG one sample, output, baseline, node and feature at a time, in float64. Nothing of the package is
+used."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def probe(model: nn.Module, start: Arrays, point: Arrays, k: int, n_steps: int) 
 
 
 def saturated(values: list[float], threshold: float) -> float:
-    """The first place where the output has gone `threshold` of the farthest that it goes towards where it ends; 1 if it goes nowhere."""
+    """The first place where the output has gone `threshold` of the farthest that it goes towards where it ends; 1 if it
+    goes nowhere."""
     towards = np.sign(values[-1] - values[0])
     gone = [float(towards * (v - values[0])) for v in values]
     if max(gone) == 0:
@@ -36,7 +38,8 @@ def saturated(values: list[float], threshold: float) -> float:
 
 
 def equidistributed(values: list[float]) -> Placed:
-    """Nodes at equal shares of the density ``(|slope| / total + 1) / 2``, and the weights 1 / density, which are scaled to a sum of 1."""
+    """Nodes at equal shares of the density ``(|slope| / total + 1) / 2``, and the weights 1 / density, which are scaled
+    to a sum of 1."""
     k = len(values)
     width = 1 / (k - 1)
     slopes = [abs(b - a) / width for a, b in pairwise(values)]
@@ -93,6 +96,12 @@ def left_ig(
     return _walked(model, x, baselines, outputs, n_steps, place, by_slope=False)
 
 
-def idg(model: nn.Module, x: Sequence[np.ndarray], baselines: Sequence[Sequence[Arrays]], outputs: Sequence[int], n_steps: int) -> Arrays:
+def idg(
+    model: nn.Module,
+    x: Sequence[np.ndarray],
+    baselines: Sequence[Sequence[Arrays]],
+    outputs: Sequence[int],
+    n_steps: int,
+) -> Arrays:
     """(N, J, *P) per input: each gradient times the slope of the output along the path."""
     return _walked(model, x, baselines, outputs, n_steps, equidistributed, by_slope=True)

@@ -1,4 +1,5 @@
-"""Guided IG as published: one sample, output, step and repetition at a time, in float64. Nothing of the package is used."""
+"""Guided IG as published: one sample, output, step and repetition at a time, in float64. Nothing of the package is
+used."""
 
 from __future__ import annotations
 
@@ -23,14 +24,19 @@ def guided_ig(
     fraction: float,
     max_dist: float,
 ) -> Arrays:
-    """(N, J, *P) per input: the mean over baselines of `path`; `baselines[n][b][i]` starts a path. Features of all inputs in one row."""
+    """(N, J, *P) per input: the mean over baselines of `path`; `baselines[n][b][i]` starts a path. Features of all
+    inputs in one row."""
     result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
     for n, point in enumerate(samples(x)):
         cuts = np.cumsum([xi.size for xi in point])[:-1]
-        shaped = lambda row, point=point, cuts=cuts: [r.reshape(xi.shape) for r, xi in zip(np.split(row, cuts), point, strict=True)]  # noqa: E731
+        shaped = lambda row, point=point, cuts=cuts: [  # noqa: E731
+            r.reshape(xi.shape) for r, xi in zip(np.split(row, cuts), point, strict=True)
+        ]
         for j, k in enumerate(outputs):
             for start in baselines[n]:
-                grad = lambda row, k=k, shaped=shaped: np.concatenate([g.ravel() for g in gradient(model, tuple(shaped(row)), k)])  # noqa: E731
+                grad = lambda row, k=k, shaped=shaped: np.concatenate(  # noqa: E731
+                    [g.ravel() for g in gradient(model, tuple(shaped(row)), k)]
+                )
                 ends = (np.concatenate([np.ravel(part).astype(np.float64) for part in end]) for end in (point, start))
                 for i, part in enumerate(shaped(path(grad, *ends, n_steps, fraction, max_dist))):
                     result[i][n, j] += part / len(baselines[n])
@@ -38,7 +44,12 @@ def guided_ig(
 
 
 def path(
-    grad: Callable[[np.ndarray], np.ndarray], x: np.ndarray, x0: np.ndarray, n_steps: int, fraction: float, max_dist: float
+    grad: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    x0: np.ndarray,
+    n_steps: int,
+    fraction: float,
+    max_dist: float,
 ) -> np.ndarray:
     """The attribution along one path from `x0` to `x`, both (P,)."""
     here, attribution, size = x0.copy(), np.zeros(len(x)), len(x)
@@ -58,7 +69,9 @@ def path(
                 attribution += (here - old) * g
                 break
             end = [x0[i] + high * (x[i] - x0[i]) for i in range(size)]
-            there = [abs(end[i] - here[i]) <= CLOSE * abs(x[i] - x0[i]) for i in range(size)]  # so is a feature with no way to go
+            there = [
+                abs(end[i] - here[i]) <= CLOSE * abs(x[i] - x0[i]) for i in range(size)
+            ]  # so is a feature with no way to go
             rank = [math.inf if there[i] else abs(g[i]) for i in range(size)]
             threshold = sorted(rank)[math.floor(fraction * (size - 1))]
             chosen = [i for i in range(size) if rank[i] <= threshold and rank[i] != math.inf]

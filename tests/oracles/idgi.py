@@ -15,11 +15,14 @@ Path = list[Arrays]
 
 def straight(start: Arrays, point: Arrays, n_steps: int) -> Path:
     """n + 1 points at equal distances."""
-    return [tuple(x0 + k / n_steps * (x1 - x0) for x0, x1 in zip(start, point, strict=True)) for k in range(n_steps + 1)]
+    return [
+        tuple(x0 + k / n_steps * (x1 - x0) for x0, x1 in zip(start, point, strict=True)) for k in range(n_steps + 1)
+    ]
 
 
 def along(model: nn.Module, path: Path, k: int) -> Arrays:
-    """Of output k over one path: each step gives its rise to the features by their squared gradients where it begins, or to nobody."""
+    """Of output k over one path: each step gives its rise to the features by their squared gradients where it begins,
+    or to nobody."""
     shares = tuple(np.zeros(np.shape(x)) for x in path[0])
     for here, there in pairwise(path):
         rise, grads = output(model, there, k) - output(model, here, k), gradient(model, here, k)
@@ -37,7 +40,8 @@ def idgi(
     outputs: Sequence[int],
     path: Callable[[Arrays, Arrays, int], Path],
 ) -> Arrays:
-    """(N, J, *P) per input: the mean over baselines; `path(start, point, k)` is the path from one of them to a sample, for output k."""
+    """(N, J, *P) per input: the mean over baselines; `path(start, point, k)` is the path from one of them to a sample,
+    for output k."""
     result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)
     for n, point in enumerate(samples(x)):
         for j, k in enumerate(outputs):

@@ -1,4 +1,5 @@
-"""IG² in two loops, as its authors wrote it: first the path, point by point, then the gradients along it. One row at a time, in float64.
+"""IG² in two loops, as its authors wrote it: first the path, point by point, then the gradients along it. One row at a
+time, in float64.
 
 Nothing of the package is used.
 """
@@ -25,7 +26,8 @@ AT_REFERENCE = (16 * 2.0**-52) ** 2
 
 @dataclass(frozen=True)
 class Walked:
-    """Attributions (N, J, *P) per input; f at the last points (N, J), mean over references; which samples failed; steps of each."""
+    """Attributions (N, J, *P) per input; f at the last points (N, J), mean over references; which samples failed; steps
+    of each."""
 
     values: Arrays
     ends: np.ndarray

@@ -1,4 +1,5 @@
-"""SmoothGrad one copy at a time, and Expected Gradients one draw at a time, in float64. Random numbers are passed in."""
+"""SmoothGrad one copy at a time, and Expected Gradients one draw at a time, in float64. Random numbers are passed
+in."""
 
 from __future__ import annotations
 
@@ -11,9 +12,14 @@ from tests.oracles.attributions import Arrays, gradient, samples
 
 
 def smoothgrad(
-    host: Callable[[int, Arrays], Arrays], x: Sequence[np.ndarray], eps: Sequence[Sequence[Arrays]], noise: float, form: str
+    host: Callable[[int, Arrays], Arrays],
+    x: Sequence[np.ndarray],
+    eps: Sequence[Sequence[Arrays]],
+    noise: float,
+    form: str,
 ) -> Arrays:
-    """(N, J, *P) per input; `host(n, point)` gives the (J, *P) of a point in the place of sample n, `eps[n][m][i]` standard normals."""
+    """(N, J, *P) per input; `host(n, point)` gives the (J, *P) of a point in the place of sample n, `eps[n][m][i]`
+    standard normals."""
     result = []
     for n, point in enumerate(samples(x)):
         maps = []
@@ -33,7 +39,11 @@ def smoothgrad(
 
 
 def expected_gradients(
-    model: nn.Module, x: Sequence[np.ndarray], baselines: Sequence[Sequence[Arrays]], outputs: Sequence[int], nodes: np.ndarray
+    model: nn.Module,
+    x: Sequence[np.ndarray],
+    baselines: Sequence[Sequence[Arrays]],
+    outputs: Sequence[int],
+    nodes: np.ndarray,
 ) -> Arrays:
     """(N, J, *P) per input: the mean over draws b of ``(x - x0_b) d f(x0_b + nodes[n, b] (x - x0_b))``."""
     result = tuple(np.zeros((len(xi), len(outputs), *xi.shape[1:])) for xi in x)

@@ -1,4 +1,5 @@
-"""Dataset-wise statistics of attributions, one sum at a time, and the jackknife by brute force. Nothing of the package is used."""
+"""Dataset-wise statistics of attributions, one sum at a time, and the jackknife by brute force. Nothing of the package
+is used."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def pearson(a: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def t_test(a: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Student's t of the samples `high[n, j]` against those `low[n, j]`, and the two-sided p-value by the area under the density."""
+    """Student's t of the samples `high[n, j]` against those `low[n, j]`, and the two-sided p-value by the area under
+    the density."""
 
     def t(values: Sequence[float], j: int) -> float:
         one = [v for v, member in zip(values, high[:, j], strict=True) if member]
@@ -77,24 +79,34 @@ def t_test(a: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray
         if np.isnan(found):
             return np.nan
         density = exp(lgamma((nu + 1) / 2) - lgamma(nu / 2)) / sqrt(nu * pi)
-        inside, _ = quad(lambda x: density * (1 + x * x / nu) ** (-(nu + 1) / 2), 0, abs(found), epsabs=1e-13, epsrel=1e-12)
+        inside, _ = quad(
+            lambda x: density * (1 + x * x / nu) ** (-(nu + 1) / 2), 0, abs(found), epsabs=1e-13, epsrel=1e-12
+        )
         return 1 - 2 * inside
 
     return per_feature(a, t), per_feature(a, p)
 
 
-def slices(a: np.ndarray, y: np.ndarray, r: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def slices(
+    a: np.ndarray, y: np.ndarray, r: np.ndarray, label: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """IGC of each slice (S, J, *P), its share (S, J), and the part between the slices (J, *P), from sums over samples.
 
-    ``share_s = sqrt(C_yy^s C_rr^s / (C_yy C_rr))``, ``beta = sum_s n_s (mean_s a - mean a) (mean_s y - mean y) / sqrt(C_yy C_rr)``.
-    Returned: IGC by slice, shares, beta, and IGC of the whole.
+    ``share_s = sqrt(C_yy^s C_rr^s / (C_yy C_rr))``, ``beta = sum_s n_s (mean_s a - mean a) (mean_s y - mean y) /
+    sqrt(C_yy C_rr)``. Returned: IGC by slice, shares, beta, and IGC of the whole.
     """
     n, kinds = len(y), sorted(set(label.tolist()))
     members = [[k for k in range(n) if label[k] == kind] for kind in kinds]
     scale = [sqrt(n * cov(y[:, j], y[:, j]) * n * cov(r[:, j], r[:, j])) for j in range(y.shape[1])]
     by_slice = np.array([igc(a[rows], y[rows], r[rows]) for rows in members])
     shares = np.array(
-        [[sqrt(len(m) * cov(y[m, j], y[m, j]) * len(m) * cov(r[m, j], r[m, j])) / scale[j] for j in range(y.shape[1])] for m in members]
+        [
+            [
+                sqrt(len(m) * cov(y[m, j], y[m, j]) * len(m) * cov(r[m, j], r[m, j])) / scale[j]
+                for j in range(y.shape[1])
+            ]
+            for m in members
+        ]
     )
 
     def beta(values: Sequence[float], j: int) -> float:
@@ -139,7 +151,9 @@ def jackknife(statistic: Callable[[Sequence[int]], np.ndarray], folds: Sequence[
     return np.sqrt(sum((p - middle) ** 2 / (hg - 1) for p, hg in zip(pseudo, h, strict=True)) / len(folds))
 
 
-def jackknife_of_equal_folds(statistic: Callable[[Sequence[int]], np.ndarray], folds: Sequence[Sequence[int]]) -> np.ndarray:
+def jackknife_of_equal_folds(
+    statistic: Callable[[Sequence[int]], np.ndarray], folds: Sequence[Sequence[int]]
+) -> np.ndarray:
     """``SE**2 = (G - 1) / G sum_g (t_(-g) - mean t_(-))**2``."""
     everyone = [n for fold in folds for n in fold]
     without = [statistic([n for n in everyone if n not in fold]) for fold in folds]

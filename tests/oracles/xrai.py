@@ -1,4 +1,5 @@
-"""XRAI by loops over pixels and segments, in float64, as Algorithm 1 of Kapishnikov et al. (2019). Nothing of the package is used."""
+"""XRAI by loops over pixels and segments, in float64, as Algorithm 1 of Kapishnikov et al. (2019). Nothing of the
+package is used."""
 
 from __future__ import annotations
 

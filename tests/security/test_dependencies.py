@@ -15,7 +15,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = [requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra]
 RANGES = {canonicalize_name(r.name): r for r in map(Requirement, [*EXTRAS, *PROJECT["dependencies"]])}
 PINS = {
-    canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    canonicalize_name(name): version
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
 }
 
 BAD = {

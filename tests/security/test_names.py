@@ -7,7 +7,8 @@ import pytest
 from igc_dist import features
 from igc_dist.records import ConfigError
 
-PATHS = ("..", "../x", "/etc/passwd", "x/../../y", "x/y", ".", "", "x\0", "C:\\x", "~", "%2e%2e", "zarr.json", "x\n", " x", "${x}",
+PATHS = ("..", "../x", "/etc/passwd", "x/../../y", "x/y", ".", "", "x\0", "C:\\x", "~", "%2e%2e", "zarr.json", "x\n",
+" x", "${x}",
          "__x__", "c d", "\uff0e\uff0e")  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Names of others in a report are text: they make no tag, no attribute, no link and no template; and the page loads nothing."""
+"""Names of others in a report are text: they make no tag, no attribute, no link and no template; and the page loads
+nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from igc_dist.report import write_report
-from tests.test_report import Page, store
+from tests.report.test_report import Page, store
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -31,7 +32,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return Page(write_report(store(), tmp_path_factory.mktemp("plain"), 2).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", [*HOSTILE[1:3], *(pytest.param(name, marks=pytest.mark.slow) for name in (HOSTILE[0], *HOSTILE[3:]))])
+@pytest.mark.parametrize(
+    "name", [*HOSTILE[1:3], *(pytest.param(name, marks=pytest.mark.slow) for name in (HOSTILE[0], *HOSTILE[3:]))]
+)
 def test_hostile_names_are_text(name: str, plain: Page, tmp_path: Path) -> None:
     """As output, slice, method, kind of model, rank, reason, hash, advice, key and value of spec and provenance."""
     tree = store(names=[name, "b", "c", "d", "e"])
@@ -49,7 +52,11 @@ def test_hostile_names_are_text(name: str, plain: Page, tmp_path: Path) -> None:
     page = Page(text)
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     for tag, attributes in page.tags:
-        assert not [key for key in attributes if key.startswith("on") or key in ("srcdoc", "formaction", "srcset", "action", "style")], tag
+        assert not [
+            key
+            for key in attributes
+            if key.startswith("on") or key in ("srcdoc", "formaction", "srcset", "action", "style")
+        ], tag
         assert (attributes.get("href") or "#").startswith("#")
         assert (attributes.get("src") or "data:image/png;base64,").startswith("data:image/png;base64,")
     assert "1337" not in page.text

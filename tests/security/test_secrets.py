@@ -13,7 +13,8 @@ from igc_dist.secrets import MASK, Masking, masked, masked_text
 from tests.ranks import Net
 
 HIDDEN = "hunter2hunter2"
-NAMES = ("token", "hf_token", "HF_TOKEN", "api_key", "apikey", "aws_secret_access_key", "secret", "client-secret", "password", "passwd",
+NAMES = ("token", "hf_token", "HF_TOKEN", "api_key", "apikey", "aws_secret_access_key", "secret", "client-secret",
+"password", "passwd",
          "db.password", "credentials", "key", "private_key", "accessToken", "passphrase")  # fmt: skip
 
 
@@ -34,7 +35,16 @@ def test_what_sounds_like_a_secret_is_masked(name: str) -> None:
 
 def test_what_is_none_stays() -> None:
     """Numbers, other names, a key of None; and what is masked twice is as masked once."""
-    document = {"n_tokens": 512, "key": None, "seed": 1, "token_type": 3, "name": "igc", "author": "a", "keys": ["a"], "monkey": "x"}
+    document = {
+        "n_tokens": 512,
+        "key": None,
+        "seed": 1,
+        "token_type": 3,
+        "name": "igc",
+        "author": "a",
+        "keys": ["a"],
+        "monkey": "x",
+    }
     assert masked(document) == document
     for text in ("plan.n_tokens=512", "seed=1", "unknown setting 'quadrature.n_step'", "/data/keys/a=b", "key=None"):
         assert masked_text(text) == text
@@ -42,7 +52,9 @@ def test_what_is_none_stays() -> None:
     assert masked(once) == once == {"token": MASK, "url": f"s3://{MASK}@host/x"}
 
 
-@pytest.mark.parametrize("url", [f"https://me:{HIDDEN}@x.y/z", f"postgres+psycopg://me:{HIDDEN}@db/x", f"s3://{HIDDEN}@bucket"])
+@pytest.mark.parametrize(
+    "url", [f"https://me:{HIDDEN}@x.y/z", f"postgres+psycopg://me:{HIDDEN}@db/x", f"s3://{HIDDEN}@bucket"]
+)
 def test_users_of_urls(url: str) -> None:
     assert HIDDEN not in masked({"path": [url]})["path"][0]
     assert HIDDEN not in masked_text(f"cannot read {url}: no route")
@@ -62,7 +74,9 @@ def test_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         raise ValueError(f"token={HIDDEN}")
     except ValueError:
-        record = logging.LogRecord("igc_dist", logging.ERROR, "", 1, "with %s", (f"https://a:{HIDDEN}@b",), sys.exc_info())
+        record = logging.LogRecord(
+            "igc_dist", logging.ERROR, "", 1, "with %s", (f"https://a:{HIDDEN}@b",), sys.exc_info()
+        )
     text = Masking("%(message)s").format(record)
     assert HIDDEN not in text
     assert "Traceback" in text

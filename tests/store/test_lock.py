@@ -1,4 +1,5 @@
-"""Two runs on one store exclude each other; a dead one hinders nobody; and a half-written file goes when its writer is dead."""
+"""Two runs on one store exclude each other; a dead one hinders nobody; and a half-written file goes when its writer is
+dead."""
 
 from __future__ import annotations
 
@@ -16,12 +17,10 @@ import pytest
 
 import igc_dist
 from igc_dist.__main__ import main
-from igc_dist.address import objects_at
-from igc_dist.lock import Holder, Lock, holder
-from igc_dist.objects import ABANDONED, LOCK, Objects
-from igc_dist.owner import Owner, machine
 from igc_dist.records import Stopped, StoreError
-from igc_dist.store import Store
+from igc_dist.store import LOCK, Lock, Objects, Owner, Store, holder, machine, objects_at
+from igc_dist.store.folder import ABANDONED
+from igc_dist.store.lock import Holder
 from tests.commands import TINY, command, started, until
 from tests.ranks import Rows, attribute, files, ranks, run_ranks
 
@@ -56,11 +55,14 @@ def left(objects: Objects, owner: Owner, number: int = 1) -> bytes:
 
 
 def test_create_gives_an_object_to_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On disk, in memory, and on a file system without hard links; the bytes of the first stay, and nothing else is left."""
+    """On disk, in memory, and on a file system without hard links; the bytes of the first stay, and nothing else is
+    left."""
     for at, links in ((tmp_path / "a", True), (None, True), (tmp_path / "b", False)):
         with monkeypatch.context() as patch:
             if not links:
-                patch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+                patch.setattr(
+                    os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted"))
+                )
             objects = objects_at(at)
             assert objects.create("one", b"first")
             assert not objects.create("one", b"second")
@@ -69,13 +71,18 @@ def test_create_gives_an_object_to_one(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_one_at_a_time(objects: Objects) -> None:
-    """The second is refused with who, since when and what to do; after the release the store is free and holds nothing of a lock."""
+    """The second is refused with who, since when and what to do; after the release the store is free and holds nothing
+    of a lock."""
     first, second = lock(objects), lock(objects)
     first.take()
-    with pytest.raises(StoreError, match=rf"in use: process {os.getpid()} on .* \(1 rank\) since 20.* UTC is filling it") as refused:
+    with pytest.raises(
+        StoreError, match=rf"in use: process {os.getpid()} on .* \(1 rank\) since 20.* UTC is filling it"
+    ) as refused:
         second.take()
     assert refused.value.exit_code == 2
-    assert f"wait for it or end it (kill {os.getpid()} on its machine), or give another store.path" in str(refused.value)
+    assert f"wait for it or end it (kill {os.getpid()} on its machine), or give another store.path" in str(
+        refused.value
+    )
     second.release()  # which is not its own
     assert first.held
     assert objects.names() == []
@@ -167,7 +174,7 @@ def test_hostile_words_in_a_lock_are_not_printed() -> None:
     assert "\x1b" not in str(Holder.read(json.dumps(entry).encode()))
 
 
-# -- races ----------------------------------------------------------------------------------------------------------------
+# -- races -------------------------------------------------------------------------------------------------------------
 
 
 def contend(path: Path, rounds: int, dead: Owner, barrier: Path) -> list[bool]:
@@ -205,7 +212,8 @@ def test_of_processes_that_try_at_once_one_gets_it(stale: bool, dead: Owner, tmp
 
 
 def hold(path: Path, rounds: int, inside: Path) -> int:
-    """Take and release the lock again and again; leaves it behind as a dead one would, now and then. Whoever is inside is alone."""
+    """Take and release the lock again and again; leaves it behind as a dead one would, now and then. Whoever is inside
+    is alone."""
     objects, held = objects_at(path), 0
     while held < rounds:
         mine = Lock(objects)
@@ -251,7 +259,8 @@ def paused(objects: Objects, mine: Lock, *steps: object) -> None:
 
 @pytest.mark.parametrize("generations", [1, 2, 3])
 def test_one_who_acts_on_an_old_look_is_refused(generations: int, objects: Objects, dead: Owner) -> None:
-    """It saw a dead lock and slept; others have taken that over, released, and taken again: its number is free, yet it is too late."""
+    """It saw a dead lock and slept; others have taken that over, released, and taken again: its number is free, yet it
+    is too late."""
     left(objects, dead)
     other = objects_at(objects.path)
     held = [lock(other) for _ in range(generations)]
@@ -271,11 +280,12 @@ def test_one_who_acts_on_an_old_look_is_refused(generations: int, objects: Objec
     held[-1].release()
 
 
-# -- left-overs of interrupted writes ------------------------------------------------------------------------------------
+# -- left-overs of interrupted writes ----------------------------------------------------------------------------------
 
 
 def test_the_files_of_the_living_are_not_swept(objects: Objects, dead: Owner) -> None:
-    """Half-written files: of a dead process of this machine, of a living one, of zarr, and of other machines, new and old."""
+    """Half-written files: of a dead process of this machine, of a living one, of zarr, and of other machines, new and
+    old."""
     folder = Path(objects.path or "")
     folder.mkdir()
     names = {
@@ -294,7 +304,8 @@ def test_the_files_of_the_living_are_not_swept(objects: Objects, dead: Owner) ->
 
 
 def test_who_writes_again_sweeps_beside_it(objects: Objects, dead: Owner) -> None:
-    """Folders of chunks are left out of a sweep that must be quick; what the dead left there goes when something is written there again."""
+    """Folders of chunks are left out of a sweep that must be quick; what the dead left there goes when something is
+    written there again."""
     folder = Path(objects.path or "", "a", "c", "0")
     folder.mkdir(parents=True)
     left, living = (folder / f"0.{machine()}-{pid}-1.partial" for pid in (dead.pid, os.getpid()))
@@ -320,7 +331,7 @@ def test_a_failed_write_leaves_nothing(objects: Objects, monkeypatch: pytest.Mon
     assert objects.get("0") == b"old"
 
 
-# -- runs ----------------------------------------------------------------------------------------------------------------
+# -- runs --------------------------------------------------------------------------------------------------------------
 
 
 def run(path: Path, slow: int | None = None) -> dict[str, bytes]:
@@ -330,8 +341,9 @@ def run(path: Path, slow: int | None = None) -> dict[str, bytes]:
 @pytest.mark.dist
 @pytest.mark.fault
 def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
-    """While a run is at work: another one of the same spec is refused before it writes, and does not mark the store as failed; readers
-    read. After kill -9 of the first the next takes over at once, collects what was half-written, and the bits are the same."""
+    """While a run is at work: another one of the same spec is refused before it writes, and does not mark the store as
+    failed; readers read. After kill -9 of the first the next takes over at once, collects what was half-written, and
+    the bits are the same."""
     path, whole = tmp_path / "store.zarr", tmp_path / "whole.zarr"
     run_ranks(1, run, whole)
     with ranks(1, run, path, 0) as group:
@@ -339,7 +351,9 @@ def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         (end,) = run_ranks(1, run, path)
         assert (end.error, end.code) == ("StoreError", 2), end.trace
         assert f"in use: process {group.processes[0].pid} on " in end.message
-        with pytest.raises(StoreError, match=rf"running, not complete: process {group.processes[0].pid} on .* is filling it"):
+        with pytest.raises(
+            StoreError, match=rf"running, not complete: process {group.processes[0].pid} on .* is filling it"
+        ):
             igc_dist.open(path)
         assert "predict" in igc_dist.open(path, allow_partial=True)["shards"].children
         group.send(0, signal.SIGKILL)
@@ -359,7 +373,8 @@ def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_complete_store_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither an undamaged one that is asked for again, nor one of another spec; a damaged one is repaired under the lock."""
+    """Neither an undamaged one that is asked for again, nor one of another spec; a damaged one is repaired under the
+    lock."""
     path, taken = tmp_path / "store.zarr", []
     take = Lock.take
     monkeypatch.setattr(Lock, "take", lambda self: (taken.append(1), take(self))[1])
@@ -413,8 +428,8 @@ def test_a_run_that_lost_its_lock_stops(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.e2e
 @pytest.mark.fault
 def test_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks are at work: the same command again leaves with 2 and names the first rank, `info` shows it, `verify` says that the
-    store is running; SIGTERM of the run gives the lock back."""
+    """Two ranks are at work: the same command again leaves with 2 and names the first rank, `info` shows it, `verify`
+    says that the store is running; SIGTERM of the run gives the lock back."""
     path = tmp_path / "store.zarr"
     arguments = [*TINY, f"store.path={path}"]
     monkeypatch.setenv("COLUMNS", "200")

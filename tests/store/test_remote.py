@@ -24,14 +24,10 @@ from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
 import igc_dist
-from igc_dist import admission, remote
 from igc_dist.__main__ import main
-from igc_dist.address import beside, objects_at
-from igc_dist.lock import Lock, holder
-from igc_dist.objects import LOCK, Objects
 from igc_dist.records import ConfigError, StoreError
-from igc_dist.remote import Remote
-from igc_dist.store import Store
+from igc_dist.store import LOCK, Lock, Objects, Store, admission, beside, holder, objects_at, remote
+from igc_dist.store.remote import Remote
 from tests.commands import TINY, command, until
 from tests.ranks import attribute, files, run_ranks
 from tests.store import seaweed
@@ -81,7 +77,7 @@ def stored(url: str) -> dict[str, bytes]:
     return {key: objects.get(key) or b"" for key in objects.names() if key != "zarr.json"}
 
 
-# -- without a server ------------------------------------------------------------------------------------------------------
+# -- without a server --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["memory", "folder", "remote"])
@@ -89,11 +85,26 @@ def test_objects_are_the_same_everywhere(where: str, tmp_path: Path, memory: Any
     objects: Objects = objects_at({"memory": None, "folder": tmp_path / "a", "remote": URL}[where])
     assert objects.get("x/c/0") is None
     assert (objects.names(), objects.beginning(""), objects.sizes()) == ([], [], {})
-    for key, value in (("x/c/0", b"one"), ("x/c/1", b""), ("zarr.json", b"{}"), (f"{LOCK}000001", b"mine"), ("x/c/0", b"other")):
+    for key, value in (
+        ("x/c/0", b"one"),
+        ("x/c/1", b""),
+        ("zarr.json", b"{}"),
+        (f"{LOCK}000001", b"mine"),
+        ("x/c/0", b"other"),
+    ):
         objects.set(key, value)
-    assert (objects.get("x/c/0"), objects.get("x/c/1"), objects.get("x"), objects.get("x/c/2")) == (b"other", b"", None, None)
+    assert (objects.get("x/c/0"), objects.get("x/c/1"), objects.get("x"), objects.get("x/c/2")) == (
+        b"other",
+        b"",
+        None,
+        None,
+    )
     assert objects.names() == ["x/c/0", "x/c/1", "zarr.json"]
-    assert (objects.beginning(LOCK), objects.beginning("z"), objects.beginning("x")) == ([f"{LOCK}000001"], ["zarr.json"], [])
+    assert (objects.beginning(LOCK), objects.beginning("z"), objects.beginning("x")) == (
+        [f"{LOCK}000001"],
+        ["zarr.json"],
+        [],
+    )
     assert objects.sizes()["x/c/0"] == 5
     assert objects.create("new", b"first")
     assert not objects.create("new", b"second")
@@ -110,7 +121,8 @@ def test_objects_are_the_same_everywhere(where: str, tmp_path: Path, memory: Any
 
 
 def test_a_run_is_the_same_as_in_a_folder(local: Any, memory: Any) -> None:
-    """Objects and results; again it is found complete; it opens and verifies; what is damaged is noticed and repaired."""
+    """Objects and results; again it is found complete; it opens and verifies; what is damaged is noticed and
+    repaired."""
     assert attribute(URL, **SETTINGS) == local[0]
     assert stored(URL) == local[1]
     before = objects_at(URL).get("zarr.json")
@@ -119,7 +131,9 @@ def test_a_run_is_the_same_as_in_a_folder(local: Any, memory: Any) -> None:
     objects, store = objects_at(URL), Store.existing(URL)
     assert (store.verify(), objects.beginning(LOCK), igc_dist.open(URL).attrs["status"]) == ([], [], "complete")
     shard, result = "shards/attribute/digest/c/1/0/0", "x/igc/c/0/0"
-    gone = next(key for key in objects.names() if key.startswith("shards/predict") and "/c/0" in key and "digest" not in key)
+    gone = next(
+        key for key in objects.names() if key.startswith("shards/predict") and "/c/0" in key and "digest" not in key
+    )
     flipped = next(key for key in objects.names() if key.startswith("shards/attribute") and "/c/1" in key)
     objects.drop(gone)
     value = objects.get(flipped)
@@ -139,7 +153,11 @@ def test_a_hostile_bucket_is_refused(memory: Any, monkeypatch: pytest.MonkeyPatc
     memory(URL).put("x/zarr.json", b" " * 300_000)
     with monkeypatch.context() as patch:
         patch.setattr(admission, "MAX_DOCUMENT", 200_000)
-        for look in (lambda: igc_dist.open(URL), lambda: Store.existing(URL), lambda: objects_at(URL).get("x/zarr.json")):
+        for look in (
+            lambda: igc_dist.open(URL),
+            lambda: Store.existing(URL),
+            lambda: objects_at(URL).get("x/zarr.json"),
+        ):
             with pytest.raises(StoreError, match=r"some/store.zarr/x/zarr.json has 300,000 bytes"):
                 look()
     memory(URL).put("x/igc/c/0/0", b"x" * 100_000)
@@ -177,28 +195,34 @@ class Deaf:
             number = next(self.calls)
             found = getattr(self.store, name)(*arguments, **options)
             if number in self.lost:
-                raise GenericError("Generic S3 error: HTTP error: connection closed before message completed\n\nDebug source:\nsecret")
+                raise GenericError(
+                    "Generic S3 error: HTTP error: connection closed before message completed\n\nDebug source:\nsecret"
+                )
             return found
 
         return call
 
 
 def test_a_lost_answer_of_a_create_is_looked_up(memory: Any) -> None:
-    """It was written, so it is the caller's; also when a retry below sees the first try, and not when somebody else's is there."""
+    """It was written, so it is the caller's; also when a retry below sees the first try, and not when somebody else's
+    is there."""
     objects = Remote(URL)
     objects.store = Deaf(memory(URL), {0})
     assert objects.create("one", b"mine")
     assert objects.create("one", b"mine")
     assert not objects.create("one", b"other")
     objects.store = Deaf(memory(URL), {0})
-    with pytest.raises(StoreError, match=r"writing two failed \(Generic S3 error: HTTP error: .* completed\)\. Shards that") as lost:
+    with pytest.raises(
+        StoreError, match=r"writing two failed \(Generic S3 error: HTTP error: .* completed\)\. Shards that"
+    ) as lost:
         objects.set("two", b"2")
     assert "secret" not in str(lost.value)
     assert lost.value.exit_code == 2
 
 
 def test_a_lock_survives_lost_answers(memory: Any) -> None:
-    """Whichever call loses its answer: either the lock is held by one, or it is refused; and afterwards it can be had."""
+    """Whichever call loses its answer: either the lock is held by one, or it is refused; and afterwards it can be
+    had."""
     for first in range(8):
         url = f"s3://bucket/{first}"
         objects = Remote(url)
@@ -221,7 +245,8 @@ def test_a_lock_survives_lost_answers(memory: Any) -> None:
 
 
 def test_a_lock_outlasts_a_service_that_is_away(memory: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be renewed for a while is renewed afterwards; and what cannot be released is left to the end of the process."""
+    """What cannot be renewed for a while is renewed afterwards; and what cannot be released is left to the end of the
+    process."""
     objects = Remote(URL)
     objects.store = deaf = Deaf(memory(URL), ())
     mine = Lock(objects, renew=0.02)
@@ -258,7 +283,9 @@ def test_a_url_that_leads_elsewhere_or_holds_a_secret_is_refused(path: Any, word
 
 def test_without_obstore_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
-    with pytest.raises(ConfigError, match=r"store.path=s3://bucket/x needs the package obstore: pip install 'igc-dist\[s3\]'"):
+    with pytest.raises(
+        ConfigError, match=r"store.path=s3://bucket/x needs the package obstore: pip install 'igc-dist\[s3\]'"
+    ):
         igc_dist.open("s3://bucket/x/")
 
 
@@ -269,10 +296,12 @@ def test_the_page_of_a_store_lies_in_a_folder() -> None:
     assert (beside("s3://bucket/a/b.zarr/"), beside("s3://bucket/a", Path("run"))) == (Path("b.zarr.run"), Path("run"))
 
 
-# -- with a server ------------------------------------------------------------------------------------------------------------
+# -- with a server -----------------------------------------------------------------------------------------------------
 
 
-def test_on_a_server_all_is_the_same(s3: str, local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_on_a_server_all_is_the_same(
+    s3: str, local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     """A run and its commands; what was damaged is repaired by a rerun."""
     assert attribute(s3, **SETTINGS) == local[0]
     assert stored(s3) == local[1]
@@ -300,7 +329,10 @@ def test_on_a_server_all_is_the_same(s3: str, local: Any, tmp_path: Path, monkey
 def test_one_run_at_a_time_on_a_server(s3: str) -> None:
     """A conditional create has one winner of many; a lock excludes, and that of a dead process does not."""
     won: list[bool] = []
-    threads = [threading.Thread(target=lambda number=n: won.append(objects_at(s3).create("one", b"%d" % number))) for n in range(8)]
+    threads = [
+        threading.Thread(target=lambda number=n: won.append(objects_at(s3).create("one", b"%d" % number)))
+        for n in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -316,8 +348,11 @@ def test_one_run_at_a_time_on_a_server(s3: str) -> None:
     assert objects_at(s3).beginning(LOCK) == []
 
 
-def test_a_service_that_refuses_is_told_within_a_bound(s3: str, server: seaweed.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bucket, wrong credentials, nobody there: for a run and for a reader, with what to do; and obstore is the one that waits."""
+def test_a_service_that_refuses_is_told_within_a_bound(
+    s3: str, server: seaweed.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No bucket, wrong credentials, nobody there: for a run and for a reader, with what to do; and obstore is the one
+    that waits."""
     monkeypatch.setattr(remote, "RETRY", QUICK | {"max_retries": 2})
     cases = (
         ("s3://none/store.zarr", {}, "NoSuchBucket.*make the bucket, or give another store.path"),
@@ -329,7 +364,11 @@ def test_a_service_that_refuses_is_told_within_a_bound(s3: str, server: seaweed.
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            for use in (lambda at: objects_at(at).set("x", b"x"), igc_dist.open, lambda at: Lock(objects_at(at)).take()):
+            for use in (
+                lambda at: objects_at(at).set("x", b"x"),
+                igc_dist.open,
+                lambda at: Lock(objects_at(at)).take(),
+            ):
                 with pytest.raises(StoreError, match=words) as refused:
                     use(url)
                 assert f"store {url}: " in str(refused.value)
@@ -338,8 +377,11 @@ def test_a_service_that_refuses_is_told_within_a_bound(s3: str, server: seaweed.
 
 
 @pytest.mark.slow
-def test_a_bad_network_changes_no_bit(s3: str, server: seaweed.Server, local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Late answers, refused requests, answers that are lost after the work was done: obstore asks again, and all is as it should be."""
+def test_a_bad_network_changes_no_bit(
+    s3: str, server: seaweed.Server, local: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Late answers, refused requests, answers that are lost after the work was done: obstore asks again, and all is as
+    it should be."""
     monkeypatch.setattr(remote, "RETRY", QUICK)
     with seaweed.network(server, seconds=0.002, refused=0.05, lost=0.05, seed=7) as bad:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bad.url)
@@ -350,7 +392,9 @@ def test_a_bad_network_changes_no_bit(s3: str, server: seaweed.Server, local: An
 
 
 @pytest.mark.parametrize("cut", [pytest.param(40, marks=pytest.mark.slow), 90])
-def test_a_network_that_ends_costs_no_shard(cut: int, s3: str, server: seaweed.Server, local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_ends_costs_no_shard(
+    cut: int, s3: str, server: seaweed.Server, local: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A clear error within a bound, exit code 2; what was committed is safe, and a rerun gives the same bits."""
     monkeypatch.setattr(remote, "RETRY", QUICK | {"max_retries": 1})
     committed, commit = set(), Store.commit
@@ -379,7 +423,9 @@ def test_a_network_that_ends_costs_no_shard(cut: int, s3: str, server: seaweed.S
 def test_a_killed_rank_resumes_with_other_ranks(s3: str, tmp_path: Path) -> None:
     """Killed in the middle of a PUT, of shards and of results; then with another number of ranks."""
     settings = {**SETTINGS, "n": 9, "n_folds": 6}
-    service = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}  # ranks fork from what may be older
+    service = {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_")
+    }  # ranks fork from what may be older
     whole = attribute(tmp_path / "a", **settings)
     for turn, (fault, world, then) in enumerate((("write:1:7", 2, 3), ("write:0:30", 2, 1))):
         url = f"{s3}.{turn}"
@@ -398,15 +444,27 @@ def _run(url: str, settings: dict[str, Any]) -> dict[str, bytes]:
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_the_command_on_two_ranks(s3: str, tmp_path: Path) -> None:
-    """The run's folder holds the logs and the configuration, without a secret; the store is complete, and that of one rank in a folder."""
-    found = command(*TINY, f"store.path={s3}", "fabric.devices=2", "hydra.run.dir=run", "report.enabled=true", cwd=tmp_path, timeout=300)
+    """The run's folder holds the logs and the configuration, without a secret; the store is complete, and that of one
+    rank in a folder."""
+    found = command(
+        *TINY,
+        f"store.path={s3}",
+        "fabric.devices=2",
+        "hydra.run.dir=run",
+        "report.enabled=true",
+        cwd=tmp_path,
+        timeout=300,
+    )
     assert found.returncode == 0, found.stderr
     assert f"store:  {s3}\n" in found.stdout
     assert {"report.html", "logs"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     assert command(*TINY, "store.path=a.zarr", cwd=tmp_path, timeout=300).returncode == 0
     assert stored(s3) == files(tmp_path / "a.zarr")
-    for text in [*(p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()), objects_at(s3).get("zarr.json") or b""]:
+    for text in [
+        *(p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()),
+        objects_at(s3).get("zarr.json") or b"",
+    ]:
         assert seaweed.SECRET.encode() not in text
         assert seaweed.KEY.encode() not in text
     again = command(*TINY, f"store.path={s3}", "gallery=['method=ig']", cwd=tmp_path, timeout=300)

@@ -1,4 +1,5 @@
-"""Stores of every version of the schema open: a small example of each is kept, with numbers read by the version that wrote it."""
+"""Stores of every version of the schema open: a small example of each is kept, with numbers read by the version that
+wrote it."""
 
 from __future__ import annotations
 
@@ -11,14 +12,12 @@ import numpy as np
 import pytest
 
 import igc_dist
-from igc_dist import commands, schema
-from igc_dist.compact import compact
-from igc_dist.documents import sealed, unsealed
+from igc_dist.cli import commands
 from igc_dist.records import StoreError
 from igc_dist.report import write_report
-from igc_dist.schema import SCHEMA, upgraded
-from igc_dist.store import Store, attributes
-from igc_dist.verify import verify
+from igc_dist.store import SCHEMA, Store, attributes, schema, sealed, unsealed
+from igc_dist.store.schema import upgraded
+from igc_dist.upkeep import compact, verify
 from tests.ranks import attribute, files
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -33,7 +32,8 @@ def unpacked(version: int, path: Path) -> Path:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_old_store_opens(version: int, tmp_path: Path) -> None:
-    """Its values are those that its own version read; its bytes stay as they are; it verifies, by its results if it says how."""
+    """Its values are those that its own version read; its bytes stay as they are; it verifies, by its results if it
+    says how."""
     path = unpacked(version, tmp_path / "store.zarr")
     before, said = files(path), json.loads((EXAMPLES / f"schema-{version}.json").read_text())
     tree = igc_dist.open(path)
@@ -41,10 +41,16 @@ def test_an_old_store_opens(version: int, tmp_path: Path) -> None:
     for name, values in said.items():
         np.testing.assert_array_equal(tree[name].values, np.asarray(values), err_msg=name)
     assert tree.attrs["sums_to_prediction"] is True
-    assert (tree.attrs["budget"]["folds"], tree.attrs["budget"]["of"], tree.attrs["budget"]["used"]) == (3, 3, {"attribute": 3})
+    assert (tree.attrs["budget"]["folds"], tree.attrs["budget"]["of"], tree.attrs["budget"]["used"]) == (
+        3,
+        3,
+        {"attribute": 3},
+    )
     verdict = verify(path)
     assert verdict.lines == []
-    assert verdict.left_out == ("" if version >= 4 else f"it has no recipe to make its results by (schema {version} had none)")
+    assert verdict.left_out == (
+        "" if version >= 4 else f"it has no recipe to make its results by (schema {version} had none)"
+    )
     assert files(path) == before
 
 
@@ -53,7 +59,10 @@ def test_commands_read_stores_of_all_versions(tmp_path: Path, capsys: pytest.Cap
     assert commands.call("compare", [str(path) for path in paths[1:]]) == 0
     for path in paths:
         assert commands.call("verify", [str(path)]) == commands.call("info", [str(path)]) == 0
-    assert "results were not made again: it has no recipe to make its results by (schema 1 had none)" in capsys.readouterr().out
+    assert (
+        "results were not made again: it has no recipe to make its results by (schema 1 had none)"
+        in capsys.readouterr().out
+    )
     assert write_report(igc_dist.open(paths[0]), tmp_path / "page").is_file()
     with pytest.raises(StoreError, match=r"schema 3 had none\)\. Run it again into another store\.path"):
         compact(paths[2], tmp_path / "out")
@@ -90,7 +99,9 @@ def test_a_newer_store_is_refused_naming_both_versions(tmp_path: Path) -> None:
     store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA - 1}, metadata))
     attribute(path, **settings)
     store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA - 1, "status": "running"}))
-    with pytest.raises(StoreError, match=rf"of schema {SCHEMA - 1} where this version writes {SCHEMA}.*Give another store\.path"):
+    with pytest.raises(
+        StoreError, match=rf"of schema {SCHEMA - 1} where this version writes {SCHEMA}.*Give another store\.path"
+    ):
         attribute(path, **settings)
     assert files(path) == before
 

@@ -15,13 +15,18 @@ import zarr
 from zarr.storage import LocalStore
 
 import igc_dist
-from igc_dist.objects import Folder
 from igc_dist.records import StoreError
-from igc_dist.store import Store
+from igc_dist.store import Folder, Store
 from tests.ranks import Net, Rows, arrays, attribute, files
 
 NAMES = ("left", "right")
-SETTINGS: dict[str, Any] = {"n": 7, "n_folds": 4, "micro_batch": 2, "n_steps": 2, "target": igc_dist.Targets(names=NAMES)}
+SETTINGS: dict[str, Any] = {
+    "n": 7,
+    "n_folds": 4,
+    "micro_batch": 2,
+    "n_steps": 2,
+    "target": igc_dist.Targets(names=NAMES),
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +37,32 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_plain_xarray_opens_it(whole: Path) -> None:
-    """Without any option and without a warning, as a tree and as its root: named dimensions, coordinates, names as strings."""
+    """Without any option and without a warning, as a tree and as its root: named dimensions, coordinates, names as
+    strings."""
     tree = xr.open_datatree(whole, engine="zarr")
-    assert {"output", "n", "correlation", "correlation_se", "target_mean", "target_std", "prediction_mean", "prediction_std"} <= set(
+    assert {
+        "output",
+        "n",
+        "correlation",
+        "correlation_se",
+        "target_mean",
+        "target_std",
+        "prediction_mean",
+        "prediction_std",
+    } <= set(tree.to_dataset().variables)
+    assert {"igc_error", "quadrature_error", "igc_sum", "igc_sum_se", "baseline_term", "constant"} <= set(
         tree.to_dataset().variables
     )
-    assert {"igc_error", "quadrature_error", "igc_sum", "igc_sum_se", "baseline_term", "constant"} <= set(tree.to_dataset().variables)
     assert tree["output"].values.tolist() == list(NAMES)
     assert (tree["x/igc"].dims, tree["x/igc"].shape, tree["x/igc"].dtype) == (("output", "feature"), (2, 5), np.float64)
     assert tree["x/igc"].sel(output="right").shape == (5,)
     assert tree["samples/x/attribution"].dims == ("sample", "output", "feature")
-    assert tree["samples/target"].dims == tree["samples/delta"].dims == tree["samples/prediction_baseline"].dims == ("sample", "output")
+    assert (
+        tree["samples/target"].dims
+        == tree["samples/delta"].dims
+        == tree["samples/prediction_baseline"].dims
+        == ("sample", "output")
+    )
     assert tree["convergence/correlation"].dims == ("fold", "output")
     assert tree["convergence/fold"].values.tolist() == [1, 2, 3, 4]
     root = xr.open_zarr(whole)
@@ -84,16 +104,21 @@ def test_samples_are_handed_out_in_the_order_of_the_data(whole: Path) -> None:
 
 
 def test_every_array_is_checksummed_and_writes_its_empty_chunks(whole: Path, tmp_path: Path) -> None:
-    """A missing chunk would read as the fill value without a word: so an all-NaN result has its chunk, and every codec a checksum."""
+    """A missing chunk would read as the fill value without a word: so an all-NaN result has its chunk, and every codec
+    a checksum."""
     for document in whole.rglob("zarr.json"):
         found = json.loads(document.read_text())
-        if found["node_type"] == "array" and found["data_type"] != "string" and document.parent.name != "digest":  # a checksum itself
+        if (
+            found["node_type"] == "array" and found["data_type"] != "string" and document.parent.name != "digest"
+        ):  # a checksum itself
             (codec,) = [c for c in found["codecs"] if c["name"] == "zstd"]
             assert codec["configuration"]["checksum"] is True, document
             if found["data_type"].startswith("float"):
                 assert found["fill_value"] == "NaN", document
     x = torch.rand(6, 3)
-    tree = igc_dist.attribute(Net(3, 2), (x, torch.stack([x[:, 0], torch.ones(6)], 1)), store=tmp_path / "a", output_block=1, n_steps=2)
+    tree = igc_dist.attribute(
+        Net(3, 2), (x, torch.stack([x[:, 0], torch.ones(6)], 1)), store=tmp_path / "a", output_block=1, n_steps=2
+    )
     assert np.isnan(tree["x/igc"].values[1]).all()  # a constant target
     for name in ("x/igc", "x/igc_se"):
         assert len([p for p in (tmp_path / "a" / name / "c").rglob("*") if p.is_file()]) == 2
@@ -107,7 +132,9 @@ def test_a_partial_store_is_refused_unless_asked_for(whole: Path, tmp_path: Path
     shutil.copytree(whole, path)
     store = Store.existing(path)
     store.objects.set("zarr.json", (path / "shards" / "zarr.json").read_bytes())  # a root without a status
-    with pytest.raises(StoreError, match="not complete: run the same command again to finish it, or open it with allow_partial=True"):
+    with pytest.raises(
+        StoreError, match="not complete: run the same command again to finish it, or open it with allow_partial=True"
+    ):
         igc_dist.open(path)
     assert "shards" in igc_dist.open(path, allow_partial=True).children
 
@@ -120,7 +147,10 @@ def test_another_spec_is_refused_with_the_keys_that_differ(whole: Path, tmp_path
     for change, words in (
         ({"seed": 4}, ["seed: 0 in the store, 4 asked for"]),
         ({"n_steps": 3}, ['attributor.quadrature.name: "midpoint-2" in the store, "midpoint-3" asked for']),
-        ({"n": 23, "samples": False}, ["data.n: 7 in the store, 23 asked for", "samples: true in the store, false asked for"]),
+        (
+            {"n": 23, "samples": False},
+            ["data.n: 7 in the store, 23 asked for", "samples: true in the store, false asked for"],
+        ),
         ({"baseline": 0.5}, ["baseline.value: 0.0 in the store, 0.5 asked for"]),
     ):
         with pytest.raises(StoreError, match=r"Give another store\.path, or delete that store") as refused:
@@ -128,7 +158,9 @@ def test_another_spec_is_refused_with_the_keys_that_differ(whole: Path, tmp_path
         assert [word for word in words if word not in str(refused.value)] == []
         assert "weights" not in str(refused.value)
     assert files(path) == before
-    assert attribute(path, **SETTINGS, threads=1, progress=True) == arrays(igc_dist.open(whole))  # nothing of it changes the numbers
+    assert attribute(path, **SETTINGS, threads=1, progress=True) == arrays(
+        igc_dist.open(whole)
+    )  # nothing of it changes the numbers
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
@@ -147,22 +179,32 @@ def test_the_layout_survives_the_round_trip(whole: Path) -> None:
     assert {name: phase.grid for name, phase in store.phases.items()} == {"predict": (4,), "attribute": (4, 1)}
     assert store.pending("predict") == store.pending("attribute") == []
     assert store.spec["seed"] == 0
-    keys = [key for phase in store.phases.values() for n in range(len(phase)) for key in (*phase.keys(n), phase.digest_key(n))]
+    keys = [
+        key
+        for phase in store.phases.values()
+        for n in range(len(phase))
+        for key in (*phase.keys(n), phase.digest_key(n))
+    ]
     assert len(keys) == len(set(keys))  # one writer per chunk
     assert set(keys) <= {*files(whole)}
     for phase in store.phases.values():  # and together the shards write every chunk of their arrays
         for array in (*phase.arrays.values(), phase.digest):
-            assert {k for k in keys if k.startswith(f"{array.path}/c/")} == {k for k in files(whole) if k.startswith(f"{array.path}/c/")}
+            assert {k for k in keys if k.startswith(f"{array.path}/c/")} == {
+                k for k in files(whole) if k.startswith(f"{array.path}/c/")
+            }
 
 
 def test_left_overs_of_interrupted_writes_are_swept(whole: Path, tmp_path: Path) -> None:
-    """A file being written is under another name until it is whole; what a kill leaves of it is no object, and goes at the next run."""
+    """A file being written is under another name until it is whole; what a kill leaves of it is no object, and goes at
+    the next run."""
     path = tmp_path / "store.zarr"
     shutil.copytree(whole, path)
     partial = path / "x" / "igc" / "c" / "0" / "0.abc.partial"
     partial.write_bytes(b"half")
     (path / "zarr.json.0123.partial").write_bytes(b"half")
-    (path / "shards" / "attribute" / "digest" / "c" / "0" / "0" / "0.0123.partial").write_bytes(b"half")  # of a shard that is done
+    (path / "shards" / "attribute" / "digest" / "c" / "0" / "0" / "0.0123.partial").write_bytes(
+        b"half"
+    )  # of a shard that is done
     assert Store.existing(path).verify() == []
     assert not any(name.endswith(".partial") for name in Folder(path).names())
     (path / "x" / "igc" / "c" / "0" / "0").unlink()
@@ -172,7 +214,8 @@ def test_left_overs_of_interrupted_writes_are_swept(whole: Path, tmp_path: Path)
 
 
 def fail_from(patch: pytest.MonkeyPatch, error: int, after: int) -> None:
-    """Chunks of shards are written by `Folder`, those of results by zarr: the disk is full from the `after`-th chunk on."""
+    """Chunks of shards are written by `Folder`, those of results by zarr: the disk is full from the `after`-th chunk
+    on."""
     real, real_zarr, calls = Folder.set, LocalStore.set, iter(range(10**6))
 
     def check() -> None:
@@ -193,8 +236,11 @@ def fail_from(patch: pytest.MonkeyPatch, error: int, after: int) -> None:
 
 
 @pytest.mark.parametrize("after", [3, 13, 27, 60])
-def test_a_full_disk_is_an_error_that_costs_no_shard(after: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In pass 1, in the middle of a shard, and in the results: a clear error; what was committed is safe, and a rerun completes it."""
+def test_a_full_disk_is_an_error_that_costs_no_shard(
+    after: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pass 1, in the middle of a shard, and in the results: a clear error; what was committed is safe, and a rerun
+    completes it."""
     path, committed, commit = tmp_path / "store.zarr", set(), Store.commit
 
     def counted(self: Store, phase: str, number: int) -> None:

@@ -1,6 +1,8 @@
-"""The engine on a CUDA device against a bare loop of forward passes and input gradients, for nets of timm with random weights.
+"""The engine on a CUDA device against a bare loop of forward passes and input gradients, for nets of timm with random
+weights.
 
-`python -m tests.benchmarks.gpu report.json` prints a line for each net and precision, and writes them with the card and the versions.
+`python -m tests.benchmarks.gpu report.json` prints a line for each net and precision, and writes them with the card and
+the versions.
 """
 
 from __future__ import annotations
@@ -66,14 +68,14 @@ def timed(work: Callable[[], Any]) -> float:
 def walked(module: nn.Module, x: Tensor, y: Tensor, rows: int, outputs: int, precision: str) -> tuple[float, float]:
     """Seconds of pass 2, and of the whole call."""
     seconds: list[float] = []
-    whole = composition.walk_all
+    whole = composition.Run.attribute
 
     def clocked(*arguments: Any) -> Any:
         found: list[Any] = []
         seconds.append(timed(lambda: found.append(whole(*arguments))))
         return found[0]
 
-    with patch.object(composition, "walk_all", clocked):
+    with patch.object(composition.Run, "attribute", clocked):
         total = timed(
             lambda: igc_dist.attribute(
                 module,
@@ -132,7 +134,10 @@ def main(out: str) -> None:
         "python": platform.python_version(),
     }
     lines: list[dict[str, Any]] = []
-    for name, precision in [*((name, "bf16-mixed") for name in (*NETS, "digits")), *((name, "32-true") for name in ("digits", *NETS[:3]))]:
+    for name, precision in [
+        *((name, "bf16-mixed") for name in (*NETS, "digits")),
+        *((name, "32-true") for name in ("digits", *NETS[:3])),
+    ]:
         try:
             line = compared(name, precision)
         except Exception as error:

@@ -1,10 +1,12 @@
-"""``python make.py OUT``: a small store of digits, by whatever version of igc_dist is on PYTHONPATH, as OUT.zip, and numbers in OUT.json.
+"""``python make.py OUT``: a small store of digits, by whatever version of igc_dist is on PYTHONPATH, as OUT.zip, and
+numbers in OUT.json.
 
 The examples were made in a clone of this repository, with the packages of today, by
 
     git checkout COMMIT && PYTHONPATH=. OMP_NUM_THREADS=1 python make.py schema-N
 
-at the last commit of each version but the newest: c3ee26a for 1, 1dd93b8 for 2, fda8984 for 3; schema-4 at the one that added it.
+at the last commit of each version but the newest: c3ee26a for 1, 1dd93b8 for 2, fda8984 for 3; schema-4 at the one that
+added it.
 """
 
 import json
@@ -23,14 +25,17 @@ NAMES = ("correlation", "correlation_se", "x/igc", "x/igc_se", "x/ig_std", "n", 
 
 
 def main(out: Path) -> None:
-    """Twelve images of 4 x 4, two outputs of a model with fixed weights; weights of samples and reduced features since there are such."""
+    """Twelve images of 4 x 4, two outputs of a model with fixed weights; weights of samples and reduced features since
+    there are such."""
     torch.set_num_threads(1)
     platform.platform = platform.processor = lambda: "example"  # type: ignore[assignment,misc]
     digits = load_digits()
     x = torch.tensor(digits.images[:12], dtype=torch.float64)[:, None, ::2, ::2] / 16
     y = torch.tensor(np.stack([digits.target[:12] % 2, digits.target[:12] / 10.0], 1))
     generator = torch.Generator().manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)).double()
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)
+    ).double()
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64))
@@ -39,7 +44,9 @@ def main(out: Path) -> None:
     if "reduce" in known:
         more["reduce"] = igc_dist.features.Patches(2)
     kinds = ("correlation", "moments")
-    igc_dist.attribute(model, (x, y), store=out, n_steps=2, n_folds=3, output_block=1, samples=True, statistics=kinds, **more)
+    igc_dist.attribute(
+        model, (x, y), store=out, n_steps=2, n_folds=3, output_block=1, samples=True, statistics=kinds, **more
+    )
     tree = igc_dist.open(out)
     found = {name: np.asarray(tree[name].values).tolist() for name in NAMES} | {"schema": tree.attrs["schema"]}
     Path(f"{out}.json").write_text(json.dumps(found, indent=1))

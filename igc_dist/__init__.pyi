@@ -1,0 +1,17 @@
+from . import baselines as baselines
+from . import features as features
+from .api import attribute as attribute
+from .config import Data as Data
+from .config import Design as Design
+from .config import Fabric as Fabric
+from .config import Method as Method
+from .config import Model as Model
+from .config import Precision as Precision
+from .config import Rule as Rule
+from .config import Statistic as Statistic
+from .config import Store as Store
+from .paths import Quadrature as Quadrature
+from .planning import Budget as Budget
+from .planning import Limits as Limits
+from .store import open as open
+from .targets import Targets as Targets

@@ -1,0 +1,9 @@
+"""The command line: the commands and their help.
+
+May import: run, config, upkeep, watching, report, job, passes, store, planning, distributed, secrets, records. Its
+public names stand in `__init__.pyi` and are loaded when they are first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

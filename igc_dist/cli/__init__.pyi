@@ -1,0 +1,5 @@
+from . import commands as commands
+from . import help as help
+from . import main as main
+from . import plans as plans
+from . import runs as runs

@@ -1,0 +1,76 @@
+"""The help text of `igc-dist`, with all available groups and choices."""
+
+from __future__ import annotations
+
+from igc_dist import config
+
+HELP = """\
+igc-dist - what a model has learned from a whole data set, split over its input features
+
+  igc-dist [run] [overrides]     compute; without overrides the embedded demo (handwritten digits)
+  igc-dist plan [overrides]      print shards, gradient evaluations, memory, disk, time and its bottleneck;
+                                 exit 2 if they do not fit
+  igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped
+  igc-dist verify STORE          check every file of a store (run again to repair it), and results against shards;
+                                 --quick: files only
+  igc-dist report STORE [DIR]    write report.html and PNG files, beside the store or into DIR
+  igc-dist compare STORE STORE.. what differs: specs, correlations, maps
+  igc-dist info STORE            status, spec, arrays and provenance
+  igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over
+                                 disjoint data (--overlap)
+  igc-dist compact STORE OUT     the same store in few files
+  igc-dist info STORE --watch    a running store, live: shards done, rate, time left, each rank; ends with the run
+                                 (0 complete, else 2)
+  torchrun --nproc-per-node N -m igc_dist [overrides]     the same on N ranks, with the same bits; srun works too
+
+Overrides are Hydra's: group=choice selects a file of conf/, key=value sets a leaf. Groups and choices:
+
+{groups}
+
+Often used:
+  method=igc baseline=samples baseline.k=8 quadrature=gauss_legendre quadrature.n_steps=8 statistic=all
+  store.path=DIR store.samples=true fabric.devices=2 fabric.precision=bf16-mixed precision.tol=0.02
+  target.outputs=[0,3] seed=1 plan.n_folds=32 plan.output_block=8 plan.micro_batch=256 plan.host_memory=8
+  on_nonfinite=skip report.enabled=false
+  quadrature=auto                            by the activations
+  method=ig_adaptive method.attributor.tol=1e-3      to a tolerance, sample by sample
+  plan.trial=true model.channels_last=auto   the fastest is found by a trial and remembered
+  data.prefetch=false                        no reading ahead
+  design=pairs design.n_draws=4              the cheapest IGC: gradients between pairs of samples
+  design=stratified                          for other baselines
+  budget.rel_se=0.05 | budget.gradients=1000000 | budget.seconds=600      folds are added until then
+  target.n_others=3                          of labels
+  data.slices=site data.weights=weight       attributes of the data set
+  reduce=patches reduce.size=8               sums of features
+  method=guided_ig method.attributor.n_steps=50 | blur_ig | ig2 baseline=references | idgi      other paths
+  experiment=gallery                         all of them
+  fabric.devices=8 fabric.num_nodes=64 fabric.rates.flops=4e14      for plan: what it would take on 512 ranks
+  model.final_layer=fc plan.mode=forward     many outputs
+  model.categories=50                        categorical inputs
+  profile=true                               a trace of a few forward passes
+run.json in the run's folder says how the run went, in one document.
+Your own model and data (any class or function of yours that returns them):
+  igc-dist --allow-target mypkg.* model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\
+           data.build._target_=mypkg.Data target=one_hot
+Options:
+  --allow-target PREFIX.*   let the configuration build classes of this package (only here, never in a file)
+  --trust                   let model.weights be a file that holds code, your own: a pickle or TorchScript
+                            (only here, never in a file)
+  -m, --multirun            sweep          --cfg job   print the composed configuration
+  --config-dir DIR          add a folder of your own groups                --version, --help, --hydra-help
+
+Object stores (pip install 'igc-dist[s3]'): s3://bucket/prefix, gs://bucket/prefix, az://container/prefix as store.path
+and STORE. Endpoint, region and credentials come from the environment only: AWS_ENDPOINT_URL AWS_REGION
+AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_ALLOW_HTTP=true AWS_TIMEOUT=300s (of a request), GOOGLE_*, AZURE_*.
+Logs and page stay in the run's folder, ./NAME.run for report.
+
+Exit codes: 0 done, 2 bad configuration, 3 bad model or data, 4 non-finite values or too low a precision,
+75 stopped by a signal (resumes)
+"""
+
+
+def text() -> str:
+    """The whole help."""
+    groups = sorted(path for path in config.folder().iterdir() if path.is_dir())
+    lines = [f"  {group.name:<11}{' '.join(sorted(path.stem for path in group.glob('*.yaml')))}" for group in groups]
+    return HELP.replace("{groups}", "\n".join(lines))

@@ -1,0 +1,79 @@
+"""The entry point: `igc-dist [run|plan|verify|report|compare|info|merge|compact]`. run and plan use Hydra."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+# wings are loaded when a name in them is first used, so a command without a model starts fast
+from igc_dist import cli, config
+from igc_dist.records import ConfigError, IgcError, Stopped, said
+from igc_dist.secrets import masked_text
+
+COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "compact")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
+    if "--help" in arguments or "-h" in arguments:
+        print(cli.help.text())
+        raise SystemExit(0)
+    if "--version" in arguments:
+        print(version("igc-dist"))
+        raise SystemExit(0)
+    try:
+        on_config = command in ("run", "plan")
+        raise SystemExit(_on_config(command, arguments) if on_config else cli.commands.call(command, arguments))
+    except IgcError as error:
+        raise SystemExit(complain(error)) from None
+
+
+def complain(error: IgcError) -> int:
+    """Print a readable error. Returns its exit code."""
+    rank = os.environ.get("RANK")
+    who = f"igc-dist{'' if rank is None else f' (rank {rank})'}"
+    print(f"{who}: {masked_text(said(error))}", file=sys.stderr, flush=True)
+    return int(error.exit_code)
+
+
+def _on_config(command: str, arguments: list[str]) -> int:
+    """Run a command on configurations, once or per job of a sweep. Returns the first exit code that is not 0."""
+    for flag in {"-m", "--multirun"} & {*arguments}:  # Hydra accepts it only before the overrides
+        arguments.remove(flag)
+        arguments.insert(0, flag)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # until the run has handlers, an exit loses nothing
+        signal.signal(number, lambda *_: os._exit(Stopped.exit_code))
+    allow = _allowed(arguments)
+    codes: list[int] = []
+
+    def task(cfg: Any) -> None:
+        if Stopped.exit_code in codes:
+            return
+        try:
+            codes.append(cli.plans.plans(cfg, allow) if command == "plan" else cli.runs.start(cfg, allow, arguments))
+        except IgcError as error:  # the other jobs of a sweep continue
+            codes.append(complain(error))
+
+    config.compose_and_call(task, arguments, allow)
+    return next((code for code in codes if code), 0)
+
+
+def _allowed(arguments: list[str]) -> list[str]:
+    """Remove from the arguments what the command line allows, and return it: prefixes of `_target_`s, and `TRUST`."""
+    allow = []
+    while "--allow-target" in arguments:
+        at = arguments.index("--allow-target")
+        if at + 1 >= len(arguments):
+            raise ConfigError("--allow-target needs a prefix, for example mypkg.*")
+        allow.append(arguments[at + 1])
+        del arguments[at : at + 2]
+    if config.TRUST in arguments:
+        arguments.remove(config.TRUST)
+        allow.append(config.TRUST)
+    return allow

@@ -1,0 +1,41 @@
+"""`igc-dist plan`: shows the cost of a run before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from igc_dist import cli, config, distributed, job, passes, planning
+
+
+def plans(cfg: Any, allow: Sequence[str]) -> int:
+    """Print the plan of a run, or of each run of a gallery. Raises `ConfigError` if one does not fit."""
+    for column, its in (cli.runs.columns(cfg) if cfg.gallery else {"": cfg}).items():
+        if column:
+            print(f"\n{column}")
+        _plan(its, allow)
+    return 0
+
+
+def _plan(cfg: Any, allow: Sequence[str]) -> None:
+    todo = config.from_config(cfg, cli.runs.located(cfg), allow)
+    with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world:
+        todo = job.settled(todo, world)
+        with todo.model.borrowed(world.device):
+            todo = job.decided(todo, world.device)
+            plan = job.plan_of(todo, world.device, check=False)
+            began, few = time.perf_counter(), todo.source.fetch(range(min(4, len(todo.source))))
+            sample = (time.perf_counter() - began) / len(few.target) / max(1, cfg.data.num_workers)
+            walk = passes.probe(todo.inputs, few, world.device, todo.attributor.baselines)
+            counted = passes.passes_of(walk)
+    stages = todo.stages(plan)
+    looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
+    for name, value in (plan.summary() | ({"budget": looks} if todo.budget.limited else {})).items():
+        print(f"{name:<28} {value}")
+    fabric = config.typed(cfg).fabric
+    print()
+    told = planning.told(plan, counted, fabric.rates, sample, fabric.num_nodes, fabric.devices)
+    for name, value in told.items():
+        print(f"{name:<28} {value}")
+    plan.check()

@@ -1,0 +1,148 @@
+"""`igc-dist run`: one rank of a run with its log and account, all ranks of this machine, or the runs of a gallery."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from igc_dist import cli, config, distributed, report, store, watching
+from igc_dist.records import ConfigError, IgcError, Stopped
+from igc_dist.secrets import Masking
+
+
+def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
+    """Start the run of a configuration, or its ranks. Returns an exit code."""
+    folder, overrides = config.hydra_job()
+    path = located(cfg)
+    beside = store.beside(path, folder)
+    alone = distributed.environment() is None
+    if alone and cfg.fabric.num_nodes > 1:
+        raise ConfigError(
+            f"fabric.num_nodes={cfg.fabric.num_nodes}: a run on several nodes is started on each of them, by torchrun "
+            f"--nnodes={cfg.fabric.num_nodes} --nproc-per-node={cfg.fabric.devices} --rdzv-backend=c10d "
+            "--rdzv-endpoint=HOST:PORT -m igc_dist ..., by launch/multinode.sh or by srun (launch/slurm.sbatch). "
+            "igc-dist plan says what it would take"
+        )
+    if alone and cfg.fabric.devices > 1:
+        flags = [part for prefix in allow for part in ("--allow-target", prefix)]
+        kept = config.folder_flags(arguments)
+        own = [config.override("store.path", path), config.override("hydra.run.dir", folder)]
+        return distributed.launch(cfg.fabric.devices, ["run", *flags, *kept, *overrides, *own], store.name(path))
+    if cfg.gallery:
+        if isinstance(path, str):
+            raise ConfigError(
+                f"store.path={path} with gallery={list(cfg.gallery)}, which keeps a store for each method in a folder: "
+                "give one"
+            )
+        return _gallery(cfg, allow, beside)
+    _work(cfg, allow, path, beside)
+    if _rank() == 0:
+        _show(cfg, path, beside)
+    return 0
+
+
+def located(cfg: Any) -> str | Path:
+    """The location of a job's store. Works only inside a task."""
+    return store.located(cfg.store.path) if cfg.store.path is not None else config.hydra_job()[0] / "store.zarr"
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:
+    """Run one rank."""
+    from igc_dist.run import run
+
+    _log_to(beside / "logs", _rank())
+    mine = watching.Account(beside / "run.json", path, config.hydra_job()[1]) if _rank() == 0 else None
+    fabric = cfg.fabric
+    with watching.kept(mine):
+        job = config.from_config(cfg, path, allow)
+        with (
+            distributed.joined(
+                accelerator=fabric.accelerator,
+                strategy=fabric.strategy,
+                timeout=fabric.timeout,
+                lease=fabric.lease,
+                threads=fabric.threads,
+                loggers=distributed.loggers(fabric.loggers, beside / "logs"),
+            ) as world,
+            watching.metered(world, show=True) as meter,
+            watching.profiled(beside / "trace.json.gz" if cfg.profile and world.first else None) as profile,
+        ):
+            if profile is not None:
+                meter.passed = profile.passed
+            if mine is not None:
+                mine.join(meter)
+            # here signals only set a flag: a launcher sends one as soon as another rank has failed
+            with watching.kept(mine):
+                run(job, world, meter)
+
+
+def _show(cfg: Any, path: str | Path, beside: Path) -> None:
+    """Show the results on the screen, and write the page."""
+    tree = store.open(path)
+    page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs) if cfg.report.enabled else None
+    Console().print(report.summary_table(tree))
+    print(f"store:  {path}")
+    if page is not None:
+        print(f"report: {page}")
+
+
+def _log_to(folder: Path, rank: int) -> None:
+    """Log to a file per rank, and to stderr: warnings of every rank, progress of the first. Secrets are masked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stderr = logging.StreamHandler()
+    stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log"), stderr]
+    for handler in handlers:
+        handler.setFormatter(Masking(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    logging.getLogger("igc_dist").setLevel(logging.INFO)
+
+
+def columns(cfg: Any) -> dict[str, Any]:
+    """The configurations of a gallery, by the overrides of each. Works only inside a task."""
+    _, overrides = config.hydra_job()
+    if len({*cfg.gallery}) < len(cfg.gallery):
+        raise ConfigError(f"gallery={list(cfg.gallery)}: give each method once, or with another setting")
+    return {
+        column: config.compose_again([*overrides, *shlex.split(column), "store.samples=true"]) for column in cfg.gallery
+    }
+
+
+def _gallery(cfg: Any, allow: Sequence[str], folder: Path) -> int:
+    """Run each column of a gallery, one after the other, then draw one picture. A column that fails is left out."""
+    codes: list[int] = []
+    stores: dict[str, Path] = {}
+    for column, its in columns(cfg).items():
+        beside = folder / re.sub(r"[^A-Za-z0-9_.=-]+", ",", column)
+        try:
+            _work(its, allow, beside / "store.zarr", beside)
+            stores[column] = beside / "store.zarr"
+        except Stopped:
+            raise
+        except IgcError as error:
+            codes.append(cli.main.complain(error))
+    if _rank() > 0:
+        return 0  # otherwise the launcher would end the first rank, which knows every failure, before it draws
+    if stores:
+        trees = {column: store.open(path) for column, path in stores.items()}
+        source = config.from_config(cfg, None, allow).source
+        try:
+            page = report.write_gallery(
+                trees, lambda index: source.fetch(index).inputs[0].double().cpu().numpy(), folder
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        print(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
+        print(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
+    return next(iter(codes), 0)

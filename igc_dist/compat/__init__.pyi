@@ -1,0 +1,9 @@
+from .igc import BaselineShapley as BaselineShapley
+from .igc import BslShapCorr as BslShapCorr
+from .igc import Gradients as Gradients
+from .igc import IntegratedGradients as IntegratedGradients
+from .igc import IntGradAutoCorr as IntGradAutoCorr
+from .igc import IntGradCorr as IntGradCorr
+from .igc import IntGradMeanStd as IntGradMeanStd
+from .igc import NaiveCorrelation as NaiveCorrelation
+from .igc import NaiveTTest as NaiveTTest

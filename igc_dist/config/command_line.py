@@ -1,0 +1,147 @@
+"""From a command line to configurations: Hydra's composition and sweeps, and errors that name the nearest setting."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal import hydra as internal
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from igc_dist.config.permitted import check_hydra
+from igc_dist.config.schemas import folder
+from igc_dist.records import ConfigError, near
+
+
+class Checked(ConfigLoaderImpl):
+    """Hydra's loader, which checks Hydra's own node before Hydra acts on it.
+
+    Each job of a sweep is composed and checked again. This is a class of its own because launcher plug-ins hand it to
+    other processes.
+    """
+
+    allow: tuple[str, ...] = ()
+
+    def load_configuration(self, *args: Any, **keywords: Any) -> Any:
+        cfg = super().load_configuration(*args, **keywords)
+        # not resolved, because some values are not known yet
+        check_hydra(dict(OmegaConf.to_container(cfg.hydra, resolve=False)), self.allow)  # type: ignore[arg-type]
+        _check_interpolations(cfg.hydra)
+        return cfg
+
+
+def _check_interpolations(node: Any) -> None:
+    """Raise `ConfigError` if a mapping or a list of Hydra's node is an interpolation: its result was not checked."""
+    for key in range(len(node)) if OmegaConf.is_list(node) else node:
+        if OmegaConf.is_missing(node, key):
+            continue
+        if OmegaConf.is_interpolation(node, key):
+            raw = str(node._get_node(key)._value())
+            try:
+                whole = OmegaConf.is_config(node[key])
+            except OmegaConfBaseException:
+                whole = (
+                    raw.count("${") > 1
+                )  # not known yet: the job's number or folder is text, but a nested name may be anything
+            if whole:
+                raise ConfigError(f"hydra: {key}={raw} is not allowed: give the node itself, not an interpolation")
+        elif OmegaConf.is_config(node[key]):
+            _check_interpolations(node[key])
+
+
+def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allow: Sequence[str] = ()) -> None:
+    """Compose the configuration from the command line and call `task` with it, once or per job of a sweep.
+
+    Raises `ConfigError` with the nearest key or choice for an override that does not fit, and for anything that Hydra
+    may not run.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
+    tasks: list[Any] = []
+
+    def told(cfg: Any) -> None:
+        tasks.append(cfg)
+        task(cfg)
+        tasks.clear()
+
+    before, sys.argv = sys.argv, ["igc-dist", *arguments]
+    loader = internal.ConfigLoaderImpl
+    internal.ConfigLoaderImpl, Checked.allow = Checked, tuple(allow)  # type: ignore[misc]
+    try:
+        hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(told)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    except Exception as error:
+        if tasks or isinstance(error, ConfigError):
+            raise
+        # some inputs fail in Hydra's own assertions: `hydra.verbose=1`, `+=x`, a key below null
+        said = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ConfigError(
+            f"the command line {[*arguments]} composes to no configuration ({said}): see igc-dist --help"
+        ) from error
+    except SystemExit as leaving:
+        if leaving.code not in (0, None):
+            raise ConfigError("the command line does not parse: see igc-dist --help") from leaving
+    finally:
+        sys.argv = before
+        internal.ConfigLoaderImpl = loader  # type: ignore[misc]
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key is None:
+        return text
+    hint = near(key[1], leaves())
+    return f"unknown setting {key[1]!r}{hint}. {text}"
+
+
+def leaves() -> list[str]:
+    """Every dotted key of the default configuration."""
+
+    def walk(node: Any, prefix: str) -> list[str]:
+        if not isinstance(node, Mapping):
+            return [prefix]
+        return [key for name in node for key in walk(node[name], f"{prefix}.{name}" if prefix else str(name))]
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(folder()), version_base="1.3"):
+        return walk(OmegaConf.to_container(hydra.compose("config")), "")
+
+
+def hydra_job() -> tuple[Path, list[str]]:
+    """The job's folder and its overrides. Works only inside a task."""
+    found = HydraConfig.get()
+    return Path(found.runtime.output_dir), list(found.overrides.task)
+
+
+def compose_again(overrides: Sequence[str]) -> Any:
+    """The configuration of other overrides, inside a task. Raises `ConfigError` for an override that does not fit."""
+    try:
+        return hydra.compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def override(key: str, value: Any) -> str:
+    """An override with its value quoted, because folders of sweeps contain "=" and ","."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def folder_flags(arguments: Sequence[str]) -> list[str]:
+    """The --config-dir of a command line and its overrides of Hydra's search path, to pass on to ranks."""
+    kept = [argument for argument in arguments if argument.startswith(("hydra.searchpath=", "--config-dir="))]
+    for flag in ("--config-dir", "-cd"):
+        if flag in arguments[:-1]:
+            kept += ["--config-dir", arguments[list(arguments).index(flag) + 1]]
+    return kept

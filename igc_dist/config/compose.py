@@ -1,0 +1,95 @@
+"""From a composed configuration to a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from igc_dist import baselines, data, inputs
+from igc_dist.config import building, schemas
+from igc_dist.config.permitted import TRUST
+from igc_dist.data import sliced, weighted
+from igc_dist.job import Job, named_statistics, skipping
+from igc_dist.model import Model, load_weights
+from igc_dist.paths import ensure_design, ensure_rule
+from igc_dist.records import ConfigError
+from igc_dist.statistics import Statistic
+from igc_dist.targets import Targets
+
+
+def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -> Job:
+    """The job that a composed configuration describes. Raises `ConfigError`, `ModelError` or `DataError`.
+
+    `allow`: what the command line allows, prefixes of `_target_`s and `permitted.TRUST`.
+    """
+    c = schemas.typed(cfg)
+    skip, statistics = skipping(c.on_nonfinite), _statistics(c)
+    model = _model(c, allow)
+    quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps)
+    source = data.ensure(building.build(c.data.build, allow), c.data.num_workers, c.data.stage, c.data.prefetch)
+    baseline = baselines.ensure(building.build(c.baseline, allow))
+    design = ensure_design(
+        c.design.name,
+        quadrature,
+        c.quadrature.n_steps or 32,
+        c.design.n_draws,
+        lambda: baselines.number(baseline, source),
+    )
+    return Job(
+        inputs=inputs.ensure(
+            model,
+            embedding=c.model.embedding,
+            embedding_kwargs=c.model.embedding_kwargs,
+            n_categorical=c.model.n_categorical,
+            categories=c.model.categories,
+        ),
+        source=source,
+        targets=Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others),
+        baseline=baseline,
+        attributor=building.build_attributor(c.method.attributor, quadrature, design, allow),
+        statistics=statistics,
+        limits=c.plan,
+        samples=c.store.samples or c.method.samples,
+        seed=c.seed,
+        skip=skip,
+        reduce=None if c.reduce is None else building.build(c.reduce, allow),
+        names=c.data.names,
+        dims=c.data.dims,
+        store=store,
+        method=c.method.name,
+        weights=weighted(source, c.data.weights),
+        slices=sliced(source, c.data.slices),
+        budget=c.budget,
+        audit=c.precision,
+        labels={"model": c.model.build["_target_"], "data": c.data.build["_target_"]},
+    )
+
+
+def _statistics(c: schemas.Config) -> tuple[Statistic, ...]:
+    """The statistics. Raises `ConfigError` for limits of a t-test that is not among them."""
+    for name, limit in (("low", c.statistic.low), ("high", c.statistic.high)):
+        if limit is not None and "ttest" not in c.statistic.names:
+            raise ConfigError(
+                f"statistic.{name}={limit} is a limit of the groups of a t-test, but "
+                f"statistic.names={c.statistic.names} has no ttest: add it, or leave the limit out"
+            )
+    return named_statistics(c.statistic.names, ttest={"low": c.statistic.low, "high": c.statistic.high})
+
+
+def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
+    """The model, with its weights."""
+    module, output = building.build(c.model.build, allow), c.model.output
+    model = Model(
+        module,
+        forward=c.model.forward,
+        forward_kwargs=c.model.forward_kwargs,
+        output=building.build(output, allow) if isinstance(output, Mapping) else output,
+        precision=c.fabric.precision,
+        channels_last=c.model.channels_last,
+        compiled=c.model.compiled,
+        final_layer=c.model.final_layer,
+    )
+    if c.model.weights is not None:
+        load_weights(module, c.model.weights, trust=TRUST in allow)
+    return model

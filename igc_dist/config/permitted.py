@@ -1,0 +1,162 @@
+"""What a configuration may name: `_target_`s with an allowed prefix, and settings of Hydra that run nothing.
+
+Configurations are data: files of others, sweeps, copied command lines. What may run is decided in Python or on the
+command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from igc_dist.records import ConfigError
+
+ALLOWED = (
+    "igc_dist.model.outputs.", "igc_dist.attributors.", "igc_dist.baselines.", "igc_dist.demo.", "igc_dist.features.",
+    "igc_dist.paths.",
+)  # fmt: skip
+"""Prefixes of `_target_`s that a configuration may name. Only the command line can add more (--allow-target)."""
+
+BARRED = ("igc_dist.demo.train.",)
+"""Not allowed in spite of their prefix: training the demo would overwrite the weights in the package."""
+
+TRUST = "--trust"
+"""A flag of the command line that allows weight files that contain code."""
+
+HYDRA = (
+    "hydra._internal.core_plugins.basic_launcher.",
+    "hydra._internal.core_plugins.basic_sweeper.",
+    "hydra_plugins.",
+)
+"""Launchers and sweepers that Hydra itself builds."""
+
+COMMANDS = frozenset(("setup", "python", "additional_parameters", "srun_args", "custom_search_space"))
+"""Settings of plug-ins that are shell commands, or dotted names that are called."""
+
+HANDLERS = frozenset(
+    (
+        "logging.StreamHandler",
+        "logging.FileHandler",
+        "logging.NullHandler",
+        "logging.Formatter",
+        "colorlog.ColoredFormatter",
+    )
+)
+"""Classes allowed in a logging configuration. Hydra would build any other class with any arguments."""
+
+
+def check_targets(node: Any, allowed: Sequence[str]) -> None:
+    """Raise `ConfigError` for a `_target_` anywhere in `node` that is under none of the prefixes.
+
+    `node` is resolved and made of plain containers. A remaining interpolation is also an error: Hydra resolves once
+    more, and `${oc.create:...}` would then give a node that was not checked.
+    """
+    for keys, value in _leaves(node):
+        if (isinstance(value, str) and "${" in value) or any("${" in str(key) for key in keys):
+            raise ConfigError(
+                f"{'.'.join(map(str, keys))}={value!r} is not allowed: an interpolation is resolved once, do not "
+                "escape it"
+            )
+        if keys[-1] == "_target_" and not is_allowed(value, allowed):
+            raise ConfigError(_refused(value))
+
+
+def _refused(target: Any) -> str:
+    return (
+        f"_target_ {target!r} is not allowed: the command line may allow it with --allow-target "
+        f"{str(target).rsplit('.', 1)[0]}.*"
+    )
+
+
+def is_allowed(target: Any, allowed: Sequence[str]) -> bool:
+    """Whether a target is under a prefix and is defined there.
+
+    A module under a prefix may import other things into its name space; these are not allowed. A target that does not
+    exist is not allowed, nor one with `__` in its name: `f.__globals__` gives access to everything.
+    """
+    if (
+        not isinstance(target, str)
+        or not _under(target, allowed)
+        or any(part.startswith("__") for part in target.split("."))
+    ):
+        return False
+    found = _located(target)
+    home = getattr(found, "__module__", None)
+    return callable(found) and isinstance(home, str) and _under(f"{home}.", allowed) and not _under(f"{home}.", BARRED)
+
+
+def _under(name: str, prefixes: Sequence[str]) -> bool:
+    return any(name.startswith(prefix.rstrip("*").rstrip(".") + ".") for prefix in prefixes)
+
+
+def _located(target: str) -> Any:
+    """The object of a dotted name, found as Hydra finds it.
+
+    Attributes come first, so `igc_dist.baselines.np.load` is numpy's. Raises `ConfigError` if the name does not exist.
+    """
+    first, *rest = target.split(".")
+    try:
+        found: Any = importlib.import_module(first)
+        for n, name in enumerate(rest, 1):
+            # a module loaded by Hydra's plug-in search is not an attribute of its package
+            found = (
+                getattr(found, name) if hasattr(found, name) else importlib.import_module(".".join((first, *rest[:n])))
+            )
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"_target_ {target!r} is not found: {error}") from error
+    return found
+
+
+def check_hydra(node: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Raise `ConfigError` for anything in Hydra's own node that Hydra would run before any code of this package.
+
+    That is plug-ins and callbacks, classes and files of logging, environment variables (LD_PRELOAD, PYTHONPATH), and
+    commands of launchers. Hydra checks these only against its list of blocked names, which permits `torch.hub.load`.
+    """
+    for keys, value in _leaves(node):
+        if keys[-1] == "_target_" and not is_allowed(value, (*HYDRA, *allowed)):
+            raise ConfigError(_refused(value))
+        named = f"hydra.{'.'.join(map(str, keys))}={value!r}"
+        if keys[0] in ("job_logging", "hydra_logging"):
+            if keys[-1] in ("()", "class") and value not in HANDLERS:
+                raise ConfigError(f"{named} is not allowed: classes of logging are {', '.join(sorted(HANDLERS))}")
+            if (
+                isinstance(value, str)
+                and value.startswith(("ext://", "cfg://"))
+                and value not in ("ext://sys.stdout", "ext://sys.stderr")
+            ):
+                raise ConfigError(f"{named} is not allowed: give ext://sys.stdout or ext://sys.stderr")
+            if isinstance(value, str) and "${" in value and keys[-1] != "filename":
+                raise ConfigError(f"{named} is not allowed: give the value itself, not an interpolation")
+            if keys[-1] in ("mode", "filemode") and value != "a":
+                raise ConfigError(f"{named} is not allowed: a log is added to, give a")
+        if keys[:2] == ("job", "env_set"):
+            raise ConfigError(
+                f"{named.split('=')[0]} is not allowed: set the variable in the shell that starts igc-dist"
+            )
+        if (
+            keys[0] in ("launcher", "sweeper")
+            and COMMANDS & {*keys}
+            and value is not None
+            and not _under("hydra_plugins.", allowed)
+        ):
+            raise ConfigError(
+                f"{named} is not allowed: it runs a command, which --allow-target hydra_plugins.* on the command line "
+                "allows"
+            )
+
+
+def _leaves(node: Any, keys: tuple[Any, ...] = ("",)) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Pairs of keys from the top and a value: every leaf, and each `_target_` or class whatever its type."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            below = (*(keys if keys != ("",) else ()), key)
+            if key in ("_target_", "()", "class") and isinstance(value, Mapping | list | tuple):
+                yield below, value
+            yield from _leaves(value, below)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _leaves(value, keys)
+    else:
+        yield keys, node

@@ -1,0 +1,185 @@
+"""The configuration of a run: a schema for each Hydra group, and the presets of methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from igc_dist.planning import Audit, Budget, Limits, Rates
+from igc_dist.records import ConfigError, near
+
+
+@dataclass
+class ModelConfig:
+    """The model: how to build it, its weights, how to call it, its output and final layer, and categorical inputs."""
+
+    build: dict[str, Any] = MISSING
+    weights: str | None = None
+    forward: str | None = None
+    forward_kwargs: dict[str, Any] = field(default_factory=dict)
+    output: Any = None
+    channels_last: Any = False
+    compiled: bool = False
+    final_layer: str | None = None
+    embedding: str | None = None
+    embedding_kwargs: dict[str, Any] = field(default_factory=dict)
+    n_categorical: int | None = None
+    categories: Any = None
+
+
+@dataclass
+class DataConfig:
+    """The data set or LightningDataModule, its loader, and what its inputs and their dimensions are called."""
+
+    build: dict[str, Any] = MISSING
+    stage: str = "test"
+    num_workers: int = 0
+    prefetch: bool = True
+    weights: str | None = None
+    slices: str | None = None
+    names: list[str] | None = None
+    dims: list[Any] | None = None
+
+
+@dataclass
+class TargetConfig:
+    """Which outputs to explain, how y becomes a vector of outputs, and how many outputs to draw besides the label's."""
+
+    outputs: list[int] | None = None
+    one_hot: bool | None = None
+    names: list[str] | None = None
+    n_others: int | None = None
+
+
+@dataclass
+class QuadratureConfig:
+    """Rule and number of gradient evaluations per (input, baseline); null: 32, or the number that suits `auto`."""
+
+    name: str = MISSING
+    n_steps: int | None = 32
+
+
+@dataclass
+class DesignConfig:
+    """Where gradients are taken: see `designs.py`.
+
+    `n_draws`: gradients per input; null: `quadrature.n_steps` per baseline, or 4 pairs.
+    """
+
+    name: str = "grid"
+    n_draws: int | None = None
+
+
+@dataclass
+class MethodConfig:
+    """A preset: an attributor and statistics. `samples`: its results are per sample."""
+
+    name: str = MISSING
+    attributor: dict[str, Any] = MISSING
+    statistics: list[str] = MISSING
+    samples: bool = False
+
+
+@dataclass
+class StatisticConfig:
+    """Statistics to fold in one pass. `low` and `high` are the limits of the groups of a t-test."""
+
+    names: list[str] = MISSING
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass
+class FabricConfig:
+    """Ranks, devices and precision, in Lightning's words."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    threads: int | None = 1
+    timeout: float = 1800.0
+    lease: float | None = None
+    loggers: list[str] = field(default_factory=lambda: ["csv"])
+    rates: Rates = field(default_factory=Rates)
+
+
+@dataclass
+class StoreConfig:
+    """Where the results go: a folder or a URL; null: store.zarr in the run's folder.
+
+    `samples`: whether per-sample attributions are kept.
+    """
+
+    path: str | None = None
+    samples: bool = False
+
+
+@dataclass
+class ReportConfig:
+    """The report page."""
+
+    enabled: bool = True
+    max_outputs: int = 32
+
+
+@dataclass
+class Config:
+    """The whole configuration of a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    baseline: dict[str, Any] = MISSING
+    quadrature: QuadratureConfig = field(default_factory=QuadratureConfig)
+    design: DesignConfig = field(default_factory=DesignConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    statistic: StatisticConfig = field(default_factory=StatisticConfig)
+    reduce: dict[str, Any] | None = None
+    fabric: FabricConfig = field(default_factory=FabricConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    plan: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
+    precision: Audit = field(default_factory=Audit)
+    seed: int = 0
+    on_nonfinite: str = "fail"
+    name: str = "igc"
+    profile: bool = False
+    gallery: list[str] = field(default_factory=list)
+
+
+ConfigStore.instance().store(name="base_config", node=Config)
+
+
+def typed(cfg: Any) -> Config:
+    """The configuration as dataclasses. Raises `ConfigError` for a missing value."""
+    try:
+        return OmegaConf.to_object(cfg)  # type: ignore[return-value]
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
+
+
+def folder() -> Path:
+    """The folder of the groups: inside the wheel, or beside the package in a checkout.
+
+    In a checkout, an editable install leaves stale copies inside the package.
+    """
+    here = Path(__file__).resolve().parents[1]
+    return next(path for path in (here / "conf", here.parent / "conf") if (path / "config.yaml").is_file())
+
+
+def preset(name: str) -> MethodConfig:
+    """The method preset `name` from its file in conf/method. Raises `ConfigError` with similar names if unknown."""
+    known = sorted(path.stem for path in (folder() / "method").glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"method={name!r} is unknown{near(name, known)}: choose one of {', '.join(known)}")
+    merged = OmegaConf.merge(OmegaConf.structured(MethodConfig), OmegaConf.load(folder() / "method" / f"{name}.yaml"))
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]

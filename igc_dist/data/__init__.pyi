@@ -1,0 +1,6 @@
+from .source import Sliced as Sliced
+from .source import Source as Source
+from .source import ensure as ensure
+from .source import input_names as input_names
+from .source import sliced as sliced
+from .source import weighted as weighted

@@ -1,0 +1,17 @@
+from . import lightning_door as lightning_door
+from . import pulse as pulse
+from .agent import launch as launch
+from .environments import environment as environment
+from .joining import joined as joined
+from .leases import claims as claims
+from .lightning_door import loggers as loggers
+from .pulse import GIB as GIB
+from .pulse import Heard as Heard
+from .pulse import Pulse as Pulse
+from .pulse import Pulsing as Pulsing
+from .pulse import Stragglers as Stragglers
+from .pulse import Tally as Tally
+from .pulse import measures as measures
+from .pulse import rate as rate
+from .pulse import skew as skew
+from .world import World as World

@@ -1,0 +1,132 @@
+"""Joins the ranks of a job for one run (device, process group, signals), and restores all of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from igc_dist import distributed
+from igc_dist.distributed.environments import environment, world_size
+from igc_dist.distributed.handshake import agree
+from igc_dist.distributed.world import World, together
+
+
+@contextmanager
+def joined(
+    *,
+    accelerator: str = "auto",
+    strategy: str = "auto",
+    timeout: float = 1800.0,
+    lease: float | None = None,
+    threads: int | None = None,
+    loggers: Sequence[Any] = (),
+) -> Iterator[World]:
+    """Join the ranks of this job for one run. Threads, signal handlers and process group are restored afterwards.
+
+    `timeout`: seconds of silence after which a rank counts as lost. `lease`: seconds of silence after which other ranks
+    do its shard (None: a sixth of `timeout`). `threads`: CPU threads of each rank; None keeps the number that the
+    process has. The bits are the same for any number of ranks only if `threads` is the same, because a BLAS may split
+    its sums by threads.
+    """
+    found, size = environment(), world_size()
+    if accelerator == "auto":  # not MPS, which lacks float64 for the sums
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    before, store, own_group = torch.get_num_threads(), None, False
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if found is not None and size > 1:
+            store, own_group = _connect(found, accelerator, timeout)
+        rank, device = _place(found if size > 1 else None, accelerator, strategy, size)
+        lease = timeout / 6 if lease is None else lease
+        world = World(rank, size, device, loggers, store, silence=timeout, lease=lease)
+        with _signals(world):
+            try:
+                with together(None, dist.DistError):  # the store ends with the rank that holds it
+                    # a first sign of life, without which a rank could not count as silent
+                    world.watch("the first look at model and data", force=True)
+                    yield world
+                    world.done = True
+                    world.meet("end")
+            except BaseException as error:
+                world.abort(error, own_group)
+                raise
+            if own_group:
+                with together(None):
+                    dist.barrier()  # gloo sometimes aborts if a rank leaves while another still uses it
+    finally:
+        torch.set_num_threads(before)
+        if own_group and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _place(found: Any, accelerator: str, strategy: str, size: int) -> tuple[int, torch.device]:
+    """The number of this rank, and its device. A single rank on a device that torch supports needs no Lightning."""
+    if found is None and accelerator == "cpu":
+        return 0, torch.device("cpu")
+    if found is None and accelerator in ("cuda", "gpu") and torch.cuda.is_available():
+        torch.cuda.set_device(0)
+        return 0, torch.device("cuda", 0)
+    fabric = distributed.lightning_door.launched(found, accelerator, strategy, size)
+    return fabric.global_rank, fabric.device
+
+
+_runs = 0
+_stores: dict[tuple[str, str, int, int], Any] = {}
+"""Kept until the process ends: else a rank's second run could connect to the closing server of the first run."""
+
+
+def _connect(found: Any, accelerator: str, timeout: float) -> tuple[Any, bool]:
+    """The process group's store under a prefix for this run, and whether this run must destroy the group."""
+    global _runs
+    _runs += 1
+    if dist.is_initialized():
+        run, restart = os.environ.get("TORCHELASTIC_RUN_ID", ""), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return dist.PrefixStore(f"igc/{run}/{restart}/{_runs}", dist.distributed_c10d._get_default_store()), False
+    os.environ.setdefault("MASTER_ADDR", found.main_address)
+    os.environ.setdefault("MASTER_PORT", str(found.main_port))
+    rank, size, limit = found.global_rank(), found.world_size(), timedelta(seconds=timeout)
+    key = (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size)
+    if key not in _stores:
+        whole, _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+        whole.set_timeout(limit)
+        # without a new prefix, a restarted attempt would read the old addresses of the attempt that died
+        _stores[key] = dist.PrefixStore(f"igc/{agree(whole, rank, size, timeout)}", whole)
+    base = _stores[key]
+    base.set_timeout(limit)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if accelerator in ("cuda", "gpu") else "gloo",
+        store=dist.PrefixStore(f"{_runs}/group", base),
+        rank=rank,
+        world_size=size,
+        timeout=limit,
+    )
+    return dist.PrefixStore(f"{_runs}/run", base), True
+
+
+@contextmanager
+def _signals(world: World) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGUSR1 set a flag that is checked between micro-batches. A second SIGINT ends at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if world.stopping and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        world.stopping = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

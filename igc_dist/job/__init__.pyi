@@ -1,0 +1,12 @@
+from . import modes as modes
+from . import trial as trial
+from .job import Job as Job
+from .planned import decided as decided
+from .planned import plan_of as plan_of
+from .planned import store_of as store_of
+from .spec import describe as describe
+from .spec import spec_hash as spec_hash
+from .trial import settled as settled
+from .wishes import limits_of as limits_of
+from .wishes import named_statistics as named_statistics
+from .wishes import skipping as skipping

@@ -1,0 +1,169 @@
+"""The rules that refuse a job, each with its reason and the way out. `python -m igc_dist.job.rules` prints them.
+
+Rules are checked in this order before the first forward pass. The first broken rule is the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from igc_dist.attributors import PathIntegral
+from igc_dist.baselines import Noise, Partners, Resampled
+from igc_dist.inputs import OneHot, Plain
+from igc_dist.records import ConfigError
+from igc_dist.statistics import ControlledCorrelation
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A job is refused if it is `broken`. Reason and way out may use, in braces, the names that `of(job)` returns."""
+
+    broken: Callable[[Any], bool]
+    reason: str
+    way_out: str
+    of: Callable[[Any], Mapping[str, str]] = lambda job: {}
+
+    def check(self, job: Any) -> None:
+        """Raise `ConfigError` if the job breaks the rule."""
+        if self.broken(job):
+            raise ConfigError(f"{self.reason}: {self.way_out}".format(**self.of(job)))
+
+
+def _first(job: Any, wanted: Callable[[Any], bool]) -> Mapping[str, str]:
+    """The name of the first statistic for which `wanted` is true."""
+    return {"statistic": next(repr(statistic.name) for statistic in job.statistics if wanted(statistic))}
+
+
+def _nonlinear(statistic: Any) -> bool:
+    return not statistic.linear
+
+
+def _unweighted(statistic: Any) -> bool:
+    return not statistic.weighted
+
+
+def _grouped(job: Any) -> list[str]:
+    return [statistic.name for statistic in job.statistics if statistic.n_groups > 1]
+
+
+def _drawn_by(job: Any) -> Mapping[str, str]:
+    return {"what": "design=pairs" if job.pairs else "target.n_others"}
+
+
+def _has_control(job: Any) -> bool:
+    """Whether a control variate is known: the baseline is drawn for each input, and its mean is walked unchanged."""
+    drawn = isinstance(job.baseline, Resampled | Noise) and isinstance(job.inputs, Plain)
+    return drawn and not job.drawn and not job.attributor.own_baseline
+
+
+def _controlled(job: Any) -> bool:
+    return any(isinstance(statistic, ControlledCorrelation) for statistic in job.statistics)
+
+
+ON_AVERAGE = "a design that draws its nodes, or its outputs, is right on average only, but "
+NOISE = ", so its noise would pass for a property of the model"
+
+RULES = (
+    Rule(
+        lambda job: not job.exact and any(map(_nonlinear, job.statistics)),
+        ON_AVERAGE + "the statistic {statistic} is not linear in the attribution" + NOISE,
+        "take design=grid and target.n_others=null, or drop it",
+        lambda job: _first(job, _nonlinear),
+    ),
+    Rule(
+        lambda job: not job.exact and job.samples and not (job.attributor.estimate and job.targets.n_others is None),
+        ON_AVERAGE + "attributions of single samples are stored" + NOISE,
+        "take design=grid and target.n_others=null, or drop it",
+    ),
+    Rule(
+        lambda job: isinstance(job.baseline, Partners) and not job.pairs,
+        "baseline=partners are drawn by design=pairs or importance_pairs",
+        "set one of them, or another baseline",
+    ),
+    Rule(
+        lambda job: job.pairs and not isinstance(job.baseline, Partners),
+        "design=pairs takes other rows of the data as baselines, but baseline {baseline} is given",
+        "leave it out (on the command line baseline=partners), or take design=stratified",
+        lambda job: {"baseline": type(job.baseline).__name__},
+    ),
+    Rule(
+        lambda job: job.targets.n_others is not None and job.pairs,
+        "target.n_others with design=pairs",
+        "where y is a label, pairs ask for the outputs of both labels only",
+    ),
+    Rule(
+        lambda job: job.targets.n_others is not None and not isinstance(job.attributor, PathIntegral),
+        "target.n_others with attributor {attributor}",
+        "it is for Integrated Gradients, leave it null",
+        lambda job: {"attributor": repr(job.attributor.name)},
+    ),
+    Rule(
+        lambda job: job.drawn and isinstance(job.inputs, OneHot),
+        "{what} with categories, which are walked one baseline at a time",
+        "name an embedding method",
+        _drawn_by,
+    ),
+    Rule(
+        lambda job: job.drawn and job.model.final is not None,
+        "{what} and model.final_layer are two ways to make many outputs cheap",
+        "use one of them",
+        _drawn_by,
+    ),
+    Rule(
+        lambda job: job.pairs and job.slices is not None,
+        "design=pairs with slices",
+        "a pair of two slices would be in neither. Take design=stratified",
+    ),
+    Rule(
+        lambda job: job.samples and job.budget.limited,
+        "store.samples=true with a budget, which leaves folds out",
+        "drop one of them",
+    ),
+    Rule(
+        lambda job: (
+            bool(job.budget.rel_se or job.budget.replicates)
+            and not any(statistic.jackknifed for statistic in job.statistics)
+        ),
+        "budget.rel_se and budget.replicates need a statistic with a standard error",
+        "add correlation, or leave them null",
+    ),
+    Rule(
+        lambda job: len(_grouped(job)) > 1,
+        "statistics {statistics} each part the samples",
+        "one run can have one of them",
+        lambda job: {"statistics": ", ".join(_grouped(job))},
+    ),
+    Rule(
+        lambda job: _controlled(job) and not _has_control(job),
+        "controlled_correlation needs floating point inputs, and baselines that are drawn for each of them",
+        "baseline=resampled or noise, without pairs or target.n_others, and an attributor that walks from them",
+    ),
+    Rule(
+        lambda job: job.weights is not None and any(map(_unweighted, job.statistics)),
+        "the statistic {statistic} is not defined for weighted samples",
+        "drop it, or the weights",
+        lambda job: _first(job, _unweighted),
+    ),
+    Rule(
+        lambda job: job.limits.mode == "forward" and job.drawn,
+        "plan.mode=forward is not possible",
+        "draws are folded one by one. Set plan.mode to auto or reverse",
+    ),
+    Rule(
+        lambda job: job.limits.mode == "forward" and "z" in job.terms,
+        "plan.mode=forward is not possible",
+        "a control variate is of all features. Set plan.mode to auto or reverse",
+    ),
+)
+
+
+def table() -> str:
+    """The rules as a table in Markdown."""
+    rows = [f"| {rule.reason} | {rule.way_out} |" for rule in RULES]
+    return "\n".join(["| refused | the way out |", "|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,0 +1,47 @@
+"""Turns what a user writes (names and numbers) into the parts of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from igc_dist.planning import Limits
+from igc_dist.records import ConfigError, near
+from igc_dist.statistics import STATISTICS, Statistic
+
+
+def skipping(on_nonfinite: str) -> bool:
+    """Whether samples with NaN or infinity are left out. Raises `ConfigError` for a policy that does not exist."""
+    if on_nonfinite not in ("fail", "skip"):
+        raise ConfigError(
+            f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)"
+        )
+    return on_nonfinite == "skip"
+
+
+def limits_of(values: Mapping[str, Any], others: Sequence[str] = ()) -> Limits:
+    """Make `Limits` from keyword arguments.
+
+    For an unknown keyword, raises `ConfigError` that names the nearest one, also from `others`.
+    """
+    known = list(Limits.__dataclass_fields__)
+    for name in values:
+        if name not in known:
+            hint = near(name, [*others, *known])
+            raise ConfigError(f"unknown argument {name!r}{hint}: the limits of a plan are {', '.join(known)}")
+    return Limits(**values)
+
+
+def named_statistics(wishes: Sequence[str | Statistic], **settings: Mapping[str, Any]) -> tuple[Statistic, ...]:
+    """Statistics from names or objects, each once. `settings` are by name. Raises `ConfigError` for an unknown name."""
+    found: dict[str, Statistic] = {}
+    for wish in wishes:
+        if isinstance(wish, Statistic):
+            found[wish.name] = wish
+        elif wish in STATISTICS:
+            found.setdefault(wish, STATISTICS[wish](**settings.get(wish, {})))
+        else:
+            raise ConfigError(
+                f"statistic {wish!r} is unknown{near(str(wish), list(STATISTICS))}: choose from {', '.join(STATISTICS)}"
+            )
+    return tuple(found.values())

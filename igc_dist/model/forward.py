@@ -1,0 +1,179 @@
+"""The forward pass of a user's module: which method it calls, in which precision and layout, and which outputs count.
+
+Under `torch.compile` a batch is padded to a fixed number of rows. The final layer may be replaced by another function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from igc_dist.model.final_layer import Call, FinalLayer
+from igc_dist.model.selection import Select, selected
+from igc_dist.records import ConfigError, ModelError
+from igc_dist.tensors import Tensors
+
+AUTO = "auto"
+PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's names. Mixed: autocast applies to the forward only; path points and gradients stay float32."""
+
+HIGHER = {"bf16-mixed": "32-true", "16-mixed": "32-true", "32-true": "64-true"}
+"""The higher precision with which an audit compares each precision."""
+
+
+@dataclass(eq=False)
+class ForwardPass:
+    """A module, how to call it, and which part of its output counts.
+
+    `forward`: name of the method to call; `forward_kwargs`: constant keyword arguments for it.
+    `output`: which part of the result is used. None: the result must be (n, J) or (n,). A name or index: that entry of
+    a dict, tuple or ModelOutput. A sequence of them: one level after the other; in a tensor they index the dimensions
+    after the batch. "flatten": all dimensions after the batch are outputs. A callable: ``result -> (n, J)``.
+    `channels_last`: convolution layout, the largest free gain for convolutional nets, also on CPU; "auto" lets a trial
+    choose (`trial.py`). `compiled`: `torch.compile` the forward when the plan has fixed its number of rows (`fix`).
+    `final_layer`: the layer ``f = W z + c`` at the end, or its dotted name; see `FinalLayer`. Then many outputs need
+    no more gradients than there are latents z.
+    """
+
+    module: Any
+    _: KW_ONLY
+    forward: str | None = None
+    forward_kwargs: Mapping[str, Any] | None = None
+    output: Select = None
+    precision: str = "32-true"
+    channels_last: bool | str = False
+    compiled: bool = False
+    final_layer: nn.Module | str | None = None
+
+    def __post_init__(self) -> None:
+        module, forward = self.module, self.forward
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"model of type {type(module).__name__}: expected a torch.nn.Module or LightningModule")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"fabric.precision={self.precision!r}: choose one of {', '.join(PRECISIONS)}")
+        if forward is not None and not callable(getattr(module, forward, None)):
+            raise ModelError(
+                f"{type(module).__name__} has no method {forward!r}: give the name of the method that maps inputs to "
+                "outputs"
+            )
+        self.forward_kwargs = dict(self.forward_kwargs or {})
+        if self.channels_last not in (True, False, AUTO):
+            raise ConfigError(
+                f"model.channels_last={self.channels_last!r}: choose true, false, or auto (a trial chooses)"
+            )
+        self._call: Callable[..., Any] = module if forward is None else getattr(module, forward)
+        self._eager, self._rows = self._call, (1, 1)
+        self.final = None if self.final_layer is None else FinalLayer(module, self.final_layer)
+        self._as_layer: Call | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the forward runs in half precision, under autocast."""
+        return PRECISIONS[self.precision] is not None
+
+    @property
+    def above(self) -> str | None:
+        """The next higher precision; None for the highest."""
+        return HIGHER.get(self.precision)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters; cpu for a module without parameters and buffers.
+
+        Raises `ModelError` if they are on several devices.
+        """
+        devices = {tensor.device for tensor in (*self.module.parameters(), *self.module.buffers())}
+        if len(devices) > 1:
+            raise ModelError(
+                f"the model's parameters are on several devices ({', '.join(sorted(map(str, devices)))}): "
+                "move it to one with model.to(device)"
+            )
+        return devices.pop() if devices else torch.device("cpu")
+
+    def dtype(self, inputs: Tensors) -> torch.dtype:
+        """Type of path points: that of the parameters, else of the inputs; at least float32, float64 under 64-true."""
+        if self.precision == "64-true":
+            return torch.float64
+        kinds = [tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()]
+        kinds = kinds or [x.dtype for x in inputs if x.is_floating_point()]
+        return torch.float64 if kinds and all(kind == torch.float64 for kind in kinds) else torch.float32
+
+    def fix(self, rows: tuple[int, int]) -> None:
+        """Compile the forward from now on, for these numbers of rows: in passes without and with a graph.
+
+        Compilers specialise on shapes, and a CUDA graph has one shape. A pass with fewer rows is filled with copies of
+        its last row, whose results are removed again. Does nothing unless `compiled`.
+        """
+        if self.compiled:
+            self._call = torch.compile(self._eager, dynamic=False) if self._call is self._eager else self._call
+            self._rows = rows
+
+    def _forward(self, inputs: Tensors) -> Tensor:
+        n = len(inputs[0])
+        missing = -n % self._rows[torch.is_grad_enabled()]
+        if missing and n:
+            filled = tuple(torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:]))) for x in inputs)
+            return self._outputs(filled)[:n]
+        return self._outputs(inputs)
+
+    def _outputs(self, inputs: Tensors) -> Tensor:
+        if self.channels_last is True:
+            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+        if self.final is not None and self.final.layout is None:
+            finite = tuple(x.detach().nan_to_num() for x in inputs)
+            with torch.no_grad():
+                self.final.place(
+                    lambda call: self._table(finite, call),
+                    compiled=self.compiled,
+                    half=PRECISIONS[self.precision] is not None,
+                )
+        return self._table(inputs, self._as_layer)
+
+    def _table(self, inputs: Tensors, as_layer: Call | None) -> Tensor:
+        """The selected outputs as (n, J); if `as_layer` is a function, it replaces the final layer."""
+        half, final, output = PRECISIONS[self.precision], self.final, self.output
+        inside = final is not None and final.inside
+        with (
+            torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext(),
+            final.replaced(as_layer) if final is not None and inside and as_layer is not None else nullcontext(),
+        ):
+            raw = self._call(*inputs, **(self.forward_kwargs or {}))
+        if final is not None and not inside:
+            z = selected(raw, None if output == "flatten" else output)
+            output = "flatten" if output == "flatten" else None
+            with torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext():
+                raw = final.layer(z) if as_layer is None else as_layer(z)
+        y = selected(raw, output)
+        if y.ndim == 1 and len(y) == len(inputs[0]):
+            y = y[:, None]
+        if y.ndim != 2 or len(y) != len(inputs[0]):
+            raise ModelError(
+                f"the model's output has shape {tuple(y.shape)} for {len(inputs[0])} inputs, expected (n, outputs): "
+                "set output (model.output) to the indices of the entry to explain, after the batch, to 'flatten' for "
+                "all, or to a function of it"
+            )
+        # float64 outputs of a float64 model stay float64; half precision becomes float32 before anything is summed
+        return y if y.dtype == torch.float64 else y.float()
+
+    def predict(self, inputs: Tensors) -> Float[Tensor, "n J"]:
+        """f(x) for all outputs of the model, without a graph."""
+        rows = self._rows[0] if self._rows[0] > 1 else len(inputs[0])
+        with torch.no_grad():
+            if len(inputs[0]) <= rows:
+                return self._forward(inputs)
+            return torch.cat([self._forward(piece) for piece in zip(*(x.split(rows) for x in inputs), strict=True)])
+
+
+@contextmanager
+def donated_buffers_off() -> Iterator[None]:
+    """Without this, a compiled forward frees its saved tensors after the first backward, and retain_graph raises."""
+    import torch._functorch.config as functorch
+
+    with functorch.patch(donated_buffer=False):
+        yield

@@ -1,0 +1,215 @@
+"""The model as a function: predictions, and gradients of outputs to inputs. The only autograd of the package.
+
+The user's module is borrowed: inside `Model.borrowed` it is frozen, in eval mode, on the run's device and in the run's
+dtype; afterwards it is as it was. It is never wrapped (`fabric.setup_module` refuses frozen modules under DDP, refuses
+`autograd.grad` under mixed precision, and rounds inputs to bf16).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from igc_dist.model import borrowing, derivatives
+from igc_dist.model.forward import HIGHER, PRECISIONS, ForwardPass, donated_buffers_off
+from igc_dist.model.representation import Reading
+from igc_dist.records import ConfigError, ModelError
+from igc_dist.tensors import Tensors
+
+
+class Model(ForwardPass):
+    """A module as a function: its predictions, and the gradients of its outputs with respect to its inputs."""
+
+    _of_rows: Callable[[Tensor], Callable[..., Any]] | None = None
+
+    @contextmanager
+    def borrowed(self, device: torch.device | str) -> Iterator[Model]:
+        """The model, frozen and in eval mode on `device`.
+
+        When the block ends, training flags, requires_grad, data and buffers are restored.
+        """
+        borrowing.check(self.device, device)
+        # the final layer may be outside of the module; a list of modules does not change their owners
+        whole = nn.ModuleList(self._layers)
+        with borrowing.borrowed(whole, device):
+            if self.precision == "64-true":
+                whole.double()
+            self._call, self._rows = self._eager, (1, 1)
+            if self.channels_last is True:
+                whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if self.final is not None:
+                self.final.layout = None  # weights may have changed since the last run
+            cudnn = torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+            )
+            with cudnn, donated_buffers_off() if self.compiled else nullcontext():
+                yield self
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        return [self.module] if self.final is None else [self.module, self.final.layer]
+
+    def calling(self, call: Callable[..., Any], of_rows: Callable[[Tensor], Callable[..., Any]] | None = None) -> Model:
+        """The same model with `call` in place of its forward: other inputs, the same outputs.
+
+        `call` takes rows of whole batches, once or repeated. `of_rows(samples)`, if given, returns the `call` for rows
+        of these samples.
+        """
+        view = copy.copy(self)
+        view._call, view._of_rows = call, of_rows
+        return view
+
+    def of_rows(self, samples: Int64[Tensor, " R"]) -> Model:
+        """The model for rows that are points of these samples of the batch.
+
+        Some forwards need more of a sample than its point.
+        """
+        return self if self._of_rows is None else self.calling(self._of_rows(samples))
+
+    @contextmanager
+    def higher(self) -> Iterator[Model]:
+        """The same model in the next higher precision (`HIGHER`) while the block lasts. It must be borrowed.
+
+        Under 64-true its weights become float64 in place, and get their own bits back afterwards.
+        """
+        view = copy.copy(self)
+        view.precision = HIGHER[self.precision]
+        with borrowing.data_kept(self._layers) as held:
+            if view.precision == "64-true":
+                for tensor in held:
+                    tensor.data = tensor.data.double()
+            yield view
+
+    @property
+    def n_latents(self) -> int:
+        """Number of latents before the final linear layer, of all positions; 0 without one.
+
+        Known after the first forward pass.
+        """
+        return 0 if self.final is None else self.final.n_latents
+
+    def latent(self, outputs: Sequence[int]) -> Latent | None:
+        """The latents that give these outputs; None without a final layer, or if there are not fewer than outputs."""
+        if self.final is None:
+            return None
+        columns = self.final.columns(outputs)
+        if len(columns) >= len(outputs):
+            return None
+        view = copy.copy(self)
+        view._as_layer = _identity
+        return Latent(view, columns, partial(self.final.expand, outputs=outputs))
+
+    def gradients(
+        self,
+        points: Tensors,
+        outputs: Sequence[int] | Int64[Tensor, "n L"],
+        see: Callable[[Tensor], None] = lambda values: None,
+    ) -> Iterator[tuple[int, Tensors]]:
+        """``d f_k(x) / d x`` at each point for each k of `outputs`: yields (position in `outputs`, (n, *P) per input).
+
+        `outputs` are the same for all points, or a table: column l has the l-th output of each point. `see` receives
+        the predictions of these outputs, (n, L), before the first gradient.
+
+        There is one forward for all outputs, and one backward per output on the same graph; the last backward frees it.
+        The samples of a batch are independent, so the gradient of the sum over rows is each row's own. Only gradients
+        to the inputs are computed.
+        """
+        assert not torch.is_inference_mode_enabled()
+        points = tuple(x.detach().requires_grad_() for x in points)
+        with torch.enable_grad():
+            y = self._forward(points)
+            sums = (
+                list(y.gather(1, outputs).sum(0)) if isinstance(outputs, Tensor) else [y[:, k].sum() for k in outputs]
+            )
+        see(y.detach().gather(1, outputs) if isinstance(outputs, Tensor) else y.detach()[:, list(outputs)])
+        yield from derivatives.gradients(sums, points, self._scaled)
+
+    def represent(self, inputs: Tensors, layer: str) -> tuple[Float[Tensor, "n J"], Float[Tensor, "n Z"]]:
+        """f(x) for all outputs and the result of `layer` (`representation.Reading`), from one forward, no graph."""
+        with torch.no_grad():
+            return self._represented(inputs, layer)
+
+    def towards(self, points: Tensors, reference: Float[Tensor, "n Z"], layer: str, outputs: Sequence[int]) -> Towards:
+        """The distance of each point's representation from its `reference`, its gradient, and f, from one forward.
+
+        Raises `ConfigError` or `ModelError` if the layer cannot be read (`representation.Reading`) or lost its graph.
+        """
+        points = tuple(x.detach().requires_grad_() for x in points)
+        with torch.enable_grad():
+            y, z = self._represented(points, layer)
+            distance = (z - reference).square().sum(1)
+            totals = [distance.sum(), *(y[:, k].sum() for k in outputs)]
+        if not distance.requires_grad:
+            raise ModelError(
+                f"the layer {layer!r} has no gradient with respect to the inputs: name one that the inputs act on"
+            )
+        found = derivatives.gradients(totals, points, self._scaled)
+        _, descent = next(found)
+        return Towards(
+            distance.detach(), descent, y.detach()[:, list(outputs)], ((k - 1, gradients) for k, gradients in found)
+        )
+
+    def _represented(self, inputs: Tensors, layer: str) -> tuple[Tensor, Tensor]:
+        if self.compiled:
+            raise ConfigError(f"the layer {layer!r} cannot be read inside a compiled forward: switch compiled off")
+        reading = Reading(self.module, layer, self._call)
+        y = self.calling(reading)._forward(inputs)
+        return y, reading.of(len(y))
+
+    @property
+    def _scaled(self) -> bool:
+        return PRECISIONS[self.precision] is torch.float16
+
+    def directional(self, points: Tensors, i: int, tangent: Tensor, outputs: Sequence[int]) -> Float[Tensor, "n J"]:
+        """``sum_p d f_k(x) / d x_ip * tangent_p`` at each point for all k of `outputs` at once.
+
+        Input `i` moves, the others rest. Forward mode with dual numbers: no graph, and no backward pass. Attention
+        takes its plain form, because its fused kernels have no forward rule. Raises `RuntimeError` or
+        `NotImplementedError` if another operator has no forward rule.
+        """
+        return derivatives.directional(self._forward, points, i, tangent)[:, outputs]
+
+    def differentiable(self, inputs: Tensors) -> bool:
+        """Whether the outputs depend on the inputs through the autograd graph."""
+        with torch.enable_grad():
+            return self._forward(tuple(x.detach().requires_grad_() for x in inputs)).requires_grad
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A model up to its final layer ``f = W z + c``.
+
+    `model`: its outputs are the latents z. `outputs`: the columns of z that are needed. `expand`: maps results for
+    these latents, (n, L, *P), to results for the outputs of the whole model, (n, J, *P), by W; correct for everything
+    that is linear in the output.
+    """
+
+    model: Model
+    outputs: list[int]
+    expand: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Towards:
+    """The results of one forward at points that move in the space of a representation phi.
+
+    `distance`: ``||phi(x) - phi_ref||**2``; `descent`: its gradient, (n, *P) per input; `value`: f of the requested
+    outputs; `gradients`: the gradients of f, as of `Model.gradients`, computed when they are requested.
+    """
+
+    distance: Float[Tensor, " n"]
+    descent: Tensors
+    value: Float[Tensor, "n J"]
+    gradients: Iterator[tuple[int, Tensors]]
+
+
+def _identity(h: Tensor) -> Tensor:
+    return h

@@ -1,0 +1,225 @@
+"""Pass 2: a shard becomes its state, and optional per-sample rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from igc_dist.attributors import Attributor, Task
+from igc_dist.baselines import Baseline, Surroundings
+from igc_dist.data import Source
+from igc_dist.faults import fault
+from igc_dist.features import Reduction
+from igc_dist.inputs import Inputs
+from igc_dist.passes.findings import Findings, Known
+from igc_dist.planning import Plan
+from igc_dist.records import ConfigError, NonFiniteError, Shard
+from igc_dist.seeds import Address
+from igc_dist.statistics import Cells, Centre, State, empty, of
+from igc_dist.tensors import Attribution, Batch, Tensors
+
+Rows = Callable[[range, Attribution], None]
+"""Receives per-sample attributions of some rows (in fold order) of the current shard."""
+
+
+Check = Callable[[Shard, int, Batch, Known, Attribution], None]
+"""Receives the shard, a micro-batch's first row in it, the samples, their findings of pass 1, their attributions."""
+
+
+@dataclass
+class Engine:
+    """The data that shards share. `skip`: leave out samples with non-finite attributions instead of failing."""
+
+    inputs: Inputs
+    source: Source
+    attributor: Attributor
+    baseline: Baseline
+    around: Surroundings
+    plan: Plan
+    findings: Findings
+    terms: tuple[str, ...]
+    cells: Cells
+    weight: Float64[np.ndarray, " N"] | None
+    device: torch.device
+    skip: bool = False
+    reduction: Reduction = field(default_factory=Reduction)
+    watch: Callable[[int], None] = lambda rows: None
+    n_others: int | None = None
+    seed: int | None = None
+    """Seed of the draws of the walk, if it is not that of the baselines."""
+    check: Check | None = None
+    """Receives the attributions of each micro-batch before they are folded."""
+    _shared: dict[range, tuple[Tensors, Tensor]] = field(default_factory=dict)
+
+    def address(self, batch: Batch, shard: Shard) -> Address:
+        """The address of the draws of a micro-batch."""
+        seed = self.around.seed if self.seed is None else self.seed
+        return Address(seed, batch.index, shard.baselines, self.plan.work.n_baselines)
+
+    @property
+    def centre(self) -> Centre:
+        """The centre of all sums."""
+        return self.findings.centre
+
+    def run(self, shard: Shard, known: Known, rows: Rows | None = None) -> tuple[State, list[int]]:
+        """The state of a shard on the host, and the indices of samples left out for non-finite attributions.
+
+        There is no collective call in here: ranks do not wait for each other.
+        """
+        outputs = slice(shard.outputs.start, shard.outputs.stop)
+        host = self.centre.outputs(outputs)
+        y, r, b = (torch.as_tensor(c, device=self.device) for c in (host.y, host.r, host.b))
+        centre = Centre(
+            y, r, b, None if host.a is None else tuple(torch.as_tensor(c, device=self.device) for c in host.a)
+        )
+        state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
+        left_out: list[int] = []
+        at = 0
+        order, pin = self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.device.type == "cuda"
+        for batch in self.source.batches(order, self.plan.samples_per_batch, pin):
+            here = slice(at, at + len(batch.index))
+            attribution = self._attribute(batch, shard, known.at(here, outputs))
+            attribution, lost = self._screened(attribution, batch, shard)
+            left_out += lost
+            if self.check is not None:
+                self.check(shard, at, batch, known.at(here, outputs), attribution)
+            state = state + of(attribution, centre, self.terms, len(self.cells))
+            if rows is not None:
+                rows(range(shard.rows.start + here.start, shard.rows.start + here.stop), attribution)
+            at = here.stop
+            del attribution  # before the next one is computed
+        # + 0.0 turns -0.0 into 0.0, as adding zeros of other ranks does
+        return State(host, *on_host(state)), left_out
+
+    def again(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
+        """The attributions of some samples of a shard, as they would be folded."""
+        return self._attribute(batch, shard, known)
+
+    def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
+        inputs = self.inputs.take(batch.inputs, self.device)
+        fraction = len(shard.baselines) / self.plan.work.n_baselines
+        own = 1.0 if self.weight is None else self.weight[batch.index]
+        tables = (known.target, known.prediction, ((known.bad == 0) * own * fraction)[:, None])
+        target, prediction, weight = (
+            torch.as_tensor(table, dtype=torch.float64, device=self.device) for table in tables
+        )
+        weight = torch.where(target.isnan(), 0.0, weight)
+        outputs = [self.plan.work.outputs[k] for k in shard.outputs]
+        baselines, at_baseline = (
+            self._baselines(batch, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
+        )
+        notes: dict[str, Any] = {}
+        task = Task(
+            self.inputs.model,
+            inputs,
+            baselines,
+            outputs,
+            1 / len(shard.baselines),
+            self.plan.points_per_batch,
+            self.watch,
+            self.address(batch, shard),
+            partial(_noted, notes),
+        )
+        values = self.inputs.attribute(self.attributor, task)
+        fault("gradient", *values)
+        cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
+        at_baseline = notes.pop("baseline_prediction", at_baseline)
+        whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell, **notes)
+        if "z" in self.terms:
+            mean = tuple(x0.mean(0)[:, None].expand(len(target), 1, *x0.shape[2:]) for x0 in baselines)
+            mean = mean if self.reduction.trivial else self.reduction(mean, batch.inputs)
+            whole = replace(whole, baseline=tuple(z[:, 0] for z in mean))
+        return self._reduced(whole, batch)
+
+    def _reduced(self, attribution: Attribution, batch: Batch) -> Attribution:
+        """The attribution with its features reduced, before it is folded or kept; `unreduced` is its sum before."""
+        if self.reduction.trivial:
+            return attribution
+        values = self.reduction(attribution.values, batch.inputs)
+        for value, shape in zip(values, self.plan.shapes.features, strict=True):
+            if tuple(value.shape[2:]) != shape:
+                raise ConfigError(
+                    f"reduce: the function returned features of shape {tuple(value.shape[2:])}, and {shape} when it "
+                    "was tried"
+                )
+        return replace(attribution, values=values, unreduced=attribution.total())
+
+    def _baselines(self, batch: Batch, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
+        """Baselines of this block, and the mean prediction over them; computed once if all samples share them.
+
+        The prediction is 0 if the attributor makes its own baselines: then it notes their prediction itself.
+        """
+        columns = [self.plan.work.outputs[k] for k in shard.outputs]
+        if self.baseline.shared and shard.baselines in self._shared:
+            baselines, predictions = self._shared[shard.baselines]
+        else:
+            baselines = self.inputs.take(
+                self.baseline.draw(batch, shard.baselines, self.around), self.device, "baseline of input"
+            )
+            if self.attributor.own_baseline:
+                predictions = torch.zeros(1, self.plan.shapes.n_outputs, dtype=torch.float64, device=self.device)
+            else:
+                predictions = (
+                    self._predict(tuple(x0.flatten(0, 1) for x0 in baselines))
+                    .unflatten(0, baselines[0].shape[:2])
+                    .mean(0)
+                )
+            if self.baseline.shared:
+                self._shared[shard.baselines] = baselines, predictions
+        return baselines, predictions[:, columns]
+
+    def _predict(self, points: Tensors) -> Tensor:
+        rows = self.plan.samples_per_batch * self.plan.points_per_batch
+        return torch.cat(
+            [
+                self.inputs.predict(tuple(p[i : i + rows] for p in points)).double()
+                for i in range(0, len(points[0]), rows)
+            ]
+        )
+
+    def _screened(self, attribution: Attribution, batch: Batch, shard: Shard) -> tuple[Attribution, list[int]]:
+        """Give weight 0 to samples whose attribution is not finite, or raise `NonFiniteError` for the first one."""
+        used = attribution.weight > 0
+        fine = torch.isfinite(attribution.delta)
+        if attribution.unreduced is not None:
+            fine &= torch.isfinite(attribution.total())
+        lost = (~fine & used).any(1)
+        if not bool(lost.any()):
+            return attribution, []
+        indices = batch.index[lost.cpu().numpy()].tolist()
+        cut = len(shard.baselines) < self.plan.work.n_baselines
+        if not self.skip or cut:
+            advice = (
+                "use one block of baselines to skip it"
+                if cut and self.skip
+                else "set on_nonfinite=skip to leave such samples out and record them"
+            )
+            raise NonFiniteError(
+                f"sample {indices[0]} has NaN or infinity in a "
+                f"gradient{'' if self.reduction.linear else ', its reduction'} or a "
+                f"baseline prediction ({shard}): "
+                f"try another baseline or precision, or {advice}"
+            )
+        weight = torch.where(lost[:, None], 0.0, attribution.weight)
+        return replace(attribution, weight=weight), indices
+
+
+def _noted(notes: dict[str, Any], *, failed: np.ndarray | None = None, **sums: Any) -> None:
+    """Add the notes of an attributor about the samples of a batch, for some baselines, to the earlier notes."""
+    if failed is not None:
+        notes["failed"] = np.maximum(notes.get("failed", 0), failed.astype(np.uint8))
+    for name, more in sums.items():
+        notes[name] = notes.get(name, 0) + more
+
+
+def on_host(state: State) -> tuple[dict[str, np.ndarray], tuple[dict[str, np.ndarray], ...]]:
+    """The sums of a state as arrays."""
+    moved = state.map(lambda sums: sums.cpu().numpy() + 0.0)
+    return dict(moved.scalars), tuple(dict(sums) for sums in moved.features)

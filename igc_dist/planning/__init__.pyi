@@ -1,0 +1,17 @@
+from . import shard_cost as shard_cost
+from .budget import Budget as Budget
+from .cost import Cost as Cost
+from .cost import Work as Work
+from .cut import make_plan as make_plan
+from .limits import GIB as GIB
+from .limits import Limits as Limits
+from .machine import Machine as Machine
+from .machine import Rates as Rates
+from .outlook import Outlook as Outlook
+from .outlook import advised as advised
+from .outlook import outlook_of as outlook_of
+from .outlook import told as told
+from .plan import Plan as Plan
+from .precision import TERMS as TERMS
+from .precision import Audit as Audit
+from .schedule import scheduled as scheduled

@@ -1,0 +1,5 @@
+from .gallery import write_gallery as write_gallery
+from .page import write_report as write_report
+from .tables import compare as compare
+from .tables import info as info
+from .tables import summary_table as summary_table

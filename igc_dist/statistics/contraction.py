@@ -1,0 +1,91 @@
+"""The contraction of a micro-batch: every sum of a state from its samples, targets and attributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from igc_dist.statistics.state import Centre, State, widen
+from igc_dist.statistics.terms import SCALAR_TERMS, feature_terms
+from igc_dist.tensors import Attribution
+
+
+def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: int | None = None) -> State:
+    """Fold one micro-batch: every sum of `SCALAR_TERMS` and of `terms`, on the device, in float64.
+
+    With `n_cells` the sums are in that many cells. All sums linear in the attribution come from one contraction with
+    the (T, C, n, J) weights, one output at a time, so that only one output has a float64 copy of its attributions.
+    """
+    # a masked sample may be NaN, and 0 * NaN is NaN: replace its values, not only its weight
+    masked = attribution.weight == 0
+    product = _products(attribution, centre, masked)
+    if n_cells is not None:
+        assert attribution.cell is not None
+        inside = torch.arange(n_cells, device=masked.device)[:, None, None] == attribution.cell
+        product = {term: torch.where(inside, value, 0.0) for term, value in product.items()}  # C n J
+    scalars = {term: product[term].sum(-2) for term in SCALAR_TERMS}
+    contraction = _Contraction(product, masked, feature_terms(terms))
+    features = []
+    for i, values in enumerate(attribution.values):
+        offset = torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=masked.device).expand(values.shape[1:])
+        baseline = None if attribution.baseline is None else attribution.baseline[i]
+        features.append(contraction.of(values, offset, baseline))
+    return State(centre, scalars, tuple(features))
+
+
+def _products(attribution: Attribution, centre: Centre, masked: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The addend of each sample in each scalar sum, (n, J)."""
+    w = attribution.weight
+
+    def centred(value: torch.Tensor, u: str) -> torch.Tensor:
+        about = torch.as_tensor(centre.of(u), dtype=torch.float64, device=w.device)
+        return torch.where(masked, 0.0, value.double() - about)
+
+    scalar = {
+        "y": centred(attribution.target, "y"),
+        "r": centred(attribution.prediction, "r"),
+        "b": centred(attribution.baseline_prediction, "b"),
+    }
+    product = {
+        term: w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0)
+        for term in SCALAR_TERMS
+        if term not in ("n", "d")
+    }
+    product["n"] = (~masked).double() * attribution.share
+    product["d"] = w * torch.where(masked, 0.0, attribution.delta.abs().double())
+    return product
+
+
+class _Contraction:
+    """Sums of features over the samples of a micro-batch, with weights (C, n, J) by term."""
+
+    def __init__(self, product: Mapping[str, torch.Tensor], masked: torch.Tensor, terms: Sequence[str]) -> None:
+        self.product, self.masked, self.terms = product, masked, terms
+        self.linear = [term for term in terms if term[0] == "a" and term not in ("aa", "az")]
+        self.weights = torch.stack([product[term[1:]] for term in self.linear])  # T (C) n J
+
+    def of(self, values: torch.Tensor, offset: torch.Tensor, baseline: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """The sums of one input, (C, J, *P) by term."""
+        shape = values.shape[1:]
+        size = *self.weights.shape[1:-2], shape[0], shape[1:].numel()
+        sums = {term: self.weights.new_empty(size) for term in self.terms}
+        for j in range(shape[0]):
+            masked = widen(self.masked[:, j], len(shape) - 1)
+            a = torch.where(masked, 0.0, values[:, j].double() - offset[j]).reshape(len(masked), shape[1:].numel())
+            for term, row in zip(self.linear, self.weights[..., j] @ a, strict=True):
+                sums[term][..., j, :] = row
+            if "aa" in self.terms:
+                sums["aa"][..., j, :] = self.product[""][..., j] @ a.square()
+            if "z" in self.terms:
+                assert baseline is not None
+                self._baseline(sums, j, a, baseline)
+        return {
+            term: array.unflatten(-1, shape[1:]) if len(shape) > 1 else array[..., 0] for term, array in sums.items()
+        }
+
+    def _baseline(self, sums: Mapping[str, torch.Tensor], j: int, a: torch.Tensor, baseline: torch.Tensor) -> None:
+        """Add the sums of the baseline for output j."""
+        z = torch.where(self.masked[:, j, None], 0.0, baseline.double().reshape(a.shape))
+        for term, weight, value in (("z", "", z), ("zz", "", z.square()), ("az", "", a * z), ("zy", "y", z)):
+            sums[term][..., j, :] = self.product[weight][..., j] @ value

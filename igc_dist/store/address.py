@@ -1,0 +1,49 @@
+"""The place of a store (in memory, in a folder, or at a URL of an object store), and of its page and logs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from igc_dist.records import ConfigError
+from igc_dist.store.folder import Folder
+from igc_dist.store.objects import InMemory, Objects
+from igc_dist.store.remote import SCHEMES, Remote, check_url
+
+_CRUSHED = re.compile(rf"({'|'.join(SCHEMES)}):/[^/]")
+
+
+def located(path: str | Path) -> str | Path:
+    """A URL, checked, or the path of a folder. Raises `ConfigError` for a URL that cannot be used."""
+    if "://" in str(path):
+        return check_url(str(path))
+    if _CRUSHED.match(str(path)):
+        raise ConfigError(
+            f"store.path={path}: a URL has two slashes, which pathlib.Path makes one of: give it as a string"
+        )
+    return Path(path)
+
+
+def objects_at(path: str | Path | None) -> Objects:
+    """The objects of a store: in memory for None. Raises `ConfigError` for a URL that cannot be used."""
+    if path is None:
+        return InMemory()
+    where = located(path)
+    return Folder(where) if isinstance(where, Path) else Remote(where)
+
+
+def name(path: str | Path) -> str:
+    """The last part of a path or URL."""
+    return str(path).rstrip("/").rpartition("/")[2]
+
+
+def beside(path: str | Path, folder: Path | None = None) -> Path:
+    """The folder for page and logs of a store.
+
+    For a folder named store.zarr it is its parent; for another folder, NAME.run next to it. For a store at a URL it is
+    `folder`, or ./NAME.run.
+    """
+    where = located(path)
+    if isinstance(where, str):
+        return folder or Path(f"{name(where)}.run")
+    return where.parent if where.name == "store.zarr" else where.with_name(f"{where.name}.run")

@@ -1,0 +1,42 @@
+"""The time in which a run fills a store: it holds the lock, shows its status, and records there why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from igc_dist.distributed import World
+from igc_dist.records import IgcError, Stopped, said
+from igc_dist.secrets import masked_text
+from igc_dist.store.beacon import Beacon
+from igc_dist.store.lock import Lock
+from igc_dist.store.store import Store
+
+
+@dataclass(frozen=True)
+class Tenure:
+    """What a run holds while it fills its store. `complete`: the store is complete, so there is nothing to do."""
+
+    lock: Lock
+    beacon: Beacon
+    complete: bool
+
+
+@contextmanager
+def holding(store: Store, world: World, opened: Callable[[Lock], bool]) -> Iterator[Tenure]:
+    """Hold a store while the block lasts. `opened(lock)` opens it, and returns whether it is complete."""
+    lock = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock"))
+    beacon = Beacon(store.objects, lambda: lock.held)
+    store.guard = lock.check
+    try:
+        yield Tenure(lock, beacon, opened(lock))
+    except Stopped:
+        raise
+    except IgcError as error:
+        if lock.held or store.path is None:  # never into the store of another run
+            store.fail(masked_text(said(error)))
+        raise
+    finally:
+        beacon.out()
+        lock.release()

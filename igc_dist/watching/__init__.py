@@ -1,0 +1,9 @@
+"""What people see of a run: progress, `info --watch`, its account, its profile.
+
+May import: results, store, distributed, secrets, records. Its public names stand in `__init__.pyi` and are loaded when
+they are first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

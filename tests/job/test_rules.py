@@ -1,0 +1,83 @@
+"""Rules of a job: each has a case that breaks it, and no other before it; the documents show the same table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import igc_dist
+from igc_dist.attributors import GuidedIG
+from igc_dist.baselines import Constant, Partners
+from igc_dist.job import rules
+from igc_dist.records import ConfigError
+from igc_dist.statistics import ControlledCorrelation, TTest
+from tests.commands import ROOT
+
+CASES: tuple[dict[str, Any], ...] = (
+    {"design": "stratified", "statistics": ["moments"]},
+    {"n_others": 1, "samples": True},
+    {"baseline": Partners()},
+    {"design": "pairs", "baseline": Constant(1.0)},
+    {"design": "pairs", "n_others": 1},
+    {"attributor": GuidedIG(4), "n_others": 1},
+    {"n_others": 1, "categories": [3]},
+    {"n_others": 1, "final_layer": "2"},
+    {"design": "pairs", "slices": [0, 1] * 6},
+    {"samples": True, "budget": igc_dist.Budget(seconds=1.0)},
+    {"statistics": ["ttest"], "budget": igc_dist.Budget(rel_se=0.1)},
+    {"statistics": ["ttest", "ttest_again"]},
+    {"statistics": [ControlledCorrelation()]},
+    {"statistics": ["ttest"], "weights": [1.0] * 12},
+    {"mode": "forward", "design": "pairs"},
+    {"mode": "forward", "statistics": [ControlledCorrelation()], "baseline": igc_dist.baselines.Resampled(2)},
+)
+"""In the order of the rules."""
+
+
+def refused(settings: dict[str, Any]) -> str:
+    """What `attribute` says of settings."""
+    torch.manual_seed(0)
+    net: nn.Module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    x: Any = torch.randn(12, 4)
+    if "categories" in settings:
+        net, x = Coded(), torch.arange(12)[:, None] % 3
+    if settings.get("statistics") == ["ttest", "ttest_again"]:
+        other = type("Again", (TTest,), {"name": "ttest_again"})
+        settings = {"statistics": [TTest(), other()]}
+    with pytest.raises(ConfigError) as error:
+        igc_dist.attribute(net, (x, torch.arange(12) % 3), n_folds=2, target="one_hot", **settings)
+    return str(error.value)
+
+
+class Coded(nn.Module):
+    """A category, one-hot, through a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(3, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table(ids).sum(1)
+
+
+def test_every_rule_has_a_case() -> None:
+    assert len(CASES) == len(rules.RULES)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_a_broken_rule_says_its_reason_and_the_way_out(number: int) -> None:
+    rule, said = rules.RULES[number], refused(CASES[number])
+    for text in (rule.reason, rule.way_out):
+        start = 0
+        for part in text.replace("}", "{").split("{")[::2]:  # what stands between the fields, in order
+            assert part in said[start:], (text, said)
+            start = said.index(part, start) + len(part)
+    assert "{" not in said
+
+
+def test_the_documents_show_the_table() -> None:
+    """Written by `python -m igc_dist.job.rules`."""
+    assert (ROOT / "docs" / "refusals.md").read_text().endswith(rules.table())
