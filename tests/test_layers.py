@@ -73,9 +73,13 @@ AUTOGRAD = {
 
 LATE: dict[tuple[str, str], str] = {
     ("cli/runs.py", "igc_dist.run"): "brings torch and the passes: plan and a refused configuration do without",
+    ("demo/digits.py", "sklearn.datasets"): "a second, and only where its data file lies elsewhere",
     ("faults.py", "torch"): "only where a test asks for a card that is full; the ground floor has no torch",
     ("features/regions.py", "skimage.segmentation"): "an extra, for regions of images only",
     ("model/forward.py", "torch._functorch.config"): "private to torch: what is not compiled does without it",
+    ("baselines/drawn.py", "scipy.ndimage"): "0.2 s, for one baseline only",
+    ("features/regions.py", "scipy.ndimage"): "0.2 s, for regions of images only",
+    ("statistics/ttest.py", "scipy.stats"): "half a second, for t-tests only",
     ("paths/designs.py", "scipy.spatial.distance"): "half a second, for importance_pairs only",
     ("store/remote.py", "obstore.exceptions"): "an extra, for object stores only",
     ("store/remote.py", "obstore.store"): "an extra, for object stores only",

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -32,7 +33,8 @@ class Digits(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, n: int | None = None) -> None:
         if n is not None and n < 1:
             raise ValueError(f"n={n} digits: give at least 1, or null for all")
-        images, labels = (array[:n] for array in load_digits(return_X_y=True))
+        table = digits_table()[:n]
+        images, labels = table[:, :-1], table[:, -1]
         # the pixels are integers from 0 to 16, so the division is exact in float32
         self.x: Float[Tensor, "samples 1 8 8"] = torch.from_numpy(images).float().div(16).reshape(-1, 1, 8, 8)
         self.y: Float[Tensor, "samples 10"] = F.one_hot(torch.from_numpy(labels).long(), CLASSES).float()
@@ -42,6 +44,17 @@ class Digits(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Float[Tensor, "1 8 8"], Float[Tensor, "10"]]:
         return self.x[index], self.y[index]
+
+
+def digits_table() -> Float[np.ndarray, "samples 65"]:
+    """Pixels and label of each digit, from the file that scikit-learn ships: to import it all takes a second more."""
+    found = find_spec("sklearn")
+    file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz" if found and found.origin else None
+    if file is None or not file.is_file():  # another layout of scikit-learn
+        from sklearn.datasets import load_digits
+
+        return np.column_stack(load_digits(return_X_y=True))
+    return np.loadtxt(file, delimiter=",")
 
 
 def split(samples: int) -> tuple[Int[Tensor, "train"], Int[Tensor, "held_out"]]:

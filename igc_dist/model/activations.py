@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from igc_dist.model.dispatch import Operators
 
 KINKS = {
     "relu", "leaky_relu", "rrelu", "rrelu_with_noise", "_prelu_kernel", "prelu", "hardtanh", "hardsigmoid", "hardswish",
@@ -25,7 +26,7 @@ listed. The pieces of hardswish and softshrink are not all linear, but their gra
 that uses such an operator, as softsign uses abs, counts as kinked too: the rule for kinks is safe for all functions."""
 
 
-class Kinks(TorchDispatchMode):
+class Kinks(Operators):
     """Records in `met` which operators of `KINKS` get floating-point tensors within the block.
 
     It sees modules and functions alike.
@@ -35,7 +36,7 @@ class Kinks(TorchDispatchMode):
         super().__init__()
         self.met: set[str] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         floating = any(
             isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in tree_leaves((args, kwargs))
@@ -46,7 +47,7 @@ class Kinks(TorchDispatchMode):
             or (name in ("clamp_min", "clamp_max") and not isinstance(args[1], torch.Tensor) and args[1] == 0)
         ):
             self.met.add(name)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def piecewise(forward: Callable[[], Any]) -> bool:

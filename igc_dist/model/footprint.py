@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from igc_dist.model.dispatch import Operators
 
-class Peak(TorchDispatchMode):
+
+class Peak(Operators):
     """Peak bytes of tensors that were created inside the block and are alive at the same time, on any device.
 
     Counts storages, so views are free. Scratch memory inside an operator is not seen.
@@ -22,9 +23,9 @@ class Peak(TorchDispatchMode):
         self.alive = self.peak = 0
         self._seen: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         before = {id_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and id_of(tensor) not in self._seen | before:
                 self._enter(tensor.untyped_storage())

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from igc_dist.model.dispatch import Operators
 from igc_dist.records import Passes, Tally
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(Operators):
     """Counts with torch's own formulas.
 
     Torch's `FlopCounterMode` is not used: `autograd.grad` to an input refuses the hooks of its module tracker.
@@ -23,8 +23,7 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.tally = Tally()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         result = func(*args, **kwargs)
         made = [

@@ -22,7 +22,6 @@ from .layout import Array as Array
 from .layout import Dim as Dim
 from .layout import Phase as Phase
 from .layout import array as array
-from .layout import phases as phases
 from .lock import Lock as Lock
 from .lock import holder as holder
 from .objects import BEACON as BEACON
@@ -30,6 +29,7 @@ from .objects import LOCK as LOCK
 from .objects import Objects as Objects
 from .owner import Owner as Owner
 from .owner import machine as machine
+from .plan_layout import phases_of as phases_of
 from .reading import open as open
 from .reading import tree as tree
 from .schema import SCHEMA as SCHEMA

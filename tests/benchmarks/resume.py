@@ -16,7 +16,7 @@ import numpy as np
 
 from igc_dist.planning import Limits, Work, make_plan
 from igc_dist.records import Shapes
-from igc_dist.store import Folder, Store, layout
+from igc_dist.store import Folder, Store, layout, phases_of
 from tests.benchmarks.measure import Report, report
 from tests.commands import ROOT, TINY, environment, until
 
@@ -31,7 +31,7 @@ def phases(n_folds: int, n_blocks: int, features: int) -> list[layout.Phase]:
     plan = make_plan(
         shapes, Work(tuple(range(n_blocks)), 1, 8, 2), Limits(n_folds=n_folds, output_block=1, micro_batch=3), 0
     )
-    return layout.phases(plan, ("", "y"), "float32", sums=False, skip=False)
+    return phases_of(plan, ("", "y"), "float32", sums=False, skip=False)
 
 
 def fill(store: Store, phase: str, number: int, random: np.random.Generator) -> None:

@@ -9,13 +9,21 @@ import torch
 from torch import Tensor
 
 from igc_dist.demo import Digits, DigitsCNN, digits_cnn
-from igc_dist.demo.digits import WEIGHTS, split
+from igc_dist.demo.digits import WEIGHTS, digits_table, split
 from igc_dist.demo.train import REQUIRED_ACCURACY, accuracy, main, moved, train
 
 
 @pytest.fixture(scope="module")
 def data() -> Digits:
     return Digits()
+
+
+def test_the_file_is_what_the_library_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read with or without importing scikit-learn, the digits are the same."""
+    read = digits_table()
+    monkeypatch.setattr("igc_dist.demo.digits.find_spec", lambda name: None)
+    assert (digits_table() == read).all()
+    assert read.shape == (1797, 65)
 
 
 def test_digits_shapes_and_ranges(data: Digits) -> None:

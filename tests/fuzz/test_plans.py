@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from igc_dist.planning import Limits, Plan, Work, make_plan
 from igc_dist.records import ConfigError, Shapes
-from igc_dist.store import Phase, check_root, phases
+from igc_dist.store import Phase, check_root, phases_of
 
 SMALL = (
     Shapes(20, 4, ("x",), ((3,),), 4, 1000, 100, 10_000),
@@ -99,7 +99,7 @@ def made(shapes: Shapes, work: Work, wish: Limits) -> Plan | None:
 
 def laid(plan: Plan, sums: bool, skip: bool, replicates: int) -> list[Phase]:
     terms = tuple("abcdefgh"[: plan.work.n_terms])
-    return phases(plan, terms, "float32", sums=sums, skip=skip, replicates=replicates)
+    return phases_of(plan, terms, "float32", sums=sums, skip=skip, replicates=replicates)
 
 
 def check(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates: int) -> None:
