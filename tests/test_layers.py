@@ -77,8 +77,6 @@ LATE: dict[tuple[str, str], str] = {
     ("faults.py", "torch"): "only where a test asks for a card that is full; the ground floor has no torch",
     ("features/regions.py", "skimage.segmentation"): "an extra, for regions of images only",
     ("model/forward.py", "torch._functorch.config"): "private to torch: what is not compiled does without it",
-    ("baselines/drawn.py", "scipy.ndimage"): "0.2 s, for one baseline only",
-    ("features/regions.py", "scipy.ndimage"): "0.2 s, for regions of images only",
     ("statistics/ttest.py", "scipy.stats"): "half a second, for t-tests only",
     ("paths/designs.py", "scipy.spatial.distance"): "half a second, for importance_pairs only",
     ("store/remote.py", "obstore.exceptions"): "an extra, for object stores only",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
+from scipy.ndimage import binary_dilation
 from torch import Tensor, from_numpy
 
 from igc_dist.features.names import Names, Shape
@@ -117,8 +118,6 @@ class XRAI(Reducer):
         every = np.concatenate(masks)
         r = np.arange(-self.dilation, self.dilation + 1)
         disc = r[:, None] ** 2 + r**2 <= self.dilation**2
-        from scipy.ndimage import binary_dilation  # 0.2 s, for regions only
-
         return binary_dilation(every, disc[None]) if self.dilation else every
 
     def covered(self, a: Float64[np.ndarray, "H W"], masks: Bool[np.ndarray, "S H W"]) -> Float64[np.ndarray, "H W"]:
