@@ -15,7 +15,7 @@ import xarray as xr
 from igc_dist import baselines, config, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
-from igc_dist.data import sliced, weighted
+from igc_dist.data import random_states_kept, sliced, weighted
 from igc_dist.distributed import joined
 from igc_dist.job import Job, limits_of, named_statistics, skipping
 from igc_dist.model import Model
@@ -44,6 +44,7 @@ def grouped(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @grouped
+@random_states_kept()
 def attribute(
     model: torch.nn.Module | config.Model,
     data: Any,
@@ -124,6 +125,8 @@ def attribute(
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]``
     (output), ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
+
+    The global random states (torch, numpy, `random`) are afterwards what they were before.
 
     Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError`, `PrecisionError` or `StoreError` (all are
     `ValueError`s). The message says what to do.

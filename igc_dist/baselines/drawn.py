@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from igc_dist import data as sources
 from igc_dist import seeds
 from igc_dist.baselines.base import Baseline, Surroundings, check_positive, enough, rows_of
+from igc_dist.data import Source
 from igc_dist.records import ConfigError
 from igc_dist.tensors import Batch, Tensors
 
@@ -44,13 +46,18 @@ class Resampled(Baseline):
     def needs_ranks(self) -> bool:
         return self.stratify
 
+    @cached_property
+    def _other(self) -> Source:
+        """The other data set. It is prepared once, as a data module may split its data at random each time."""
+        return sources.ensure(self.data)
+
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
-        return enough(self.k, n_pool if self.data is None else len(sources.ensure(self.data)))
+        return enough(self.k, n_pool if self.data is None else len(self._other))
 
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         source, pool = around.source, around.pool
         if self.data is not None:
-            source = sources.ensure(self.data)
+            source = self._other
             pool = np.arange(len(source))
         generators = (seeds.generator(around.seed, int(i), "baselines.resampled") for i in batch.index)
         if self.stratify:

@@ -4,3 +4,4 @@ from .source import ensure as ensure
 from .source import input_names as input_names
 from .source import sliced as sliced
 from .source import weighted as weighted
+from .states import random_states_kept as random_states_kept

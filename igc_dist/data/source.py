@@ -20,6 +20,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
+from igc_dist.data.loaders import chosen
 from igc_dist.records import ConfigError, DataError
 from igc_dist.tensors import Batch, Tensors
 
@@ -77,7 +78,12 @@ class Source:
     def grouped(self, cuts: Sequence[list[int]], pin: bool = False) -> Iterator[Batch]:
         """The samples of each cut as a batch."""
         loader = DataLoader(
-            self.dataset, batch_sampler=cuts, num_workers=self.num_workers, collate_fn=self.collate, pin_memory=pin
+            self.dataset,
+            batch_sampler=cuts,
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            pin_memory=pin,
+            generator=torch.Generator(),  # a loader without one draws from torch's global generator
         )
         batches = (self._batch(item, cut) for cut, item in zip(cuts, loader, strict=True))
         with closing(read_ahead(batches) if self.ahead and len(cuts) > 1 else batches) as coming:
@@ -242,9 +248,9 @@ def input_names(n_inputs: int) -> tuple[str, ...]:
 def ensure(data: Any, num_workers: int = 0, stage: str = "test", prefetch: bool = True) -> Source:
     """Coerce the user's data to a `Source`.
 
-    Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, a `DataLoader` (its dataset and collate
-    function are used, its sampler and batch size are not) or a `LightningDataModule` (the dataset behind its
-    ``{stage}_dataloader``).
+    Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, a `DataLoader` (its dataset, collate
+    function and the samples of its sampler are used, see `loaders.chosen`; its batch size is not) or a
+    `LightningDataModule` (the loader ``{stage}_dataloader``).
     """
     if isinstance(data, Source):
         return data
@@ -256,7 +262,7 @@ def ensure(data: Any, num_workers: int = 0, stage: str = "test", prefetch: bool 
         data.setup({"train": "fit", "val": "validate"}.get(stage, stage))
         data = getattr(data, f"{stage}_dataloader")()
     if isinstance(data, DataLoader):
-        return Source(data.dataset, data.collate_fn, num_workers or data.num_workers, prefetch)
+        return Source(chosen(data), data.collate_fn, num_workers or data.num_workers, prefetch)
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
         return Source(_Arrays(tuple(x) if isinstance(x, tuple) else x, y), num_workers=num_workers)
