@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -288,6 +289,62 @@ def test_baselines_are_broadcast_case_48() -> None:
     assert torch.equal(alone.attribute(x, own, 1), alone.attribute(x, (own,), 1))
 
 
+@pytest.mark.parametrize("shape", [(N,), (N, 3), (N, 2, 2, 2)], ids=str)
+def test_inputs_of_any_number_of_dimensions(shape: tuple[int, ...]) -> None:
+    x = random(*shape)
+    found, delta = IntegratedGradients(lambda z: (z**2).reshape(len(z), -1).sum(1)).attribute(
+        x, return_convergence_delta=True
+    )
+    close(found, x**2, 1e-12)
+    close(delta, np.zeros(N), 1e-12)
+
+
+def test_a_slice_of_one_index_is_that_index() -> None:
+    """In a tuple for all samples, and in one for each; negative bounds too."""
+    ig, x = IntegratedGradients(Grid()), random(N, 3)
+    expected = ig.attribute(x, target=(1, 0, 1))
+    for target in ((slice(1, 2), 0, slice(-1, None)), [(1, slice(0, 1), 1)] * N):
+        assert torch.equal(ig.attribute(x, target=target), expected)
+    with pytest.raises(ConfigError, match=r"slice\(None, None, None\) leaves 2 of 2 numbers per sample, leave one"):
+        ig.attribute(x, target=(1, 0, slice(None)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_models(dtype: torch.dtype) -> None:
+    """A module, and a function of inputs in half precision: points in their type, sums in float32, results in that of
+    the inputs."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), torch.randn(N, 4)
+    expected = IntegratedGradients(net).attribute(x, target=1)
+    half = copy.deepcopy(net).to(dtype)
+    for function, inputs in ((half, x), (half, x.to(dtype)), (lambda z: half(z), x.to(dtype))):
+        found, delta = IntegratedGradients(function).attribute(inputs, target=1, return_convergence_delta=True)
+        assert (found.dtype, next(half.parameters()).dtype) == (inputs.dtype, dtype)
+        close(found.float(), expected, 0.02)
+        close(delta.float(), np.zeros(N), 0.02)
+
+
+def test_one_squeezed_row() -> None:
+    found, delta = IntegratedGradients(lambda z: (z**2).sum(1).squeeze()).attribute(
+        rows([1, 2]), return_convergence_delta=True
+    )
+    close(found, [[1, 4]], 1e-12)
+    close(delta, [0], 1e-12)
+
+
+def test_it_answers_what_captums_classes_ask(peer: Any) -> None:
+    """Every public name of Captum's class is there, and the method under what would log its calls."""
+    ig = IntegratedGradients(models.linear())
+    missing = {name for name in dir(peer) if not name.startswith("_")} - set(dir(ig))
+    assert not missing
+    theirs = peer(models.linear())
+    assert (ig.has_convergence_delta(), ig.get_name()) == (theirs.has_convergence_delta(), theirs.get_name())
+    with pytest.raises(NotImplementedError, match="call attribute"):
+        ig.attribute_future(random(N, 3))
+    x = random(N, 3)
+    assert torch.equal(ig.attribute.__wrapped__(ig, x, target=0), ig.attribute(x, target=0))
+
+
 def test_images_sum_to_the_rise() -> None:
     """(n, 1, 6, 6) in, (n, 1, 6, 6) out; case 49: completeness."""
     x, x0 = random(4, 1, 6, 6), random(1, 1, 6, 6, seed=3)
@@ -353,6 +410,11 @@ def test_the_module_is_lent() -> None:
         ({"target": torch.tensor([0, 1])}, "target has 2 entries for 5 samples"),
         ({"target": [0, 1, (0,), (0, 1), 1]}, "give None, an int, a tuple of ints"),
         ({"target": "cat"}, "target='cat': give None, an int"),
+        ({"target": True}, "target=True: give None, an int"),
+        ({"target": torch.tensor([True])}, "target=True: give None, an int"),
+        ({"target": [True, 0, 1, 0, 1]}, "give None, an int"),
+        ({"target": (0, slice(0, 1))}, "2 indices after the batch are too many"),
+        ({"baselines": "zeros"}, "a baseline is 'zeros': give a number or a tensor"),
         ({"baselines": torch.zeros(2, 3)}, r"shape \(2, 3\) for an input of shape \(5, 3\)"),
         ({"baselines": torch.zeros(3)}, r"shape \(3,\) for an input of shape \(5, 3\)"),
         ({"baselines": (0.0, 0.0)}, "2 baselines for 1 inputs"),
@@ -363,6 +425,47 @@ def test_refused(settings: dict[str, Any], text: str) -> None:
         IntegratedGradients(models.linear()).attribute(random(N, 3), **{"target": 0, **settings})
 
 
-def test_a_function_of_no_tensor_is_refused() -> None:
-    with pytest.raises(ConfigError, match="forward_func returns a dict"):
-        IntegratedGradients(lambda x: {"y": x}).attribute(random(N, 3))
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ([torch.ones(2, 3)], r"inputs is of \['list'\]: give a tensor \(n, ...\), or a tuple of them"),
+        (np.ones((2, 3)), "ndarray"),
+        ((torch.ones(2, 3), [1.0, 2.0]), r"\[\(2, 3\), 'list'\]"),
+        ((), r"inputs is of \[\]"),
+        (torch.tensor(1.0), r"inputs is of \[\(\)\]"),
+        ((torch.ones(2, 3), torch.ones(3, 3)), "the same number of samples"),
+        (torch.ones(2, 3, dtype=torch.complex64), "inputs has complex numbers"),
+    ],
+    ids=["list", "array", "list in a tuple", "none", "a number", "other rows", "complex"],
+)
+def test_inputs_that_are_no_tensors_of_samples(inputs: Any, text: str) -> None:
+    ig = IntegratedGradients(lambda *xs: xs[0].sum(1))
+    with pytest.raises(ConfigError, match=text):
+        ig.attribute(inputs)
+    with pytest.raises(ConfigError, match="end_point" + text.removeprefix("inputs") if "inputs" in text else text):
+        ig.compute_convergence_delta(torch.ones(2, 3), None, inputs)
+
+
+def test_attributions_of_other_inputs_are_refused() -> None:
+    ig, x = IntegratedGradients(lambda z: z.sum(1)), random(N, 3)
+    for maps in (x[:2], (x, x), x[:, :2]):
+        with pytest.raises(ConfigError, match="give the attributions of these inputs"):
+            ig.compute_convergence_delta(maps, None, x)
+    with pytest.raises(ConfigError, match="attributions is of"):
+        ig.compute_convergence_delta([x], None, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda x: {"y": x}, "forward_func returns a dict"),
+        (lambda x: torch.complex(x, x).sum(1), "forward_func returns complex numbers.*z.abs"),
+        (lambda x: x.detach().sum(1), "has no gradient"),
+        (lambda x: (x**2).sum(), r"shape \(\) for 250 rows: let it return a result for each row"),
+        (lambda x: x[1:].sum(1), r"shape \(249,\) for 250 rows"),
+    ],
+    ids=["dict", "complex", "detached", "one number", "fewer rows"],
+)
+def test_a_function_that_cannot_be_explained_is_refused(function: Callable[[Tensor], Any], text: str) -> None:
+    with pytest.raises((ConfigError, ModelError), match=text):
+        IntegratedGradients(function).attribute(random(N, 3))
