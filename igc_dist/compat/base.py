@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import numbers
 import os
@@ -14,12 +13,13 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from igc_dist import baselines, seeds
 from igc_dist.api import attribute
 from igc_dist.attributors import Identity
 from igc_dist.compat.arguments import Seed, rows_of, takes_one
+from igc_dist.compat.drawn import Addressed
 from igc_dist.data import Source, input_names
 from igc_dist.features import Function, Joint
 from igc_dist.records import ConfigError
@@ -35,32 +35,14 @@ OURS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generat
 only affects speed."""
 
 
-class Addressed(Dataset[Any]):
-    """A data set that draws its items from its generator `rng`, made a function of the index.
-
-    The items do not depend on the order of access or the rank: the generator of a copy is seeded by (seed, index)
-    before each access.
-    """
-
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset, self.seed = copy.copy(dataset), seed
-        self.dataset.rng = torch.Generator(device=dataset.rng.device)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        self.dataset.rng.manual_seed(seeds.seed(self.seed, int(index), "compat.rng") % 2**63)
-        return self.dataset[index]
-
-
 class Method:
     """What all methods share: the model, how to call it, and the data.
 
     `dtld_kwargs`: arguments of a `DataLoader`. `forward_method_name`, `forward_method_kwargs`: how to call the module.
     `n_embedding_categories`: the number of categories of the trailing categorical inputs, one number for all or one for
     each; attributions are then to categories. `dtype`: type of the results; float64 also computes in float64, float16
-    runs the forward under autocast and gives float32. `dtype_cat`: type of given categories. Raises what
+    runs the forward under autocast and gives float32. `dtype_cat`: type of given categories. Version 1.1 of the package
+    has no `n_embedding_categories`: a type in its place is `dtype`, and the one after it `dtype_cat`. Raises what
     `igc_dist.attribute` raises.
     """
 
@@ -73,10 +55,17 @@ class Method:
         dtld_kwargs: Mapping[str, Any] | None = None,
         forward_method_name: str | None = None,
         forward_method_kwargs: Mapping[str, Any] | None = None,
-        n_embedding_categories: int | Sequence[int] | None = None,
+        n_embedding_categories: int | Sequence[int] | torch.dtype | None = None,
         dtype: torch.dtype = torch.float32,
         dtype_cat: torch.dtype = torch.int32,
     ) -> None:
+        if isinstance(n_embedding_categories, torch.dtype):
+            if dtype in CATEGORIES:
+                dtype_cat = dtype
+            elif dtype != torch.float32:
+                raise ConfigError(f"dtype is given twice, {n_embedding_categories} and {dtype}: give it once")
+            dtype = n_embedding_categories
+            n_embedding_categories = None
         for name, value, known in (("dtype", dtype, tuple(PRECISION)), ("dtype_cat", dtype_cat, CATEGORIES)):
             if value not in known:
                 raise ConfigError(f"{name}={value}: choose one of {', '.join(map(str, known))}")
@@ -153,15 +142,26 @@ class Method:
         return self._source(None).fetch([0])
 
     @property
-    def _single(self) -> bool:
-        return len(self._example.inputs) == 1
+    def x_size(self) -> tuple[torch.Size, ...]:
+        """The shape of each input of a sample."""
+        return tuple(x.shape[1:] for x in self._example.inputs)
+
+    @property
+    def y_size(self) -> int:
+        """The number of targets of a sample; 1 for a label."""
+        return self._example.target.numel()
+
+    @property
+    def multi_x(self) -> bool:
+        """Whether a sample has several inputs."""
+        return len(self._example.inputs) > 1
 
     def _given(self, name: str, value: Any) -> Tensors:
         """The user's arrays, one per input, with one row per sample; categories have `dtype_cat`.
 
         Raises `ConfigError` for arrays that do not fit the data.
         """
-        arrays, found = ((value,) if self._single else tuple(value)), []
+        arrays, found = (tuple(value) if self.multi_x else (value,)), []
         if len(arrays) != len(self._example.inputs):
             raise ConfigError(f"{name} has {len(arrays)} arrays for {len(self._example.inputs)} inputs: give one each")
         for value, like in zip(arrays, self._example.inputs, strict=True):
@@ -190,7 +190,7 @@ class Method:
             return whole
         if arrays and not isinstance(x, numbers.Integral):
             rows, y = self._given("x", x), self._example.target
-            return rows[0] if self._single else rows, y.new_zeros(len(rows[0]), *y.shape[1:])
+            return rows if self.multi_x else rows[0], y.new_zeros(len(rows[0]), *y.shape[1:])
         if isinstance(x, bool) or not isinstance(x, numbers.Integral) or not 0 < int(x) <= len(whole):
             raise ConfigError(f"n_x={x!r}: give None, or a number of inputs, 1 to {len(whole)}, which the data set has")
         chosen = seeds.generator(int(seed or 0), 0, "compat.rows").choice(len(whole), int(x), replace=False)
@@ -246,16 +246,16 @@ class Method:
         """The maps of a result, one per input."""
         n_inputs = sum(name in child for child in node.children.values())
         maps = tuple(self._cast(np.asarray(node[f"{key}/{name}"])[at]) for key in input_names(n_inputs))
-        return maps if not self._single or len(maps) > 1 else maps[0]
+        return maps if self.multi_x or len(maps) > 1 else maps[0]
 
     def _samples(self, tree: xr.DataTree, data: Any, where: Any, *tables: str) -> tuple[Any, ...]:
         """Inputs, targets, tables (n_x, n_y_idx), attributions (n_x, n_y_idx, *shape). Given inputs: NaN targets."""
         own, samples = isinstance(data, Source), tree["samples"]
-        rows = data.fetch(range(len(data))).inputs if own else (data[0],) if self._single else data[0]
+        rows = data.fetch(range(len(data))).inputs if own else data[0] if self.multi_x else (data[0],)
         x = tuple(self._cast(row.float() if row.dtype == torch.bfloat16 else row) for row in rows)
         y, *others = (self._cast(np.asarray(samples[name])[:, where]) for name in ("target", *tables))
         return (
-            x[0] if self._single else x,
+            x if self.multi_x else x[0],
             y if own else np.full_like(y, np.nan),
             *others,
             self._maps(samples, "attribution", np.s_[:, where]),

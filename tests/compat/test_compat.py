@@ -90,6 +90,33 @@ def test_signatures() -> None:
     assert issubclass(compat.BslShapCorr, compat.BaselineShapley)
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_constructors_of_both_generations(name: str) -> None:
+    """Version 1.1 has the types sixth and seventh, the next one after the categories; by keyword they are the same."""
+    model, data = problem(4)
+    kind, three = getattr(compat, name), (None, None, None)
+    for attr in (
+        kind(model, data, *three, torch.float64, torch.int64),
+        kind(model, data, *three, None, torch.float64, torch.int64),
+        kind(model, data, *three, torch.float64, dtype_cat=torch.int64),
+        kind(model, data, dtype=torch.float64, dtype_cat=torch.int64),
+    ):
+        assert (attr.dtype, attr.dtype_cat) == (torch.float64, torch.int64)
+    attr = kind(model, data, *three, torch.float64)
+    assert (attr.dtype, attr.dtype_cat) == (torch.float64, torch.int32)
+    for wrong in ((torch.float64, torch.float64), (torch.int32,), (torch.int64, torch.int64)):
+        with pytest.raises(ConfigError, match="dtype"):
+            kind(model, data, *three, *wrong)
+
+
+def test_sizes_of_the_data() -> None:
+    """A shape for each input, the number of targets, and whether there are several inputs, as attributes."""
+    attr = compat.IntGradCorr(*problem(4))
+    assert (attr.x_size, attr.y_size, attr.multi_x) == (((3,),), 3, False)
+    attr = compat.IntGradCorr(PAIR, TWO)
+    assert (attr.x_size, attr.y_size, attr.multi_x) == (((3,), (2, 2)), 2, True)
+
+
 PAIR = models.TwoInputs()
 TWO = Items(*models.data(PAIR, 8, ((3,), (2, 2))))
 
