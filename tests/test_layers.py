@@ -76,6 +76,7 @@ LATE: dict[tuple[str, str], str] = {
     ("demo/digits.py", "sklearn.datasets"): "a second, and only where its data file lies elsewhere",
     ("faults.py", "torch"): "only where a test asks for a card that is full; the ground floor has no torch",
     ("features/regions.py", "skimage.segmentation"): "an extra, for regions of images only",
+    ("features/regions.py", "skimage.transform"): "an extra, for regions of images only",
     ("model/forward.py", "torch._functorch.config"): "private to torch: what is not compiled does without it",
     ("statistics/ttest.py", "scipy.stats"): "half a second, for t-tests only",
     ("paths/designs.py", "scipy.spatial.distance"): "half a second, for importance_pairs only",

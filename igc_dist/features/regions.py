@@ -17,7 +17,7 @@ from igc_dist.features.names import Names, Shape
 from igc_dist.features.reducers import Reducer
 from igc_dist.records import ConfigError
 
-INSTALL = "reduce=xrai needs scikit-image: pip install 'igc-dist[xrai]'"
+INSTALL = "XRAI (reduce=xrai) needs scikit-image: pip install 'igc-dist[xrai]'"
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,22 @@ class XRAI(Reducer):
 
     def segments(self, image: Float64[np.ndarray, "C H W"]) -> Bool[np.ndarray, "S H W"]:
         """The masks of the segments at all scales, grown by a disc. Raises `ConfigError` if scikit-image is missing."""
+        return self.grown(self._found(image))
+
+    def segments_at(self, side: int, image: Float64[np.ndarray, "C H W"]) -> Bool[np.ndarray, "S H W"]:
+        """The masks of the segments of the image resized to `side` x `side`, brought back to its size, and grown."""
+        try:
+            from skimage.transform import resize
+        except ImportError as error:
+            raise ConfigError(INSTALL) from error
+        shape = len(image), side, side
+        masks = self._found(resize(image, shape, order=3, mode="constant", preserve_range=True, anti_aliasing=True))
+        rows, columns = (((np.arange(n) + 0.5) * side / n).astype(int) for n in image.shape[1:])
+        own = masks[:, rows[:, None], columns]
+        return self.grown(own[own.any((1, 2))])
+
+    def _found(self, image: Float64[np.ndarray, "C H W"]) -> Bool[np.ndarray, "S H W"]:
+        """The masks of the segments at all scales."""
         try:
             from skimage.segmentation import felzenszwalb
         except ImportError as error:
@@ -115,10 +131,13 @@ class XRAI(Reducer):
                     np.ascontiguousarray(stretched), scale=scale, sigma=float(self.sigma), min_size=int(self.min_size)
                 )
                 masks.append(labels == np.unique(labels)[:, None, None])
-        every = np.concatenate(masks)
+        return np.concatenate(masks)
+
+    def grown(self, masks: Bool[np.ndarray, "S H W"]) -> Bool[np.ndarray, "S H W"]:
+        """Masks grown by a disc."""
         r = np.arange(-self.dilation, self.dilation + 1)
         disc = r[:, None] ** 2 + r**2 <= self.dilation**2
-        return binary_dilation(every, disc[None]) if self.dilation else every
+        return binary_dilation(masks, disc[None]) if self.dilation else masks
 
     def covered(self, a: Float64[np.ndarray, "H W"], masks: Bool[np.ndarray, "S H W"]) -> Float64[np.ndarray, "H W"]:
         """The map of region means: segments are added one by one, and the new pixels of each get their mean."""

@@ -1,17 +1,28 @@
-"""PAIR's Integrated Gradients by our engine: cases 70 to 73 of acceptance.md, and literal twins of ours and of
-theirs."""
+"""PAIR's classes by our engine: cases 70 to 81 of acceptance.md, and literal twins of ours and of theirs."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from igc_dist import seeds
-from igc_dist.compat.saliency import INPUT_OUTPUT_GRADIENTS, IntegratedGradients
+from igc_dist.compat.saliency import (
+    INPUT_OUTPUT_GRADIENTS,
+    SHAPE_ERROR_MESSAGE,
+    XRAI,
+    BlurIG,
+    CoreSaliency,
+    GradientSaliency,
+    GuidedIG,
+    IntegratedGradients,
+    XRAIParameters,
+)
 from igc_dist.records import ConfigError, DataError
 
 X, X0 = np.array([1.0, 2, 3]), np.array([0.5, 1, 1])
@@ -86,7 +97,7 @@ def test_calls_case_72(n: int, size: int, calls: int) -> None:
 
 
 def test_a_gradient_of_a_wrong_shape_case_73() -> None:
-    with pytest.raises(DataError, match=r"expected \(500, 3\), actual \(3,\)"):
+    with pytest.raises(DataError, match=re.escape(SHAPE_ERROR_MESSAGE[INPUT_OUTPUT_GRADIENTS].format((500, 3), (3,)))):
         mask(called=Called(lambda x: gradient(x)[0]), x_steps=2001, batch_size=500)
 
 
@@ -132,7 +143,7 @@ def test_smoothed_without_noise_is_the_mask() -> None:
     [
         ({"x_steps": 1}, "n_steps=1 .*at least 2"),
         ({"batch_size": 0}, "batch_size=0: give an integer of at least 1"),
-        ({"x_baseline": X[:2]}, r"x_baseline has shape \(2,\), x_value \(3,\)"),
+        ({"x_baseline": X[:2]}, r"Baseline size \(2,\) does not match input size \(3,\)"),
     ],
 )
 def test_refused(settings: dict[str, Any], text: str) -> None:
@@ -140,3 +151,142 @@ def test_refused(settings: dict[str, Any], text: str) -> None:
         mask(**settings)
     with pytest.raises(ConfigError, match="nsamples=0: give an integer"):
         IntegratedGradients().GetSmoothedMask(X, Called(), {"foo": "bar"}, nsamples=0)
+
+
+CLASSES = (GradientSaliency, IntegratedGradients, GuidedIG, BlurIG, XRAI)
+
+
+def sines(x: np.ndarray) -> np.ndarray:
+    """The gradient of the sum of the sines."""
+    return np.cos(x)
+
+
+def test_the_gradient() -> None:
+    """Of a list too, by one call."""
+    called = Called()
+    found = GradientSaliency().GetMask([3, 2, 1], called, {"foo": "bar"})
+    np.testing.assert_array_equal(found, gradient(np.array([3.0, 2, 1])))
+    assert [batch.shape for batch in called.batches] == [(1, 3)]
+
+
+def guided(gradient: Callable[[float, float], tuple[float, float]], x: Any, **settings: Any) -> np.ndarray:
+    called = Called(lambda batch: np.array([gradient(*row) for row in batch]))
+    return GuidedIG().GetMask(x, called, {"foo": "bar"}, **settings)
+
+
+def test_guided_case_74() -> None:
+    """Linear and separable functions give Integrated Gradients; a dependent one gives it without a distance or with all
+    features at once, another map with a free path, and one between with a bound."""
+    few = {"x_steps": 10, "fraction": 0.1, "max_dist": 0.5}
+    np.testing.assert_allclose(guided(lambda a, b: (2, 1), [10.0, 5.0], x_baseline=[-1.0, -3.0], **few), [22, 8], 1e-9)
+    np.testing.assert_allclose(guided(lambda a, b: (2, 1), [10, 5], **few), [20, 5], 1e-9)
+    many = {"x_steps": 400, "fraction": 0.1}
+    found = guided(lambda a, b: (4 * a, 2 * b), [3, 3], max_dist=0.4, **many)
+    np.testing.assert_allclose(found, [18, 9], 0.01)
+
+    def dependent(a: float, b: float) -> tuple[float, float]:
+        return 8 * a + 4 * b, 4 * a + 2 * b
+
+    np.testing.assert_allclose(guided(dependent, [3, 3], max_dist=0.0, **many), [54, 27], 0.01)
+    np.testing.assert_allclose(guided(dependent, [3, 3], x_steps=400, fraction=1.0, max_dist=0.5), [54, 27], 0.01)
+    np.testing.assert_allclose(guided(dependent, [3, 3], max_dist=1.0, **many), [72, 9], 0.01)
+    between = guided(dependent, [3, 3], x_steps=1000, fraction=0.1, max_dist=0.2)
+    assert between.sum() == pytest.approx(81, abs=0.1)
+    assert 55 < between[0] < 71
+
+
+DOTS = np.zeros((5, 5, 1))
+DOTS[1, 1], DOTS[2, 2] = 0.7, 1.0
+
+
+@pytest.mark.parametrize(("steps", "size", "calls"), [(400, 1, 400), (2001, 100, 21), (499, 500, 1)])
+def test_blurred_cases_79_and_80(steps: int, size: int, calls: int) -> None:
+    """``sin(x) - sin(blurred x)`` to 2 decimals; ceil(steps / batch_size) calls of images (n, H, W, C)."""
+    called = Called(sines)
+    found = BlurIG().GetMask(DOTS, called, {"foo": "bar"}, max_sigma=10, steps=steps, batch_size=size)
+    blurred = gaussian_filter(DOTS, [10, 10, 0], mode="constant")
+    np.testing.assert_allclose(found, np.sin(DOTS) - np.sin(blurred), rtol=0, atol=1.5e-2)
+    assert found.sum() == pytest.approx(1.42, abs=0.02)
+    assert len(called.batches) == calls
+    assert called.batches[0].shape == (min(size, steps), 5, 5, 1)
+    np.testing.assert_allclose(called.batches[-1][-1], DOTS, rtol=0, atol=1e-12)  # the image itself is a point
+    with pytest.raises(DataError, match="give an image"):
+        BlurIG().GetMask(DOTS[..., 0], called, {"foo": "bar"})
+
+
+@pytest.mark.parametrize("sqrt", [False, True], ids=["sigma", "its square"])
+def test_blurred_does_not_depend_on_the_batches_case_81(sqrt: bool) -> None:
+    one, many = (
+        BlurIG().GetMask(DOTS, Called(sines), {"foo": "bar"}, max_sigma=10, steps=400, sqrt=sqrt, batch_size=size)
+        for size in (1, 40)
+    )
+    np.testing.assert_allclose(many, one, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(one.sum(), 1.4 if not sqrt else 0.95, atol=0.06)
+
+
+def test_regions() -> None:
+    """A value for each region, from the mean of the maps of two baselines, of the largest channel; given segments and
+    maps, and the same sum."""
+    pytest.importorskip("skimage")
+    image = np.random.default_rng(0).random((40, 50, 3))
+    image[:, 20:] += 3
+    called, few = Called(sines), XRAIParameters(steps=5)
+    found = XRAI().GetMask(image, called, {"foo": "bar"}, extra_parameters=few, batch_size=5)
+    maps = [
+        IntegratedGradients().GetMask(image, called, {"foo": "bar"}, np.full_like(image, level), 5)
+        for level in (image.min(), image.max())
+    ]
+    a = np.mean(maps, 0)
+    assert found.shape == (40, 50)
+    assert found.sum() == pytest.approx(a.max(-1).sum(), abs=1e-9)
+    assert 1 < len(np.unique(found)) < 40
+    np.testing.assert_allclose(XRAI().GetMask(image, called, base_attribution=a), found, rtol=1e-12)
+
+    left = np.zeros((40, 50), bool)
+    left[:, :10] = True
+    for algorithm in ("full", "fast"):
+        settings = XRAIParameters(algorithm=algorithm)
+        halves = XRAI().GetMask(image, called, segments=[left], base_attribution=a, extra_parameters=settings)
+        for part in (left, ~left):
+            np.testing.assert_allclose(halves[part], a.max(-1)[part].mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"base_attribution": np.ones((4, 5))},
+            "The base attribution shape should be the same as the shape of `x_value`",
+        ),
+        ({"baselines": [np.ones((4, 5))]}, r"Baseline size \(4, 5\) does not match input size \(4, 4\)"),
+        ({"segments": [np.ones((4, 5))]}, "give masks of"),
+        ({"extra_parameters": XRAIParameters(algorithm="slow")}, "Unknown algorithm type: slow"),
+        ({"x_value": np.ones(4)}, "give an image"),
+    ],
+    ids=["map", "baseline", "segments", "algorithm", "image"],
+)
+def test_regions_that_do_not_fit(settings: dict[str, Any], text: str) -> None:
+    given = {"x_value": np.ones((4, 4)), "call_model_function": Called(sines), "call_model_args": {"foo": "bar"}}
+    with pytest.raises((ConfigError, DataError), match=text):
+        XRAI().GetMask(**{**given, "base_attribution": None, **settings})
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_is_smoothed(kind: Any) -> None:
+    """By its own mask of each noisy input."""
+    assert issubclass(kind, CoreSaliency)
+    own, seen = kind(), []
+    own.GetMask = lambda x, function, args, **settings: seen.append((x, settings)) or x
+    found = own.GetSmoothedMask(np.array([3, 2, 1]), Called(), nsamples=20, magnitude=False, more=1)
+    assert len(seen) == 20
+    assert all(settings == {"more": 1} for _, settings in seen)
+    np.testing.assert_allclose(found, np.mean([x for x, _ in seen], 0))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_gradients_of_a_wrong_shape_are_refused_by_all(kind: Any) -> None:
+    if kind is XRAI:
+        pytest.importorskip("skimage")
+    text = re.escape(SHAPE_ERROR_MESSAGE[INPUT_OUTPUT_GRADIENTS].format((1, 5, 5, 1), (5, 5, 1)))
+    with pytest.raises(ValueError, match=text):
+        kind().GetMask(DOTS, Called(lambda x: sines(x)[0]), {"foo": "bar"})
