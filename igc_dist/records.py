@@ -15,6 +15,7 @@ A forward pass of the walk has ``c * n`` rows; a gradient evaluation is one row,
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,17 @@ def at(place: str) -> Iterator[None]:
 def said(error: BaseException) -> str:
     """The text of an error, and where it happened."""
     return " ".join([str(error), *(f"[{note}]" for note in getattr(error, "__notes__", ()))])
+
+
+def printable(value: object) -> str:
+    """Text without control characters, so that a name from others cannot control a terminal or break a page."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def shown(text: object) -> str:
+    """The same for text of several lines: line feeds and tabs stay."""
+    return "".join(part if part in "\n\t" else printable(part) for part in re.split(r"([\n\t])", str(text)))
 
 
 @dataclass(frozen=True)

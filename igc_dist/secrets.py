@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from igc_dist.records import shown
+
 MASK = "***"
 _WORDS = r"token|secret|passw(?:or)?d|passphrase|credential|api_?key|(?<![a-z])key(?![a-z])"
 _NAME = re.compile(_WORDS, re.IGNORECASE)
@@ -43,7 +45,7 @@ def masked_text(text: str) -> str:
 
 
 class Masking(logging.Formatter):
-    """A log formatter that masks secrets, also in tracebacks."""
+    """A log formatter that masks secrets and control characters, also in tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked_text(super().format(record))
+        return shown(masked_text(super().format(record)))

@@ -3,3 +3,4 @@ from . import help as help
 from . import main as main
 from . import plans as plans
 from . import runs as runs
+from . import screen as screen

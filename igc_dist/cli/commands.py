@@ -10,6 +10,7 @@ from rich.console import Console
 
 # wings are loaded when a name in them is first used: `info` needs no torch, `merge` does
 from igc_dist import report, store, upkeep, watching
+from igc_dist.cli.screen import say
 from igc_dist.records import ConfigError
 
 
@@ -18,25 +19,25 @@ def verify(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     path = arguments[0]
     verdict = upkeep.verify(path, quick="--quick" in flags)
     for line in verdict.lines:
-        print(line)
+        say(line)
     if verdict.lines and (filling := store.holder(store.objects_at(path))) is not None:
-        print(
+        say(
             f"{path}: running, {filling} is filling it; what is missing above may be still to come: verify it again "
             "after its end"
         )
     elif verdict.wrong:
-        print(
+        say(
             f"{path}: no file changed since it was sealed, but {len(verdict.lines)} things do not follow from its "
             "shards: do not use it"
         )
     elif verdict.lines:
-        print(f"{path}: {len(verdict.lines)} damages; run the same command again to repair them")
+        say(f"{path}: {len(verdict.lines)} damages; run the same command again to repair them")
     elif "--quick" in flags or verdict.left_out:
-        print(
+        say(
             f"{path}: complete and undamaged; results were not made again{verdict.left_out and f': {verdict.left_out}'}"
         )
     else:
-        print(f"{path}: complete and undamaged; its results are those of its shards, which cover every sample once")
+        say(f"{path}: complete and undamaged; its results are those of its shards, which cover every sample once")
     return 2 if verdict.lines else 0
 
 
@@ -66,7 +67,7 @@ def _seconds(option: str) -> float | None:
 def write_report(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """Write the page of a store, next to the store or in a given folder."""
     path = arguments[0]
-    print(report.write_report(store.open(path), Path(arguments[1]) if len(arguments) > 1 else store.beside(path)))
+    say(report.write_report(store.open(path), Path(arguments[1]) if len(arguments) > 1 else store.beside(path)))
     return 0
 
 
@@ -81,9 +82,9 @@ def merge_stores(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     *paths, out = arguments
     merged = upkeep.merge(paths, out, overlap="--overlap" in flags)
     if merged.complete:
-        print(f"{out}: complete, of the data of {len(paths)} stores")
+        say(f"{out}: complete, of the data of {len(paths)} stores")
     else:
-        print(f"{out}: {merged.done} of {merged.total} shards; run the same command with store.path={out} to finish")
+        say(f"{out}: {merged.done} of {merged.total} shards; run the same command with store.path={out} to finish")
     return 0
 
 
@@ -91,7 +92,7 @@ def make_compact(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """Write a complete store in few files."""
     path, out = arguments
     before, after = upkeep.compact(path, out)
-    print(f"{out}: complete, {after:,} files instead of {before:,}; {path} may go")
+    say(f"{out}: complete, {after:,} files instead of {before:,}; {path} may go")
     return 0
 
 

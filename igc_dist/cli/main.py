@@ -11,6 +11,7 @@ from typing import Any
 
 # wings are loaded when a name in them is first used, so a command without a model starts fast
 from igc_dist import cli, config
+from igc_dist.cli.screen import say
 from igc_dist.records import ConfigError, IgcError, Stopped, said
 from igc_dist.secrets import masked_text
 
@@ -22,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     if "--help" in arguments or "-h" in arguments:
-        print(cli.help.text())
+        say(cli.help.text())
         raise SystemExit(0)
     if "--version" in arguments:
-        print(version("igc-dist"))
+        say(version("igc-dist"))
         raise SystemExit(0)
     try:
         on_config = command in ("run", "plan")
@@ -38,7 +39,7 @@ def complain(error: IgcError) -> int:
     """Print a readable error. Returns its exit code."""
     rank = os.environ.get("RANK")
     who = f"igc-dist{'' if rank is None else f' (rank {rank})'}"
-    print(f"{who}: {masked_text(said(error))}", file=sys.stderr, flush=True)
+    say(f"{who}: {masked_text(said(error))}", file=sys.stderr)
     return int(error.exit_code)
 
 

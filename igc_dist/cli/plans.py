@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from igc_dist import cli, config, distributed, job, passes, planning
+from igc_dist.cli.screen import say
 
 
 def plans(cfg: Any, allow: Sequence[str]) -> int:
     """Print the plan of a run, or of each run of a gallery. Raises `ConfigError` if one does not fit."""
     for column, its in (cli.runs.columns(cfg) if cfg.gallery else {"": cfg}).items():
         if column:
-            print(f"\n{column}")
+            say(f"\n{column}")
         _plan(its, allow)
     return 0
 
@@ -32,10 +33,10 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
     stages = todo.stages(plan)
     looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
     for name, value in (plan.summary() | ({"budget": looks} if todo.budget.limited else {})).items():
-        print(f"{name:<28} {value}")
+        say(f"{name:<28} {value}")
     fabric = config.typed(cfg).fabric
-    print()
+    say()
     told = planning.told(plan, counted, fabric.rates, sample, fabric.num_nodes, fabric.devices)
     for name, value in told.items():
-        print(f"{name:<28} {value}")
+        say(f"{name:<28} {value}")
     plan.check()

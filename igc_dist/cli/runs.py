@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from igc_dist import cli, config, distributed, report, store, watching
+from igc_dist.cli.screen import say
 from igc_dist.records import ConfigError, IgcError, Stopped
 from igc_dist.secrets import Masking
 
@@ -92,9 +93,9 @@ def _show(cfg: Any, path: str | Path, beside: Path) -> None:
     tree = store.open(path)
     page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs) if cfg.report.enabled else None
     Console().print(report.summary_table(tree))
-    print(f"store:  {path}")
+    say(f"store:  {path}")
     if page is not None:
-        print(f"report: {page}")
+        say(f"report: {page}")
 
 
 def _log_to(folder: Path, rank: int) -> None:
@@ -143,6 +144,6 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path) -> int:
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        print(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
-        print(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
+        say(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
+        say(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
     return next(iter(codes), 0)

@@ -1,6 +1,6 @@
 """Pages, figures and tables of a store. Only this wing imports matplotlib and jinja2.
 
-May import: nothing of the package. Its public names stand in `__init__.pyi` and are loaded when they are first asked
+May import: records. Its public names stand in `__init__.pyi` and are loaded when they are first asked
 for.
 """
 

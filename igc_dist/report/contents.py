@@ -15,6 +15,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from igc_dist.records import printable
+
 Floats = NDArray[np.float64]
 
 NOT_INPUTS = ("samples", "known", "shards", "convergence", "slices")
@@ -142,12 +144,6 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
 def leaf(value: Any) -> str:
     """A value of the spec or the provenance on one line."""
     return printable(value) if isinstance(value, str) else printable(json.dumps(value, default=str, ensure_ascii=False))
-
-
-def printable(value: object) -> str:
-    """Text without control characters, so that a name from a data set cannot control a terminal or break a page."""
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def number(value: float) -> str:

@@ -21,7 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from igc_dist.report.contents import Floats, column, inputs, labels, main_map, map_names, printable, title_of
+from igc_dist.records import printable
+from igc_dist.report.contents import Floats, column, inputs, labels, main_map, map_names, title_of
 from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
 
 DPI = 144

@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from igc_dist.report.contents import Floats, inputs, labels, mapping_of, number, printable, title_of
+from igc_dist.records import printable
+from igc_dist.report.contents import Floats, inputs, labels, mapping_of, number, title_of
 from igc_dist.report.figures import house_style, save
 from igc_dist.report.maps import HATCH, axes_at, colours, fold_features, mark_missing, symmetric_norm
 from igc_dist.report.page import environment, image

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from igc_dist.records import printable
 from igc_dist.report.contents import (
     SUM,
     column,
@@ -28,7 +29,6 @@ from igc_dist.report.contents import (
     map_names,
     mapping_of,
     number,
-    printable,
     span,
     sum_of,
     title_of,

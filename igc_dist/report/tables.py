@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from igc_dist.records import printable
 from igc_dist.report.comparison import check_comparable, map_differences, spec_differences
 from igc_dist.report.contents import (
     Floats,
@@ -26,7 +27,6 @@ from igc_dist.report.contents import (
     leaf,
     mapping_of,
     number,
-    printable,
     span,
     title_of,
 )

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from igc_dist.records import StoreError
+from igc_dist.records import StoreError, printable
 from igc_dist.store.objects import LOCK, Objects
 from igc_dist.store.owner import Owner
 
@@ -74,9 +74,7 @@ class Holder:
             since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         except (ValueError, OverflowError, OSError):
             since = "an unknown time"
-        host = "".join(
-            letter if letter.isprintable() else "?" for letter in self.owner.host
-        )  # text from a file, shown on a terminal
+        host = printable(self.owner.host)
         return f"process {self.owner.pid} on {host} ({self.ranks} rank{'s' * (self.ranks != 1)}) since {since}"
 
 

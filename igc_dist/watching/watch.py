@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from igc_dist.distributed import GIB, Pulse, rate
-from igc_dist.records import StoreError
+from igc_dist.records import StoreError, printable, shown
 from igc_dist.store import Objects, Phase, attributes, lock, objects_at, seen, unsealed
 
 EVERY, LINES = 1.0, 10.0
@@ -78,7 +78,7 @@ class Watcher:
         done = {phase.name: sum(1 for _ in objects.below(f"{phase.digest.path}/c")) for phase in phases}
         said = seen(objects) if filling is not None else None
         view = View(
-            _plain(about.get("status")), filling, done, {phase.name: len(phase) for phase in phases}, said or {}
+            printable(about.get("status")), filling, done, {phase.name: len(phase) for phase in phases}, said or {}
         )
         now = self.clock()
         self._seen = [(at, phase, n) for at, phase, n in self._seen if now - at <= WINDOW]
@@ -148,7 +148,7 @@ def table(watcher: Watcher, view: View) -> Group:
         tally = pulse.tally
         per = _number(of.get("per_sample", 1)) or 1.0
         ranks.add_row(
-            str(rank), Text(_plain(pulse.shard or "waiting")), _span(pulse.seconds) if pulse.shard else "",
+            str(rank), Text(printable(pulse.shard or "waiting")), _span(pulse.seconds) if pulse.shard else "",
             f"{tally.shards:,}",
             f"{rate(pulse, silent) / per:,.1f}", f"{tally.waited / tally.busy if tally.busy > 0 else 0.0:.0%}",
             f"{pulse.resident / GIB:.2f} GiB", f"{pulse.peak / GIB:.2f} GiB",
@@ -173,10 +173,6 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _plain(text: Any) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
-
-
 def _span(seconds: float) -> str:
     whole = round(seconds)
     return (
@@ -198,7 +194,7 @@ def follow(path: str | Path, every: float | None = None, console: Console | None
     every = every or (EVERY if screen.is_terminal else LINES)
     try:
         if not screen.is_terminal:
-            view = _until_end(watcher, every, lambda view: print(line(watcher, view), flush=True))
+            view = _until_end(watcher, every, lambda view: print(shown(line(watcher, view)), flush=True))
         else:
             with Live(console=screen, auto_refresh=False) as live:
                 view = _until_end(watcher, every, lambda view: live.update(table(watcher, view), refresh=True))
@@ -207,7 +203,7 @@ def follow(path: str | Path, every: float | None = None, console: Console | None
     if view.status == "complete":
         return 0
     why = attributes(path, also="shards/zarr.json").get("error")
-    said = f"it failed ({_plain(why)})" if view.status == "failed" else "nobody fills it"
+    said = f"it failed ({printable(why)})" if view.status == "failed" else "nobody fills it"
     raise StoreError(f"store {path} is {view.status}, and {said}: run the same command again to go on")
 
 
