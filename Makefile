@@ -8,6 +8,9 @@ BENCH := .venv/.bench
 FUZZ := .venv/.fuzz
 BIN := .venv/bin
 
+# Some shells forbid bytecode files; without them each of some 300 processes of the tests compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: run test test-all lint bench soak clean help
 .DELETE_ON_ERROR:

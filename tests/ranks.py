@@ -27,7 +27,8 @@ from torch.utils.data import Dataset
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["pytest", "torch", "lightning.fabric", "zarr", "xarray", "numpy", "igc_dist.run", "tests.ranks"]
+    ["pytest", "torch", "lightning.fabric", "zarr", "xarray", "numpy", "tests.ranks"]
+    + [f"igc_dist.{name}" for name in ("run", "api", "config.groups", "config.compose", "cli.runs")]
 )
 
 
