@@ -286,7 +286,7 @@ def test_a_beacon_that_says_nonsense(said: bytes, tmp_path: Path) -> None:
 def test_the_command_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--watch and --watch=SECONDS; Ctrl-C is no failure; other options are none."""
     asked: list[Any] = []
-    monkeypatch.setattr(watch, "follow", lambda *arguments: asked.append(arguments) or 0)
+    monkeypatch.setattr("igc_dist.watching.follow", lambda *arguments: asked.append(arguments) or 0)
     assert [commands.call("info", ["A", "--watch"]), commands.call("info", ["--watch=2.5", "B"])] == [0, 0]
     assert asked == [("A", None), ("B", 2.5)]
     for name, *wrong in (
