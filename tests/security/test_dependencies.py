@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import tomllib
 
+import numcodecs
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -25,6 +27,7 @@ BAD = {
     "omegaconf": ("2.4.0",),
     "torch": ("2.4.1", "2.5.1"),  # CVE-2025-32434: weights_only=True ran code
     "jinja2": ("3.1.3", "3.1.4", "3.1.5"),  # CVE-2024-34064, CVE-2024-56201, CVE-2025-27516
+    "numcodecs": ("0.15.1", "0.16.3"),  # its filter `pickle`, which a stored document may name, ran code
 }
 
 
@@ -39,3 +42,9 @@ def test_the_pins_satisfy_the_ranges() -> None:
         assert PINS[canonicalize_name(requirement.name)] in requirement.specifier, requirement
     for name, version in PINS.items():
         assert name not in RANGES or version in RANGES[name].specifier, name
+
+
+def test_numcodecs_refuses_pickles() -> None:
+    pickles = numcodecs.get_codec({"id": "pickle"})
+    with pytest.raises(numcodecs.errors.UnsafeDecodeError):
+        pickles.decode(pickles.encode(np.array(["a"], dtype=object)))
