@@ -33,12 +33,13 @@ R = TypeVar("R")
 
 
 def grouped(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap the function so that it also takes group objects, see `igc_dist.config.groups`."""
+    """Wrap the function: it also takes group objects (`igc_dist.config.groups`), and the model is reserved for it."""
 
     @functools.wraps(function)
     def call(model: Any, data: Any, *rest: Any, **given: Any) -> R:
         model, data, flat = config.flattened(model, data, given)
-        return function(model, data, *rest, **flat)
+        with Model(model, precision=flat.get("precision", "32-true")).reserved():
+            return function(model, data, *rest, **flat)
 
     return call  # type: ignore[return-value]
 

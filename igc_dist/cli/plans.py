@@ -21,7 +21,10 @@ def plans(cfg: Any, allow: Sequence[str]) -> int:
 
 def _plan(cfg: Any, allow: Sequence[str]) -> None:
     todo = config.from_config(cfg, cli.runs.located(cfg), allow)
-    with distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world:
+    with (
+        distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world,
+        todo.model.reserved(),
+    ):
         todo = job.settled(todo, world)
         with todo.model.borrowed(world.device):
             todo = job.decided(todo, world.device)

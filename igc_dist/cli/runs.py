@@ -76,6 +76,7 @@ def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
                 threads=fabric.threads,
                 loggers=distributed.loggers(fabric.loggers, beside / "logs"),
             ) as world,
+            job.model.reserved(),
             watching.metered(world, show=True) as meter,
             watching.profiled(beside / "trace.json.gz" if cfg.profile and world.first else None) as profile,
         ):

@@ -147,9 +147,6 @@ class IntegratedGradients:
         owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)  # of a method
         lent, wanted = Model(owner if isinstance(owner, nn.Module) else nn.Module()), _Target(target, n)
         args = () if more is None else more if isinstance(more, tuple) else (more,)
-        # that of the weights, or of the inputs: the points themselves are float32 at least
-        kinds = {x.dtype for x in [*lent.module.parameters()] or xs if x.is_floating_point()}
-        kind = kinds.pop() if len(kinds) == 1 else lent.dtype(xs)
 
         def call(*points: Tensor) -> Tensor:
             rows = len(points[0])
@@ -163,6 +160,9 @@ class IntegratedGradients:
             else xs[0].device
         )
         with lent.borrowed(device):
+            # that of the weights, or of the inputs: the points themselves are float32 at least
+            kinds = {x.dtype for x in [*lent.module.parameters()] or xs if x.is_floating_point()}
+            kind = kinds.pop() if len(kinds) == 1 else lent.dtype(xs)
             yield lent.calling(call), device
 
 

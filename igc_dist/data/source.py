@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -117,7 +118,7 @@ class Source:
                 raise DataError(
                     f"data set item: {name} collates to shape {tuple(value.shape)}, expected {len(indices)} rows"
                 )
-        return Batch(np.asarray(indices, dtype=np.int64), inputs, y)
+        return Batch(np.asarray(indices, dtype=np.int64), tuple(map(_plain, inputs)), _plain(y))
 
     def column(self, wish: Any, name: str) -> np.ndarray:
         """One value per sample: an array, or the name of an attribute (or column) of the data set that holds them.
@@ -155,6 +156,11 @@ class Source:
                     )
 
 
+def _plain(x: Tensor) -> Tensor:
+    """A tensor without a history, which may take part in a graph."""
+    return x.clone() if x.is_inference() else x.detach()
+
+
 _READING = threading.RLock()
 """Held while a data set is read: baselines may read samples of a data set while a thread reads ahead in it."""
 _END = object()
@@ -164,8 +170,9 @@ def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """Yield the same items, but a thread makes the next item while the current one is used.
 
     An exception in the thread is raised here, at the turn of its item. The thread ends with the last item, or when the
-    iterator is closed.
+    iterator is closed. The thread works in the context of this one, as the numeric context of a run.
     """
+    context = copy_context()
 
     def make() -> Any:
         with _READING:
@@ -174,7 +181,7 @@ def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     with ThreadPoolExecutor(1, thread_name_prefix="igc-dist-reads") as thread:
         item = make()
         while item is not _END:
-            coming = thread.submit(make)
+            coming = thread.submit(context.run, make)
             yield item
             item = coming.result()
 

@@ -17,6 +17,7 @@ from igc_dist import distributed
 from igc_dist.distributed.environments import environment, world_size
 from igc_dist.distributed.handshake import agree
 from igc_dist.distributed.world import World, together
+from igc_dist.records import ConfigError
 
 
 @contextmanager
@@ -75,6 +76,11 @@ def _place(found: Any, accelerator: str, strategy: str, size: int) -> tuple[int,
     if found is None and accelerator in ("cuda", "gpu") and torch.cuda.is_available():
         torch.cuda.set_device(0)
         return 0, torch.device("cuda", 0)
+    if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"fabric.accelerator={accelerator}, but torch finds no such device: take cpu or auto, or install a "
+            "build of torch for it"
+        )
     fabric = distributed.lightning_door.launched(found, accelerator, strategy, size)
     return fabric.global_rank, fabric.device
 

@@ -64,12 +64,16 @@ def cluster() -> ClusterEnvironment | None:
 
 def launched(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int) -> Fabric:
     """A Fabric for this rank and its device; for a single rank if `found` is None."""
-    if found is None:
-        fabric = Fabric(accelerator=accelerator, devices=1, plugins=[LightningEnvironment()])
-    else:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", size // int(os.environ.get("SLURM_NNODES", "1"))))
-        kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)
-        fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=kind, plugins=[found])
+    try:
+        if found is None:
+            fabric = Fabric(accelerator=accelerator, devices=1, plugins=[LightningEnvironment()])
+        else:
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", size // int(os.environ.get("SLURM_NNODES", "1"))))
+            kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)
+            fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=kind, plugins=[found])
+    except (RuntimeError, ValueError, ImportError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"fabric.accelerator={accelerator} cannot be used here ({why}): take cpu or auto") from error
     fabric.launch()
     return fabric
 

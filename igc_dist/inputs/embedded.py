@@ -103,7 +103,7 @@ class Embedded(Categorical):
                     "tensors (n, ...)"
                 )
         dtype = self.model.dtype(taken)
-        return *taken[:cut], *(e.to(dtype) for e in made)
+        return *taken[:cut], *(e.detach().to(dtype) for e in made)
 
     def predict(self, taken: Tensors) -> Float[Tensor, "n J"]:
         return self.model.predict(self._embedded(taken))

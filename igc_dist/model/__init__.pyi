@@ -3,6 +3,7 @@ from . import borrowing as borrowing
 from . import derivatives as derivatives
 from . import footprint as footprint
 from . import memory as memory
+from . import numerics as numerics
 from . import outputs as outputs
 from .footprint import out_of_memory as out_of_memory
 from .forward import AUTO as AUTO

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from igc_dist.model.borrowing import check_tensors
 from igc_dist.model.final_layer import Call, FinalLayer
 from igc_dist.model.selection import Select, selected
 from igc_dist.records import ConfigError, ModelError
@@ -25,6 +26,21 @@ PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "1
 
 HIGHER = {"bf16-mixed": "32-true", "16-mixed": "32-true", "32-true": "64-true"}
 """The higher precision with which an audit compares each precision."""
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Habits:
+    """What a forward was found to do, so that it is called accordingly. The views of a model share it."""
+
+    writes: bool | None = None
+    """Whether it writes into its inputs; None: not known yet."""
+    differentiates: bool = False
+    """Whether it takes gradients itself (forces are those of an energy), so that it needs a graph in every pass."""
+    squeezes: bool = False
+    """Whether it drops the batch dimension of a single row."""
 
 
 @dataclass(eq=False)
@@ -54,7 +70,11 @@ class ForwardPass:
     def __post_init__(self) -> None:
         module, forward = self.module, self.forward
         if not isinstance(module, nn.Module):
-            raise ModelError(f"model of type {type(module).__name__}: expected a torch.nn.Module or LightningModule")
+            way = ", so give its module()" if isinstance(module, torch.export.ExportedProgram) else ""
+            raise ModelError(
+                f"model of type {type(module).__name__}: expected a torch.nn.Module or LightningModule{way}"
+            )
+        check_tensors(module)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"fabric.precision={self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if forward is not None and not callable(getattr(module, forward, None)):
@@ -71,6 +91,7 @@ class ForwardPass:
         self._eager, self._rows = self._call, (1, 1)
         self.final = None if self.final_layer is None else FinalLayer(module, self.final_layer)
         self._as_layer: Call | None = None
+        self._habits = Habits()
 
     @property
     def mixed(self) -> bool:
@@ -113,14 +134,48 @@ class ForwardPass:
         if self.compiled:
             self._call = torch.compile(self._eager, dynamic=False) if self._call is self._eager else self._call
             self._rows = rows
+            if self._habits.writes is None:
+                self._habits.writes = False  # the first look is not compiled, and would have found out
 
     def _forward(self, inputs: Tensors) -> Tensor:
         n = len(inputs[0])
         missing = -n % self._rows[torch.is_grad_enabled()]
         if missing and n:
-            filled = tuple(torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:]))) for x in inputs)
-            return self._outputs(filled)[:n]
-        return self._outputs(inputs)
+            return self._filled(inputs, missing)
+        if n != 1:
+            return self._outputs(inputs)
+        if not self._habits.squeezes:
+            try:
+                return self._outputs(inputs)
+            except (ModelError, IndexError) as error:
+                reason = error
+        try:
+            y = self._filled(inputs, 1)
+        except (ModelError, IndexError):
+            if self._habits.squeezes:
+                raise
+            raise reason from None
+        self._habits.squeezes = True
+        return y
+
+    def _filled(self, inputs: Tensors, missing: int) -> Tensor:
+        """The outputs from a batch that is filled with copies of its last row."""
+        filled = tuple(torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:]))) for x in inputs)
+        return self._outputs(filled)[: len(inputs[0])]
+
+    def _ungraphed(self, inputs: Tensors, work: Callable[[Tensors], T]) -> T:
+        """The result of `work(inputs)` without a graph; with one if the forward turns out to need it."""
+        if not self._habits.differentiates:
+            try:
+                with torch.no_grad():
+                    return work(inputs)
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+        with torch.enable_grad():
+            found = work(tuple(x.detach().requires_grad_(x.is_floating_point()) for x in inputs))
+        self._habits.differentiates = True
+        return found
 
     def _outputs(self, inputs: Tensors) -> Tensor:
         if self.channels_last is True:
@@ -129,7 +184,7 @@ class ForwardPass:
             finite = tuple(x.detach().nan_to_num() for x in inputs)
             with torch.no_grad():
                 self.final.place(
-                    lambda call: self._table(finite, call),
+                    lambda call: self._ungraphed(finite, lambda points: self._table(points, call)).detach(),
                     compiled=self.compiled,
                     half=PRECISIONS[self.precision] is not None,
                 )
@@ -143,7 +198,7 @@ class ForwardPass:
             torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext(),
             final.replaced(as_layer) if final is not None and inside and as_layer is not None else nullcontext(),
         ):
-            raw = self._call(*inputs, **(self.forward_kwargs or {}))
+            raw = self._called(inputs)
         if final is not None and not inside:
             z = selected(raw, None if output == "flatten" else output)
             output = "flatten" if output == "flatten" else None
@@ -161,13 +216,33 @@ class ForwardPass:
         # float64 outputs of a float64 model stay float64; half precision becomes float32 before anything is summed
         return y if y.dtype == torch.float64 else y.float()
 
+    def _called(self, inputs: Tensors) -> Any:
+        """The result of the module. A forward that writes into its inputs gets copies, also until that is known."""
+        given = inputs if self._habits.writes is False else tuple(x.clone() for x in inputs)
+        before = [x._version for x in given]
+        try:
+            raw = self._call(*given, **(self.forward_kwargs or {}))
+        except AssertionError as error:  # of torch.export
+            if "Guard failed" not in str(error):
+                raise
+            raise ModelError(
+                f"the exported program takes other inputs ({error}): export it for batches of any size (dynamic_shapes)"
+            ) from error
+        writes = [x._version for x in given] != before
+        if writes and self._habits.writes is False:
+            raise ModelError(
+                "the forward writes into its inputs, but not always: let it work on a copy (x = x.clone())"
+            )
+        if self._habits.writes is None:
+            self._habits.writes = writes
+        return raw
+
     def predict(self, inputs: Tensors) -> Float[Tensor, "n J"]:
         """f(x) for all outputs of the model, without a graph."""
         rows = self._rows[0] if self._rows[0] > 1 else len(inputs[0])
-        with torch.no_grad():
-            if len(inputs[0]) <= rows:
-                return self._forward(inputs)
-            return torch.cat([self._forward(piece) for piece in zip(*(x.split(rows) for x in inputs), strict=True)])
+        pieces = [inputs] if len(inputs[0]) <= rows else zip(*(x.split(rows) for x in inputs), strict=True)
+        made = [self._ungraphed(piece, self._forward).detach() for piece in pieces]
+        return made[0] if len(made) == 1 else torch.cat(made)
 
 
 @contextmanager

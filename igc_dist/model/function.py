@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from igc_dist.model import borrowing, derivatives
-from igc_dist.model.forward import HIGHER, PRECISIONS, ForwardPass, donated_buffers_off
+from igc_dist.model import borrowing, derivatives, numerics
+from igc_dist.model.forward import HIGHER, PRECISIONS, ForwardPass, Habits, donated_buffers_off
 from igc_dist.model.representation import Reading
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors
@@ -31,26 +31,33 @@ class Model(ForwardPass):
     _of_rows: Callable[[Tensor], Callable[..., Any]] | None = None
 
     @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Reserve the module for this thread, in the numeric context of a run (`numerics`), while the block lasts.
+
+        Another thread with the same module, or one that shares parameters with it, waits.
+        """
+        with borrowing.reserved(self._layers), numerics.owned(self.dtype(())):
+            yield
+
+    @contextmanager
     def borrowed(self, device: torch.device | str) -> Iterator[Model]:
-        """The model, frozen and in eval mode on `device`.
+        """The model, `reserved`, frozen and in eval mode on `device`, with weights of float32 at least.
 
         When the block ends, training flags, requires_grad, data and buffers are restored.
         """
         borrowing.check(self.device, device)
         # the final layer may be outside of the module; a list of modules does not change their owners
         whole = nn.ModuleList(self._layers)
-        with borrowing.borrowed(whole, device):
+        with self.reserved(), borrowing.borrowed(whole, device):
             if self.precision == "64-true":
                 whole.double()
-            self._call, self._rows = self._eager, (1, 1)
+            borrowing.widen(whole)
+            self._call, self._rows, self._habits = self._eager, (1, 1), Habits()
             if self.channels_last is True:
                 whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.final is not None:
                 self.final.layout = None  # weights may have changed since the last run
-            cudnn = torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
-            )
-            with cudnn, donated_buffers_off() if self.compiled else nullcontext():
+            with donated_buffers_off() if self.compiled else nullcontext():
                 yield self
 
     @property
@@ -134,8 +141,8 @@ class Model(ForwardPass):
 
     def represent(self, inputs: Tensors, layer: str) -> tuple[Float[Tensor, "n J"], Float[Tensor, "n Z"]]:
         """f(x) for all outputs and the result of `layer` (`representation.Reading`), from one forward, no graph."""
-        with torch.no_grad():
-            return self._represented(inputs, layer)
+        y, z = self._ungraphed(inputs, lambda points: self._represented(points, layer))
+        return y.detach(), z.detach()
 
     def towards(self, points: Tensors, reference: Float[Tensor, "n Z"], layer: str, outputs: Sequence[int]) -> Towards:
         """The distance of each point's representation from its `reference`, its gradient, and f, from one forward.

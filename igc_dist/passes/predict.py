@@ -107,8 +107,8 @@ def _check_function(kind: Inputs, inputs: Tensors, y: Tensor, gradients: bool) -
         walk = kind.walk(inputs, ())
         if gradients and not walk.function.differentiable(walk.inputs) and float(y.std(0).max()) > 0:
             raise ModelError(
-                "the outputs change with the inputs, but have lost their graph: the forward detaches them or runs "
-                "under torch.no_grad()"
+                "the outputs change with the inputs, but have lost their graph: the forward detaches them, runs "
+                "under torch.no_grad(), or calls autograd.grad without create_graph=True"
             )
 
 

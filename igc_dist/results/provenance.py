@@ -12,6 +12,7 @@ import torch
 
 from igc_dist.distributed import World
 from igc_dist.job import Job
+from igc_dist.model import numerics
 
 
 def versions() -> dict[str, str]:
@@ -31,6 +32,7 @@ def provenance_of(job: Job, world: World, started: float) -> dict[str, Any]:
         "ranks": world.size,
         "rule": job.attributor.rule,
         "threads": torch.get_num_threads(),
+        "numerics": numerics.context(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
         **{name: str(value) for name, value in job.labels.items()},

@@ -1,0 +1,141 @@
+"""The numeric context of a run: what the caller may have set in torch or numpy, and what would change numbers.
+
+A run sets it for its own time and hands it back. Some settings belong to the thread (autocast, default device, grad
+mode); others to the whole process (default dtype, matmul precision, flags), and runs in several threads share them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+log = logging.getLogger(__name__)
+
+KINDS = ("cpu", "cuda")
+"""Kinds of devices that have an autocast of their own."""
+
+HOLDER: ContextVar[object | None] = ContextVar("igc_dist.holder", default=None)
+"""Who holds what is lent in this thread: a run, or None. A thread that reads for a run copies its context."""
+
+TURN = threading.Condition()
+"""Guards all that runs in several threads share."""
+
+_runs: list[tuple[object, torch.dtype]] = []
+_before = ExitStack()
+
+
+@contextmanager
+def holding() -> Iterator[object]:
+    """This thread's holder; a new one if there is none."""
+    holder = HOLDER.get() or object()
+    token = HOLDER.set(holder)
+    try:
+        yield holder
+    finally:
+        HOLDER.reset(token)
+
+
+def wait(free: Callable[[], bool], why: str) -> None:
+    """Wait for other threads until `free()`. `TURN` must be held. Says once what it waits for."""
+    if not TURN.wait_for(free, 1.0):
+        log.warning("waiting for another thread: %s", why)
+        while not TURN.wait_for(free, 1.0):  # with a limit, so that a signal is noticed
+            pass
+
+
+def context() -> dict[str, Any]:
+    """The settings of a run that change numbers, for its provenance. The same for all runs of a type of path points."""
+    return {
+        "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "matmul": torch.get_float32_matmul_precision(),
+        "convolution_tf32": torch.backends.cudnn.allow_tf32,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@contextmanager
+def owned(dtype: torch.dtype) -> Iterator[None]:
+    """The numeric context of a run while the block lasts; `dtype` is the type that a forward gives its constants.
+
+    A run of another type in another thread is waited for, because torch has one default type for the whole process.
+    """
+    with holding() as holder:
+        with TURN:
+            wait(
+                lambda: all(other is holder or theirs is dtype for other, theirs in _runs),
+                "it runs a model in another precision",
+            )
+            if not _runs:
+                _before.enter_context(_process())
+            _runs.append((holder, dtype))
+            torch.set_default_dtype(dtype)
+        try:
+            with _thread():
+                yield
+        finally:
+            with TURN:
+                _runs.remove((holder, dtype))
+                if _runs:
+                    torch.set_default_dtype(_runs[-1][1])
+                else:
+                    _before.close()
+                TURN.notify_all()
+
+
+@contextmanager
+def _thread() -> Iterator[None]:
+    """The settings of this thread, and of threads and workers that it starts."""
+    flushing = sys.float_info.min / 2 == 0
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in KINDS:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        if flushing:
+            torch.set_flush_denormal(False)
+        try:
+            yield
+        finally:
+            if flushing:
+                torch.set_flush_denormal(True)
+
+
+@contextmanager
+def _process() -> Iterator[None]:
+    """The settings of the process: torch's defaults, and the same bits from cuDNN each time."""
+    backends = torch.backends
+    cudnn = backends.cudnn.flags(enabled=backends.cudnn.enabled, benchmark=False, deterministic=True)
+    with ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        stack.enter_context(cudnn)
+        stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        _changed(stack, torch.get_float32_matmul_precision(), "highest", torch.set_float32_matmul_precision)
+        for owner in (backends, *(getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn"))):
+            found = getattr(owner, "fp32_precision", "none")  # torch before 2.9 has none
+            if found not in ("none", "ieee"):
+                _changed(stack, found, "ieee", partial(setattr, owner, "fp32_precision"))
+        exact = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        _changed(
+            stack, exact, (False, False), lambda pair: torch.use_deterministic_algorithms(pair[0], warn_only=pair[1])
+        )
+        yield
+
+
+def _changed(stack: ExitStack, found: Any, value: Any, change: Callable[[Any], None]) -> None:
+    """Change a setting from `found` to `value` until the stack is closed."""
+    if found != value:
+        stack.callback(change, found)
+        change(value)

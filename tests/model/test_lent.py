@@ -1,0 +1,223 @@
+"""A model that is lent: other threads wait, and the numeric context of the caller changes nothing and comes back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import igc_dist
+from igc_dist.records import ConfigError, ModelError
+from tests.commands import ROOT
+
+X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def maps(model: nn.Module, x: Tensor = X, y: Tensor = Y, **settings: Any) -> np.ndarray:
+    settings = {"quadrature": "midpoint", "n_steps": 4, "n_folds": 4, **settings}
+    return np.asarray(igc_dist.attribute(model, (x, y), **settings)["x/igc"])
+
+
+@contextmanager
+def put(get: Callable[[], Any], change: Callable[[Any], None], value: Any) -> Iterator[None]:
+    """Set something for the block, and check that it is still set at its end."""
+    before = get()
+    change(value)
+    try:
+        yield
+        assert get() == value
+    finally:
+        change(before)
+
+
+CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "default dtype": lambda: put(torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    "default device": lambda: torch.device("meta"),
+    "inference mode": torch.inference_mode,
+    "no_grad": torch.no_grad,
+    "anomaly": lambda: put(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, True),
+    "matmul": lambda: put(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"),
+    "deterministic": lambda: put(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, True),
+    "flush denormal": lambda: put(lambda: sys.float_info.min / 2 == 0, torch.set_flush_denormal, True),
+    "errstate": lambda: np.errstate(all="raise"),
+}
+
+
+class Sensitive(nn.Module):
+    """Its output depends on much of the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        flags = float(torch.is_anomaly_enabled()) + 2 * torch.are_deterministic_algorithms_enabled()
+        flags += 4 * (torch.get_float32_matmul_precision() != "highest") + 8 * (sys.float_info.min / 2 == 0)
+        return self.inside(x) * (1 + flags) * torch.full((), 1 / 3).to(x)
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_the_context_of_the_caller(name: str) -> None:
+    """The same bits as without, and the caller's settings are handed back."""
+    model = Sensitive()
+    expected = maps(model)
+    with CONTEXTS[name]():
+        assert maps(model).tobytes() == expected.tobytes()
+
+
+def test_the_context_is_recorded() -> None:
+    """Settings that change numbers stand in the provenance."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tree = igc_dist.attribute(net(), (X, Y), quadrature="midpoint", n_steps=2, n_folds=2)
+    found = tree.attrs["provenance"]["numerics"]
+    assert (found["matmul"], found["default_dtype"], found["deterministic"]) == ("highest", "float32", False)
+
+
+def test_threads_with_one_model_and_with_shared_parameters() -> None:
+    """The same maps as one after the other; the models train on."""
+    one, double = net().train(), net().double()
+    other = nn.Sequential(one[0], nn.Tanh(), nn.Linear(8, 3))
+    expected = [maps(model) for model in (one, other, double)]
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(maps, model) for _ in range(2) for model in (one, other, double)]
+        for future, right in zip(found, expected * 2, strict=True):
+            np.testing.assert_array_equal(future.result(60), right)
+    assert one.training
+    assert all(p.requires_grad for p in (*one.parameters(), *other.parameters()))
+    assert torch.get_default_dtype() is torch.float32
+
+
+class Forces(nn.Module):
+    """``d/dx sum_k f_k(x)``, by a gradient inside the forward."""
+
+    def __init__(self, asks: bool) -> None:
+        super().__init__()
+        self.energy, self.asks = net(), asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.asks or torch.is_grad_enabled()):
+            x.requires_grad_()
+            return torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)[0]
+
+
+class Written(Forces):
+    """The same, written out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, _, last = self.energy
+        return ((1 - first(x).tanh() ** 2) * last.weight.sum(0)) @ first.weight
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["enable_grad", "plain"])
+def test_forwards_that_take_gradients(asks: bool) -> None:
+    """The same maps as of the function written out."""
+    y = torch.cat([Y, X[:, :1]], 1)
+    np.testing.assert_allclose(maps(Forces(asks), y=y), maps(Written(True), y=y), rtol=1e-4, atol=1e-6)
+
+
+def test_data_that_carry_a_graph() -> None:
+    """They are detached: the same bits."""
+    model = net()
+    y, x = model(X), X.clone().requires_grad_() * 1
+    np.testing.assert_array_equal(maps(model, x, y), maps(model, X, y.detach()))
+
+
+class Squeezed(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.squeezes = nn.Linear(4, n), True
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.last(x).tanh()
+        return y.squeeze() if self.squeezes else y
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_outputs_that_are_squeezed(n: int) -> None:
+    """A single row that loses its batch dimension is computed beside a copy."""
+    model = Squeezed(n)
+    found = maps(model, y=Y[:, :n], micro_batch=1)
+    model.squeezes = False
+    np.testing.assert_allclose(found, maps(model, y=Y[:, :n], micro_batch=1), rtol=1e-5, atol=1e-7)
+
+
+class Writes(nn.Module):
+    def __init__(self, inside: nn.Module, write: Callable[[Tensor], Any], copies: bool) -> None:
+        super().__init__()
+        self.inside, self.write, self.copies = inside, write, copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone() if self.copies else x
+        self.write(x)
+        return self.inside(x)
+
+
+@pytest.mark.parametrize("write", [lambda x: x.sub_(0.5), lambda x: x.relu_()], ids=["sub", "relu"])
+def test_forwards_that_write_into_their_input(write: Callable[[Tensor], Any]) -> None:
+    """The same bits as of a forward that works on a copy; the data stay as they are."""
+    inside, before = net(), X.clone()
+    np.testing.assert_array_equal(maps(Writes(inside, write, False)), maps(Writes(inside, write, True)))
+    assert torch.equal(X, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_kinds_of_modules_that_work() -> None:
+    """Exported programs for any batch, frozen TorchScript, and weights of half precision, which become float32."""
+    model = net().eval()
+    expected = maps(model)
+    exported = torch.export.export(model, (X,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)).module()
+    for other in (exported, nn.Sequential(exported), torch.jit.freeze(torch.jit.script(model))):
+        np.testing.assert_allclose(maps(other), expected, rtol=1e-5, atol=1e-6)
+    half = net().bfloat16()
+    np.testing.assert_array_equal(maps(half), maps(net().bfloat16().float()))
+    assert half[0].weight.dtype is torch.bfloat16
+
+
+def made_in_inference() -> nn.Module:
+    with torch.inference_mode():
+        return nn.Linear(4, 3)
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str]] = {
+    "exported for one size": (lambda: torch.export.export(net(), (X[:4],)).module(), {}, ModelError, "dynamic_shapes"),
+    "program": (lambda: torch.export.export(net(), (X,)), {}, ModelError, r"module\(\)"),
+    "lazy": (lambda: nn.LazyLinear(3), {}, ModelError, "call the model once"),
+    "made in inference mode": (made_in_inference, {}, ModelError, "deepcopy"),
+    "a device that is not there": (net, {"accelerator": "mps"}, ConfigError, "accelerator=mps.*take cpu or auto"),
+    "an unknown device": (net, {"accelerator": "cudaa"}, ConfigError, "accelerator=cudaa.*take cpu or auto"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_lent(name: str) -> None:
+    """Refused with the way out."""
+    make, settings, kind, text = REFUSED[name]
+    with pytest.raises(kind, match=text):
+        maps(make(), **settings)
+
+
+def test_python_without_asserts() -> None:
+    """Refused at the start: zarr could not read what it writes."""
+    code = (
+        "import torch, igc_dist\n"
+        "try: igc_dist.attribute(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1)))\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-O", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "python -O" in done.stdout, done.stderr
