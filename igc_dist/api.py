@@ -44,8 +44,8 @@ def grouped(function: Callable[P, R]) -> Callable[P, R]:
     return call  # type: ignore[return-value]
 
 
-@grouped
 @random_states_kept()
+@grouped
 def attribute(
     model: torch.nn.Module | config.Model,
     data: Any,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,6 +99,12 @@ def at(place: str) -> Iterator[None]:
         if not getattr(error, "__notes__", ()):
             error.add_note(f"at {place}")
         raise
+
+
+def check_asserts() -> None:
+    """Raise `ConfigError` where Python leaves out asserts: zarr's reader has one that does work."""
+    if sys.flags.optimize:
+        raise ConfigError("python -O (PYTHONOPTIMIZE) breaks zarr, which then cannot read its stores: run without it")
 
 
 def said(error: BaseException) -> str:

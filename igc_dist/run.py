@@ -26,7 +26,7 @@ from igc_dist.job import Job, decided, modes, plan_of, settled, store_of
 from igc_dist.model import memory
 from igc_dist.passes import Auditor, DrawnEngine, Engine, Findings, Predictor, ShardWalk, findings, of_fold
 from igc_dist.planning import Audit, Plan
-from igc_dist.records import ConfigError, PeerError, PrecisionError, at
+from igc_dist.records import PeerError, PrecisionError, at, check_asserts
 from igc_dist.results import Finalizer, Passed, Recipe, Walked, provenance_of, relative_errors
 from igc_dist.store import Lock, Store, holding
 from igc_dist.watching import Meter
@@ -36,8 +36,7 @@ log = logging.getLogger(__name__)
 
 def run(job: Job, world: World, meter: Meter) -> Store:
     """Run the job on this rank, together with the others. Returns the complete store; resumes a partly filled one."""
-    if not __debug__:
-        raise ConfigError("python -O (PYTHONOPTIMIZE) breaks zarr, which then cannot read its stores: run without it")
+    check_asserts()
     started = time.time()
     memory.keep_freed()
     meter.clock.enter("first_look")

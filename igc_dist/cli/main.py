@@ -12,7 +12,7 @@ from typing import Any
 # wings are loaded when a name in them is first used, so a command without a model starts fast
 from igc_dist import cli, config
 from igc_dist.cli.screen import say
-from igc_dist.records import ConfigError, IgcError, Stopped, said
+from igc_dist.records import ConfigError, IgcError, Stopped, check_asserts, said
 from igc_dist.secrets import masked_text
 
 COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "compact")
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(version("igc-dist"))
         raise SystemExit(0)
     try:
+        check_asserts()
         on_config = command in ("run", "plan")
         raise SystemExit(_on_config(command, arguments) if on_config else cli.commands.call(command, arguments))
     except IgcError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, check_asserts
 from igc_dist.store.folder import Folder
 from igc_dist.store.objects import InMemory, Objects
 from igc_dist.store.remote import SCHEMES, Remote, check_url
@@ -25,7 +25,8 @@ def located(path: str | Path) -> str | Path:
 
 
 def objects_at(path: str | Path | None) -> Objects:
-    """The objects of a store: in memory for None. Raises `ConfigError` for a URL that cannot be used."""
+    """The objects of a store: in memory for None. Raises `ConfigError` for a URL or a Python that cannot be used."""
+    check_asserts()
     if path is None:
         return InMemory()
     where = located(path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import igc_dist
+from igc_dist.__main__ import main
+from igc_dist.model import Model
 from igc_dist.records import ConfigError, ModelError
-from tests.commands import ROOT
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
@@ -28,7 +29,7 @@ def net() -> nn.Sequential:
 
 
 def maps(model: nn.Module, x: Tensor = X, y: Tensor = Y, **settings: Any) -> np.ndarray:
-    settings = {"quadrature": "midpoint", "n_steps": 4, "n_folds": 4, **settings}
+    settings = {"quadrature": "midpoint", "n_steps": 3, "n_folds": 2, **settings}
     return np.asarray(igc_dist.attribute(model, (x, y), **settings)["x/igc"])
 
 
@@ -72,12 +73,24 @@ class Sensitive(nn.Module):
 
 
 @pytest.mark.parametrize("name", CONTEXTS)
-def test_the_context_of_the_caller(name: str) -> None:
-    """The same bits as without, and the caller's settings are handed back."""
+def test_a_setting_of_the_caller(name: str) -> None:
+    """The same bits as without, and the setting is handed back."""
+    model = Model(Sensitive())
+    with model.borrowed("cpu"):
+        expected = model.predict((X,))
+    with CONTEXTS[name](), model.borrowed("cpu"):
+        assert torch.equal(model.predict((X,)), expected)
+
+
+def test_the_context_of_the_caller() -> None:
+    """All settings at once change no bit of a run."""
     model = Sensitive()
     expected = maps(model)
-    with CONTEXTS[name]():
-        assert maps(model).tobytes() == expected.tobytes()
+    with ExitStack() as stack:
+        for make in CONTEXTS.values():
+            stack.enter_context(make())
+        found = maps(model)
+    assert found.tobytes() == expected.tobytes()
 
 
 def test_the_context_is_recorded() -> None:
@@ -212,12 +225,19 @@ def test_what_cannot_be_lent(name: str) -> None:
         maps(make(), **settings)
 
 
-def test_python_without_asserts() -> None:
+@pytest.mark.parametrize("command", ["run", "plan", "verify no.zarr", "info no.zarr"])
+def test_commands_without_asserts(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Refused at the start: zarr could not read what it writes."""
-    code = (
-        "import torch, igc_dist\n"
-        "try: igc_dist.attribute(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1)))\n"
-        "except ValueError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-O", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert "python -O" in done.stdout, done.stderr
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=1))
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(command.split())
+    assert "python -O" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("use", [lambda: maps(net()), lambda: igc_dist.open("no.zarr")], ids=["attribute", "open"])
+def test_python_without_asserts(use: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=1))
+    with pytest.raises(ConfigError, match="python -O"):
+        use()
