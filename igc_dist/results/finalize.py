@@ -104,7 +104,7 @@ class Finalizer:
                 folder + name: values for folder, arrays in folders.items() for name, values in arrays.items()
             }
             for array, maps in _maps(self.plan, block):
-                self.store.put(array.path, (*(slice(None),) * array.dims.index("output"), cut), maps)
+                self.store.put(array, maps, (*(0,) * array.dims.index("output"), cut.start))
         return found
 
     def _add_errors(self, block: Block, slots: Slots, again: Sequence[Slots | None]) -> None:
@@ -199,8 +199,9 @@ def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings
         }
     for path, (dims, values) in tables.items():
         kind = "string" if values.dtype.kind == "O" else str(values.dtype)
-        store.create_results([Array(path, values.shape, values.shape, kind, dims)])
-        store.put(path, ..., values)
+        array = Array(path, values.shape, values.shape, kind, dims)
+        store.create_results([array])
+        store.put(array, values)
 
 
 def _write_known(job: Job | Recorded, plan: Plan, store: Store, found: Findings) -> None:
@@ -208,6 +209,7 @@ def _write_known(job: Job | Recorded, plan: Plan, store: Store, found: Findings)
     n, outputs = plan.shapes.n_samples, len(plan.work.outputs)
     at_once = plan.fold_size * max(1, 2**22 // (plan.fold_size * outputs))
     waiting: list[dict[str, np.ndarray]] = []
+    made: dict[str, Array] = {}
     start = 0
     for rows, arrays in tables_of(
         plan, found, job.weights, partial(of_fold, store), by_prediction(plan, found, partial(of_fold, store))
@@ -220,8 +222,9 @@ def _write_known(job: Job | Recorded, plan: Plan, store: Store, found: Findings)
             if not start:
                 dims = ("sample", "output")[: values.ndim]
                 shape, chunks = ((size, *values.shape[1:]) for size in (n, min(n, at_once)))
-                store.create_results([Array(f"known/{name}", tuple(shape), tuple(chunks), str(values.dtype), dims)])
-            store.put(f"known/{name}", slice(start, rows.stop), values)
+                made[name] = Array(f"known/{name}", shape, chunks, str(values.dtype), dims)
+                store.create_results([made[name]])
+            store.put(made[name], values, (start,))
         start, waiting = rows.stop, []
 
 

@@ -115,11 +115,14 @@ class Checked(View):
                     f"{array.path}: {what}, the shards give {array.dtype} {array.shape} {array.dims}"
                 )
 
-    def put(self, path: str, region: tuple[slice, ...] | Any, values: Any) -> None:
+    def put(self, array: Array, values: Any, start: tuple[int, ...] = ()) -> None:
         """Compare a region of an array, to the bit; NaN equals NaN."""
+        path, mine = array.path, np.asarray(values)
         if path in self.lines and path not in self._far:
             return
-        mine, its = np.asarray(values), np.asarray(self.held.array(path)[region])
+        first = (*start, *(0,) * (mine.ndim - len(start)))
+        region = tuple(slice(begin, begin + n) for begin, n in zip(first, mine.shape, strict=True))
+        its = np.asarray(self.held.array(path)[region])
         if mine.dtype.kind not in "fiub":
             if [*map(str, mine.ravel().tolist())] != [*map(str, its.ravel().tolist())]:
                 self.lines[path] = f"{path}: not what the shards give"
@@ -135,15 +138,9 @@ class Checked(View):
             at = np.unravel_index(int(far.argmax()), far.shape)
             self.lines[path] = (
                 f"{path}: not what the shards give (largest difference {far.max():.2g} at "
-                f"{self._place(path, region, at)})"
+                + ", ".join(f"{dim} {begin + int(i)}" for dim, begin, i in zip(array.dims, first, at, strict=True))
+                + ")"
             )
-
-    def _place(self, path: str, region: Any, at: Any) -> str:
-        """The position of a cell in an array, in words: the index along each named dimension."""
-        dims = getattr(self.held.array(path).metadata, "dimension_names", None) or ()
-        cuts = region if isinstance(region, tuple) else () if region is ... else (region,)
-        first = [cut.start or 0 for cut in cuts] + [0] * len(at)
-        return ", ".join(f"{dim} {start + int(index)}" for dim, start, index in zip(dims, first, at, strict=False))
 
     def complete(self, attributes: Mapping[str, Any]) -> None:
         """Compare the entries of the root document that describe the results."""

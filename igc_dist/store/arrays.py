@@ -1,36 +1,63 @@
-"""The Zarr arrays of a store: how an array is created, and how the bytes of one of its chunks are made."""
+"""The Zarr arrays of a store: the text of their documents, and the bytes of their chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
 import zarr
+from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
-from zarr.codecs import ZstdCodec
+from zarr.dtype import parse_dtype
 
 from igc_dist.store.layout import Array, Phase
-from igc_dist.store.objects import InMemory, Objects
+from igc_dist.store.objects import Objects
 
 LEVEL = 1
 CODEC = Zstd(level=LEVEL, checksum=True)
+STRINGS = VLenUTF8()
+GROUP = json.dumps({"attributes": {}, "zarr_format": 3, "node_type": "group"}, indent=2).encode()
+"""The document of a group without attributes."""
 
 
-def create(root: zarr.Group, array: Array, overwrite: bool = False, plain: bool = False) -> None:
-    """Create an array: checksummed codec (none if `plain`), empty chunks written, NaN fill."""
-    kind = np.dtype(array.dtype) if array.dtype != "string" else None
-    root.create_array(
-        array.path,
-        shape=array.shape,
-        chunks=array.chunks or "auto",
-        dtype="string" if kind is None else kind,
-        dimension_names=array.dims,
-        compressors=None if plain else [ZstdCodec(level=LEVEL, checksum=True)],
-        fill_value="" if kind is None else (np.nan if kind.kind == "f" else 0),
-        config={"write_empty_chunks": True},
-        overwrite=overwrite,
-    )
+def document_of(array: Array, plain: bool = False) -> bytes:
+    """The document of an array: checksummed codec (none if `plain`), NaN fill.
+
+    The text is zarr's, byte by byte. zarr itself takes 5 ms for it, which is a third of a small run.
+    """
+    text, kind = array.dtype == "string", parse_dtype(array.dtype, zarr_format=3)
+    bytewise = {"configuration": {"endian": "little"}} if not text and np.dtype(array.dtype).itemsize > 1 else {}
+    codecs: list[dict[str, Any]] = [
+        {"name": "vlen-utf8", "configuration": {}} if text else {"name": "bytes", **bytewise}
+    ]
+    if not plain:
+        codecs.append({"name": "zstd", "configuration": {"level": LEVEL, "checksum": True}})
+    grid = {"name": "regular", "configuration": {"chunk_shape": array.chunks}}
+    document = {
+        "shape": array.shape, "data_type": kind.to_json(zarr_format=3), "chunk_grid": grid,
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": kind.to_json_scalar(_fill(array), zarr_format=3), "codecs": codecs, "attributes": {},
+        **({"dimension_names": array.dims} if array.dims else {}),
+        "zarr_format": 3, "node_type": "array", "storage_transformers": [],
+    }  # fmt: skip
+    return json.dumps(document, indent=2).encode()
+
+
+def _fill(array: Array) -> Any:
+    """What an element holds that nobody has written."""
+    if array.dtype == "string":
+        return ""
+    kind = np.dtype(array.dtype)
+    return np.asarray(np.nan if kind.kind == "f" else 0).astype(kind)[()]
+
+
+def groups_of(path: str) -> list[str]:
+    """Keys of the documents of the groups above an array."""
+    parts = path.split("/")[:-1]
+    return ["/".join([*parts[:at], "zarr.json"]) for at in range(1, len(parts) + 1)]
 
 
 def opened(objects: Objects, path: str) -> zarr.Array[Any]:
@@ -41,14 +68,13 @@ def opened(objects: Objects, path: str) -> zarr.Array[Any]:
 
 def documents_of(phases: Iterable[Phase]) -> dict[str, bytes]:
     """The documents of the shard arrays by key. Their text follows from the layout."""
-    scratch = InMemory()
-    root = zarr.create_group(scratch.zarr, zarr_format=3)
-    root.require_group("shards")
+    found: dict[str, bytes] = {}
     for phase in phases:
-        for array in phase.arrays.values():
-            create(root, array)
-        create(root, phase.digest, plain=True)
-    return {key: scratch.get(key) or b"" for key in scratch.names() if key not in ("zarr.json", "shards/zarr.json")}
+        for array in (*phase.arrays.values(), phase.digest):
+            found |= dict.fromkeys(groups_of(array.path), GROUP)
+            found[f"{array.path}/zarr.json"] = document_of(array, plain=array is phase.digest)
+    found.pop("shards/zarr.json", None)  # it has attributes
+    return found
 
 
 def encoded(array: Array, values: np.ndarray) -> bytes:
@@ -56,10 +82,30 @@ def encoded(array: Array, values: np.ndarray) -> bytes:
 
     The bytes are the same as zarr's, but zarr's event loop and threads take 2 ms per chunk.
     """
+    if array.dtype == "string":
+        return CODEC.encode(STRINGS.encode(np.asarray(values, dtype=object)))
     chunk = np.asarray(values, dtype=array.dtype)
     if chunk.shape != array.chunks:
         chunk = np.pad(chunk, [(0, size - have) for size, have in zip(array.chunks, chunk.shape, strict=True)])
     return CODEC.encode(np.ascontiguousarray(chunk))
+
+
+def chunks_of(array: Array, values: np.ndarray, start: tuple[int, ...] = ()) -> Iterator[tuple[str, bytes]]:
+    """Key and bytes of each chunk of a region, which begins at element `start` and holds whole chunks.
+
+    The last chunk of an axis is filled up as zarr does it. Raises `ValueError` for a region that cuts a chunk.
+    """
+    first = (*start, *(0,) * (values.ndim - len(start)))
+    axes = list(zip(array.shape, array.chunks, first, values.shape, strict=True))
+    if any(begin % chunk or ((begin + n) % chunk and begin + n != size) for size, chunk, begin, n in axes):
+        raise ValueError(f"{array.path}: a region of {values.shape} from {first} cuts chunks of {array.chunks}")
+    whole = [(0, -n % chunk) for _, chunk, _, n in axes]
+    if any(more for _, more in whole):
+        values = np.pad(values, whole, constant_values=_fill(array))
+    for at in product(*(range(n // chunk) for n, chunk in zip(values.shape, array.chunks, strict=True))):
+        inside: Any = [slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(at, array.chunks, strict=True)]
+        where = (begin // chunk + i for (_, chunk, begin, _), i in zip(axes, at, strict=True))
+        yield "/".join([array.path, "c", *map(str, where)]), encoded(array, values[(*inside, ...)])
 
 
 def decoded(array: Array, chunk: bytes | None) -> np.ndarray:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_SEAL = rb'\n  "seal": "[0-9a-f]{64}"'
+SEAL = re.compile(rb"%b,|,%b(?=\n })|(?<={)%b\n (?=})" % (_SEAL, _SEAL, _SEAL))
+"""The line of the seal among the attributes, with the comma that it brings; alone, with what an empty group lacks."""
 
 
 def canonical(document: Any) -> bytes:
@@ -18,33 +23,39 @@ def sealed(attributes: Mapping[str, Any], metadata: Mapping[str, Any] | None = N
 
     With `metadata` the document is consolidated.
     """
-    document: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    blank = "0" * 64
+    document: dict[str, Any] = {
+        "zarr_format": 3, "node_type": "group", "attributes": {**attributes, "seal": blank},
+    }  # fmt: skip
     if metadata is not None:
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": dict(metadata)}
-    document["attributes"]["seal"] = hashlib.sha256(canonical(document)).hexdigest()
-    return canonical(document)
+    text = canonical(document)
+    before, seal, after = _parted(text) or (b"", b"", b"")
+    return text.replace(seal, seal.replace(blank.encode(), hashlib.sha256(before + after).hexdigest().encode()), 1)
 
 
 def unsealed(text: bytes | None) -> dict[str, Any] | None:
     """The attributes of a sealed group document, or None if a single bit of it changed."""
-    try:
-        document = json.loads(text or b"")
-        seal = document["attributes"].pop("seal")
-        if hashlib.sha256(canonical(document)).hexdigest() != seal:
-            return None
-        document["attributes"]["seal"] = seal
-        if canonical(document) != text:
-            return None
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ):  # not JSON, NaN, not a group, or nested too deeply
+    parts = _parted(text or b"")
+    if parts is None or hashlib.sha256(parts[0] + parts[2]).hexdigest().encode() not in parts[1]:
         return None
-    del document["attributes"]["seal"]
-    return document["attributes"]
+    try:
+        attributes = json.loads(text or b"", parse_constant=_no_number)["attributes"]
+        del attributes["seal"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # not JSON, NaN, not a group, or nested too deeply
+        return None
+    return attributes
+
+
+def _parted(text: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """What stands before the seal, the seal's line, and what stands after: the text need not be made again, which
+    took a fifth of a small run. None if there is not exactly one seal."""
+    found = list(SEAL.finditer(text))
+    return (text[: found[0].start()], found[0][0], text[found[0].end() :]) if len(found) == 1 else None
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def differences(one: Any, two: Any, prefix: str = "") -> list[str]:

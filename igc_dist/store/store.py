@@ -27,13 +27,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import zarr
+import numpy as np
 
 from igc_dist.faults import fault
 from igc_dist.records import StoreError
 from igc_dist.store.address import objects_at
 from igc_dist.store.admission import check_root
-from igc_dist.store.arrays import create, documents_of
+from igc_dist.store.arrays import GROUP, chunks_of, document_of, documents_of, groups_of
 from igc_dist.store.documents import differences, sealed, unsealed
 from igc_dist.store.layout import Array, Phase
 from igc_dist.store.schema import SCHEMA, upgraded
@@ -48,6 +48,8 @@ class Store(Shards):
     ) -> None:
         super().__init__(path, phases)
         self.spec, self.spec_hash = dict(spec), spec_hash
+        self._groups: set[str] = set()
+        """Keys of the documents of groups that are there."""
 
     @classmethod
     def existing(cls, path: str | Path) -> Store:
@@ -172,18 +174,22 @@ class Store(Shards):
     # -- results -------------------------------------------------------------------------------------------------
 
     def create_results(self, arrays: Iterable[Array]) -> None:
-        """Create empty result arrays. They replace those of an earlier attempt."""
+        """Create empty result arrays. Those of an earlier attempt went when the store was prepared."""
         self.guard()
         with self.objects.explained():
-            root = zarr.open_group(self.objects.zarr, mode="r+", zarr_format=3)
             for array in arrays:
+                for key in groups_of(array.path):
+                    if key not in self._groups and self.objects.get(key) is None:
+                        self.objects.set(key, GROUP)
+                    self._groups.add(key)
                 self._arrays.pop(array.path, None)
-                create(root, array, overwrite=True)
+                self.objects.set(f"{array.path}/zarr.json", document_of(array))
 
-    def put(self, path: str, region: tuple[slice, ...] | Any, values: Any) -> None:
-        """Write a region of a result array."""
+    def put(self, array: Array, values: Any, start: tuple[int, ...] = ()) -> None:
+        """Write whole chunks of a result array: those of the values that begin at element `start`."""
         with self.objects.explained():
-            self.array(path)[region] = values
+            for key, chunk in chunks_of(array, np.asarray(values), start):
+                self.objects.set(key, chunk)
 
     def complete(self, attributes: Mapping[str, Any]) -> None:
         """Write the root document with status complete and the digests of all other files: the last write of a run."""

@@ -49,7 +49,7 @@ def make(path: Path) -> None:
             store.commit(phase.name, number)
     store.create_results(RESULTS)
     for one, values in RESULTS.items():
-        store.put(one.path, (slice(None),), values)
+        store.put(one, values)
     store.complete({"budget": {"wish": {}, "used": {"predict": 2}}, "provenance": {}, "method": "igc"})
 
 

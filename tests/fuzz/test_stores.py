@@ -207,7 +207,7 @@ class Stores(RuleBasedStateMachine):
         for shard in left:
             self.fill(*shard, 3)
         store.create_results([RESULT])
-        store.put(RESULT.path, (slice(None),), np.ones(RESULT.shape))
+        store.put(RESULT, np.ones(RESULT.shape))
         store.complete({"budget": {"wish": WISH, "used": {}}})
         self.complete = True
         self.know(store)

@@ -101,7 +101,7 @@ def test_results_that_were_changed_and_sealed_again_are_noticed(
         for name in TAMPERED:
             values = np.asarray(store.array(name)[...])
             values[(-1,) * values.ndim] += 1 if values.dtype.kind == "i" else 1e-3
-            store.put(name, ..., values)
+            store.array(name)[...] = values
 
     reseal(path, change)
     assert commands.call("verify", [str(path)]) == 2
@@ -117,7 +117,12 @@ def test_results_that_were_changed_and_sealed_again_are_noticed(
 
 def test_a_last_bit_is_noticed(plain: Path, tmp_path: Path) -> None:
     shutil.copytree(plain, tmp_path / "a")
-    reseal(tmp_path / "a", lambda store: store.put("x/igc", (0, 0), np.nextafter(store.array("x/igc")[0, 0], 9.0)))
+
+    def change(store: Store) -> None:
+        array = store.array("x/igc")
+        array[0, 0] = np.nextafter(array[0, 0], 9.0)
+
+    reseal(tmp_path / "a", change)
     (line,) = verify(tmp_path / "a").lines
     assert line.startswith("x/igc: not what the shards give (largest difference ")
     assert line.endswith("at output 0, feature 0)")
@@ -126,7 +131,12 @@ def test_a_last_bit_is_noticed(plain: Path, tmp_path: Path) -> None:
 def test_rows_and_counts_that_do_not_add_up_are_noticed(plain: Path, tmp_path: Path) -> None:
     """A sample that is in two rows; a fold that says it folded one sample more."""
     shutil.copytree(plain, tmp_path / "a")
-    reseal(tmp_path / "a", lambda store: store.put("known/index", slice(0, 1), store.array("known/index")[1:2]))
+
+    def change(store: Store) -> None:
+        array = store.array("known/index")
+        array[:1] = array[1:2]
+
+    reseal(tmp_path / "a", change)
     lines = verify(tmp_path / "a").lines
     assert [line.split(":")[0] for line in lines] == ["known/index"] * 3
     assert "is in 2 rows, not in one" in "".join(lines)
@@ -149,14 +159,11 @@ def test_arrays_that_no_shard_gives_are_noticed(plain: Path, tmp_path: Path) -> 
     shutil.copytree(plain, tmp_path / "a")
 
     def add(store: Store) -> None:
-        store.create_results(
-            [
-                Array("better", (2,), (2,), "float64", ("output",)),
-                Array("correlation", (1,), (1,), "float64", ("other",)),
-            ]
-        )
-        store.put("better", ..., np.ones(2))
-        store.put("correlation", ..., np.ones(1))
+        better = Array("better", (2,), (2,), "float64", ("output",))
+        correlation = Array("correlation", (1,), (1,), "float64", ("other",))
+        store.create_results([better, correlation])
+        store.put(better, np.ones(2))
+        store.put(correlation, np.ones(1))
 
     reseal(tmp_path / "a", add)
     assert sorted(verify(tmp_path / "a").lines) == [
