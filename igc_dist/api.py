@@ -61,6 +61,7 @@ def attribute(
     n_draws: int | None = None,
     target: Any = None,
     n_others: int | None = None,
+    fields: Any = None,
     weights: Any = None,
     slices: Any = None,
     reduce: Any = None,
@@ -108,7 +109,7 @@ def attribute(
     `model`: an `nn.Module` or LightningModule, which is restored afterwards; or `igc_dist.Model` (`forward`,
     `forward_kwargs`, `output`, `channels_last`, `compiled`, `final_layer`, `embedding`, `embedding_kwargs`,
     `n_categorical`, `categories`). `data`: see `igc_dist.data.ensure`; or `igc_dist.Data` (`stage`, `num_workers`,
-    `prefetch`, `weights`, `slices`, `names`, `dims`).
+    `prefetch`, `fields`, `weights`, `slices`, `names`, `dims`).
 
     `method`: a preset of conf/method by name (igc, bsc, guided_igc, ...; per sample ig, ig2, smoothgrad, ...), or
     `igc_dist.Method`; `attributor` and `statistics` (or `statistic`, `igc_dist.Statistic`) override its parts.
@@ -154,7 +155,7 @@ def attribute(
     kind = inputs.ensure(
         lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories
     )
-    source = sources.ensure(data, num_workers, stage, prefetch)
+    source = sources.ensure(data, num_workers, stage, prefetch, fields)
     start = baselines.ensure(baseline)
     sampling = ensure_design(
         design, rule, 32 if n_steps is None else n_steps, n_draws, lambda: baselines.number(start, source)

@@ -42,7 +42,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     meter.clock.enter("first_look")
     job = settled(job, world)
     world.pulse.waiting = lambda: job.source.waited
-    with job.model.borrowed(world.device):
+    with job.source.opened(), job.model.borrowed(world.device):
         job = decided(job, world.device)
         plan = plan_of(job, world.device)
         job.model.fix(plan.rows_per_pass)

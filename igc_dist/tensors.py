@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +22,8 @@ class Batch:
     index: Int64[np.ndarray, " n"]
     inputs: Tensors
     target: Tensor
+    unread: Mapping[int, str] = field(default_factory=dict)
+    """Why samples could not be read, by their positions; they have NaN, or 0, in place of their numbers."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ __all__ = [
 
 def number(baseline: Baseline, source: Source) -> int:
     """The number of baselines per sample. Raises `ConfigError` if the data cannot give them."""
-    return baseline.count(len(source), tuple(tuple(x.shape[1:]) for x in source.fetch([0]).inputs))
+    return baseline.count(len(source), tuple(tuple(x.shape[1:]) for x in source.look([0]).inputs))
 
 
 def ensure(baseline: Any) -> Baseline:

@@ -40,6 +40,7 @@ Often used:
   design=stratified                          for other baselines
   budget.rel_se=0.05 | budget.gradients=1000000 | budget.seconds=600      folds are added until then
   target.n_others=3                          of labels
+  data.x=pixel_values data.y=labels          samples that are dicts: the keys of x and of y
   data.slices=site data.weights=weight       attributes of the data set
   reduce=patches reduce.size=8               sums of features
   method=guided_ig method.attributor.n_steps=50 | blur_ig | ig2 baseline=references | idgi      other paths

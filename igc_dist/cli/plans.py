@@ -29,7 +29,7 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
         with todo.model.borrowed(world.device):
             todo = job.decided(todo, world.device)
             plan = job.plan_of(todo, world.device, check=False)
-            began, few = time.perf_counter(), todo.source.fetch(range(min(4, len(todo.source))))
+            began, few = time.perf_counter(), todo.source.look(range(min(4, len(todo.source))))
             sample = (time.perf_counter() - began) / len(few.target) / max(1, cfg.data.num_workers)
             walk = passes.probe(todo.inputs, few, world.device, todo.attributor.baselines)
             counted = passes.passes_of(walk)

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset, default_collate
+from torch.utils.data import DataLoader
 
 from igc_dist import baselines, seeds
+from igc_dist import data as sources
 from igc_dist.api import attribute
 from igc_dist.attributors import Identity
 from igc_dist.compat.arguments import Seed, rows_of, takes_one
@@ -31,8 +32,7 @@ Arrays = np.ndarray | tuple[np.ndarray, ...]
 PRECISION = {torch.float16: "16-mixed", torch.float32: "32-true", torch.float64: "64-true"}
 CATEGORIES = (torch.int16, torch.int32, torch.int64)
 OURS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator"}
-"""Arguments of a `DataLoader` that the user may not set. Of the others, num_workers and collate_fn matter; the rest
-only affects speed."""
+"""Arguments of a `DataLoader` that the user may not set."""
 
 
 class Method:
@@ -132,9 +132,7 @@ class Method:
         """The whole data set; if it draws its items, `seed` seeds the draws."""
         drawn = isinstance(getattr(self.dataset, "rng", None), torch.Generator)
         dataset = Addressed(self.dataset, int(seed or 0)) if drawn else self.dataset
-        return Source(
-            dataset, self.dtld_kwargs.get("collate_fn") or default_collate, self.dtld_kwargs.get("num_workers", 0)
-        )
+        return sources.ensure(DataLoader(dataset, **self.dtld_kwargs))
 
     @cached_property
     def _example(self) -> Batch:
@@ -194,7 +192,7 @@ class Method:
         if isinstance(x, bool) or not isinstance(x, numbers.Integral) or not 0 < int(x) <= len(whole):
             raise ConfigError(f"n_x={x!r}: give None, or a number of inputs, 1 to {len(whole)}, which the data set has")
         chosen = seeds.generator(int(seed or 0), 0, "compat.rows").choice(len(whole), int(x), replace=False)
-        return Source(Subset(whole.dataset, sorted(chosen.tolist())), whole.collate, whole.num_workers)
+        return whole.part(sorted(chosen.tolist()))
 
     def _baseline(self, x_0: Any, seed: Seed) -> baselines.Baseline:
         """The baseline for `x_0`.

@@ -27,7 +27,13 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     skip, statistics = skipping(c.on_nonfinite), _statistics(c)
     model = _model(c, allow)
     quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps)
-    source = data.ensure(building.build(c.data.build, allow), c.data.num_workers, c.data.stage, c.data.prefetch)
+    source = data.ensure(
+        building.build(c.data.build, allow),
+        c.data.num_workers,
+        c.data.stage,
+        c.data.prefetch,
+        None if c.data.x is c.data.y is None else (c.data.x, c.data.y),
+    )
     baseline = baselines.ensure(building.build(c.baseline, allow))
     design = ensure_design(
         c.design.name,

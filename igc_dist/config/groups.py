@@ -60,15 +60,16 @@ class Data:
     """The group `data`: the data set or LightningDataModule, its loader, sample weights and slices, and names.
 
     `dataset`: see `igc_dist.data.ensure`; for a data module the loader of `stage` is used. `num_workers`: the number of
-    processes that read. `prefetch`: a thread reads the next batch. `weights`, `slices`: an array or the name of an
-    attribute of the data set; every slice gets its own results. `names`: the names of the inputs. `dims`: the names of
-    the dimensions of each input.
+    processes that read. `prefetch`: a thread reads the next batch. `fields`: the keys of x and of y, for samples that
+    are dicts. `weights`, `slices`: an array or the name of an attribute of the data set; every slice gets its own
+    results. `names`: the names of the inputs. `dims`: the names of the dimensions of each input.
     """
 
     dataset: Any
     stage: str = "test"
     num_workers: int = 0
     prefetch: bool = True
+    fields: Any = None
     weights: Any = None
     slices: Any = None
     names: Sequence[str] | None = None

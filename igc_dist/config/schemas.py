@@ -33,12 +33,17 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """The data set or LightningDataModule, its loader, and what its inputs and their dimensions are called."""
+    """The data set or LightningDataModule, its loader, and what its inputs and their dimensions are called.
+
+    `x`, `y`: for samples that are dicts, the key of x (or a list of several) and of y.
+    """
 
     build: dict[str, Any] = MISSING
     stage: str = "test"
     num_workers: int = 0
     prefetch: bool = True
+    x: Any = None
+    y: str | None = None
     weights: str | None = None
     slices: str | None = None
     names: list[str] | None = None

@@ -1,9 +1,9 @@
-"""The samples that a user's `DataLoader` chooses."""
+"""The loader of a data module, and the samples that a user's `DataLoader` chooses."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,11 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from igc_dist.records import DataError
+from igc_dist.data.samples import first_line
+from igc_dist.records import ConfigError, DataError, IgcError
 
+STAGES = {"train": "fit", "val": "validate", "test": "test", "predict": "predict"}
+"""The argument of a data module's `setup` for the loader of each stage."""
 WAY_OUT = "give the data set instead of its loader, or torch.utils.data.Subset(dataset, indices) for a part of it"
 
 
@@ -32,14 +35,16 @@ def chosen(loader: DataLoader[Any]) -> Any:
     `DataError` for a sampler whose samples are not a fixed set.
     """
     dataset = loader.dataset
-    if isinstance(dataset, IterableDataset):
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return dataset  # it has no samples to choose from; `Source` says what to do
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        raise DataError(f"the loader ({type(loader).__name__}) makes its batches in a way of its own: {WAY_OUT}")
     if loader.batch_sampler is None:
         raise DataError(f"the DataLoader has batch_size=None, so that its items may be whole batches: {WAY_OUT}")
     if type(loader.batch_sampler) is not BatchSampler:
         kind = type(loader.batch_sampler).__name__
         raise DataError(f"the DataLoader has a batch_sampler of its own ({kind}), whose samples are unknown: {WAY_OUT}")
-    indices, n = _indices(loader.batch_sampler.sampler), len(dataset)  # type: ignore[arg-type]
+    indices, n = _indices(loader.batch_sampler.sampler), len(dataset)
     if not len(indices):
         raise DataError(f"the sampler of the DataLoader takes no sample: {WAY_OUT}")
     if indices.ndim != 1 or indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= n:
@@ -77,3 +82,47 @@ def _indices(sampler: Any) -> np.ndarray:
     else:
         why = "may take any samples"
     raise DataError(f"the sampler of the DataLoader ({kind.__name__}) {why}: {WAY_OUT}")
+
+
+def loader_of(module: Any, stage: str) -> Any:
+    """The loader of a `LightningDataModule` for a stage. Raises `DataError` unless there is exactly one."""
+    if stage not in STAGES:
+        raise ConfigError(f"data.stage={stage!r}: choose one of {', '.join(STAGES)}")
+    name, of = f"{stage}_dataloader", type(module).__name__
+    own = [each for each in STAGES if _own(module, f"{each}_dataloader")]
+    if stage not in own:
+        raise DataError(f"{of} has no {name}: choose another data.stage" + (f", of {', '.join(own)}" if own else ""))
+    try:
+        module.prepare_data()
+        module.setup(STAGES[stage])
+        loader = getattr(module, name)()
+    except IgcError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{of} fails to make its {name}: {type(error).__name__}: {first_line(error)}; mend it, or choose another "
+            f"data.stage of {', '.join(own)}"
+        ) from error
+    if isinstance(loader, list | tuple) and len(loader) == 1:
+        (loader,) = loader
+    return one_data_set(loader, f"{of}.{name}() gives")
+
+
+def _own(module: Any, name: str) -> bool:
+    """Whether a data module has its own loader, and does not only inherit the one that refuses."""
+    method = getattr(type(module), name, None) or getattr(module, name, None)
+    return callable(method) and getattr(method, "__module__", "").split(".")[0] not in (
+        "lightning",
+        "pytorch_lightning",
+    )
+
+
+def one_data_set(data: Any, words: str = "the data are") -> Any:
+    """The data. Raises `DataError` if they are None, or several loaders."""
+    several = [*data.values()] if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else []
+    if data is None or (len(several) and all(isinstance(each, DataLoader) for each in several)):
+        what = "None" if data is None else f"{len(several)} loaders"
+        raise DataError(
+            f"{words} {what}: give one data set or one loader (torch.utils.data.ConcatDataset joins several)"
+        )
+    return data

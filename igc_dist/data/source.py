@@ -6,35 +6,34 @@ index must give the same item each time. Every index is read once; nothing is dr
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from contextvars import copy_context
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, default_collate
 
-from igc_dist.data.loaders import chosen
+from igc_dist.data.loaders import chosen, loader_of, one_data_set
+from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
+from igc_dist.data.samples import advice, fields_of, kind_of, other_shape, pair, parts, title_of
 from igc_dist.records import ConfigError, DataError
 from igc_dist.tensors import Batch, Tensors
-
-T = TypeVar("T")
 
 
 class Source:
     """A data set, its collate function and its loader settings.
 
-    `num_workers`: the number of processes that read. With 0 workers and `prefetch`, a thread reads the next batch while
-    the current one is walked. This hides the time of reads that wait for a disk or decode an image. There is one read
-    at a time, so a data set need not be thread-safe. It fails only if it must be used in the thread that made it (as an
+    `num_workers`: the number of processes that read; they are started once and live until `close`. `workers`: arguments
+    of a `DataLoader` about them (`WORKERS`). With 0 workers and `prefetch`, a thread reads the next batch while the
+    current one is walked. This hides the time of reads that wait for a disk or decode an image. There is one read at a
+    time, so a data set need not be thread-safe. It fails only if it must be used in the thread that made it (as an
     sqlite3 connection must).
+
+    `fields`: the keys of x and of y, for samples that are dicts. `skip`: a sample that cannot be read is left out;
+    otherwise it is a `DataError`.
     """
 
     def __init__(
@@ -43,29 +42,55 @@ class Source:
         collate: Callable[[list[Any]], Any] = default_collate,
         num_workers: int = 0,
         prefetch: bool = True,
+        workers: Mapping[str, Any] | None = None,
+        fields: Any = None,
+        skip: bool = False,
     ) -> None:
-        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        kind = type(dataset).__name__
+        if isinstance(dataset, IterableDataset) or not (
+            hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+        ):
             raise DataError(
-                f"data of type {type(dataset).__name__} cannot be addressed by index: give a map-style dataset with "
-                "__len__ and "
+                f"data of type {kind} cannot be addressed by index: give a map-style dataset with __len__ and "
                 "__getitem__ (an iterable one can be listed first: list(dataset))"
             )
         if num_workers < 0:
             raise ConfigError(f"data.num_workers={num_workers}: give 0 (load in the main process) or more")
-        self.dataset, self.collate, self.num_workers = dataset, collate, num_workers
+        self.dataset, self.num_workers, self.prefetch = dataset, num_workers, prefetch
+        self.reading = Reading(dataset, collate, skip, fields_of(fields))
+        self.workers = dict(workers or {})
         self.waited = 0.0  # seconds spent waiting for a batch
         # workers already read ahead, and data in memory need no read
         self.ahead = prefetch and num_workers == 0 and not isinstance(dataset, _Arrays | TensorDataset)
+        self._loader = Loader(self.reading, num_workers, self.workers)
+        self._seen: dict[str, tuple[int, tuple[int, ...]]] = {}
         if len(self) == 0:
-            raise DataError(f"data set {type(dataset).__name__} is empty: len() is 0, at least 1 sample is needed")
+            raise DataError(f"data set {kind} is empty: len() is 0, at least 1 sample is needed")
 
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def part(self, indices: Sequence[int]) -> Source:
+        """The samples at `indices` as a source of its own, with the same settings."""
+        r = self.reading
+        return Source(
+            Subset(self.dataset, indices), r.collate, self.num_workers, self.prefetch, self.workers, r.fields, r.skip
+        )
+
     def fetch(self, indices: Sequence[int]) -> Batch:
-        """The samples at `indices` as one batch, in this order, loaded in this process."""
-        with _READING:
-            return self._batch(self.collate([self.dataset[int(i)] for i in indices]), indices)
+        """The samples at `indices` as one batch, in this order, loaded in this process.
+
+        Raises `DataError` if one cannot be read, even if such samples are left out: it was read before.
+        """
+        batch = self.look(indices)
+        for n, fault in batch.unread.items():
+            raise DataError(f"{self.title(int(batch.index[n]))} could be read before, but not now: {fault}")
+        return batch
+
+    def look(self, indices: Sequence[int]) -> Batch:
+        """Like `fetch`, but with `skip` a sample that cannot be read has NaN (or 0) in place of its numbers."""
+        with READING:
+            return self._batch(self.reading.__getitems__([int(i) for i in indices]))
 
     def batches(self, indices: Sequence[int], size: int, pin: bool = False) -> Iterator[Batch]:
         """The samples at `indices` in this order, `size` at a time; the last batch may be smaller.
@@ -78,16 +103,8 @@ class Source:
 
     def grouped(self, cuts: Sequence[list[int]], pin: bool = False) -> Iterator[Batch]:
         """The samples of each cut as a batch."""
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=cuts,
-            num_workers=self.num_workers,
-            collate_fn=self.collate,
-            pin_memory=pin,
-            generator=torch.Generator(),  # a loader without one draws from torch's global generator
-        )
-        batches = (self._batch(item, cut) for cut, item in zip(cuts, loader, strict=True))
-        with closing(read_ahead(batches) if self.ahead and len(cuts) > 1 else batches) as coming:
+        batches = map(self._batch, self._loader.read(cuts, pin))
+        with closing(read_ahead(batches)) if self.ahead and len(cuts) > 1 else nullcontext(batches) as coming:
             while True:
                 began = time.perf_counter()
                 batch = next(coming, None)
@@ -96,29 +113,57 @@ class Source:
                     return
                 yield batch
 
-    def _batch(self, item: Any, indices: Sequence[int]) -> Batch:
-        if not isinstance(item, list | tuple) or len(item) != 2:
-            got = (
-                f"a {type(item).__name__} of {len(item)}"
-                if isinstance(item, list | tuple)
-                else f"a {type(item).__name__}"
-            )
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """The workers end with the block. Raises `DataError` in it if a worker has ended before."""
+        try:
+            yield
+        except RuntimeError as error:  # torch raises it wherever the main thread is when a worker ends
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise DataError(of_worker(str(error))) from None
+        finally:
+            self._loader.close()
+
+    def title(self, index: int) -> str:
+        """A sample by its index and, if the data set tells it, its path."""
+        return title_of(self.dataset, index)
+
+    def _batch(self, read: Read) -> Batch:
+        for n, fault in read.faults.items():
+            if not self.reading.skip:
+                raise DataError(
+                    f"{self.title(read.indices[n])} cannot be read: {fault.text}. Mend it, or leave it out with "
+                    "torch.utils.data.Subset(dataset, indices)"
+                ) from fault.error
+        if read.wrong is not None:
+            raise DataError(read.wrong.text) from read.wrong.error
+        x, y = read.batch
+        for name, value in parts(x, y):
+            self._check(name, value, read.indices)
+        inputs: Tensors = tuple(map(_plain, x if isinstance(x, list | tuple) else (x,)))
+        y = _plain(y)
+        if read.faults:
+            rows = [*read.faults]
+            inputs, y = tuple(_blank(value, rows) for value in inputs), _blank(y, rows)
+        unread = {n: fault.text for n, fault in read.faults.items()}
+        return Batch(np.asarray(read.indices, dtype=np.int64), inputs, y, unread)
+
+    def _check(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Raise `DataError` unless a part of a batch is a tensor with a row, of the same shape, for each sample."""
+        if not isinstance(value, Tensor):
             raise DataError(
-                f"data set item is {got}: it must be a pair (x, y), or ((x1, x2, ...), y) for several inputs"
+                f"sample {indices[0]}: {name} collates to {kind_of(value)}, expected a tensor: {advice(value)}"
             )
-        x, y = item
-        inputs: Tensors = tuple(x) if isinstance(x, list | tuple) else (x,)
-        for name, value in [*((f"x[{i}]", v) for i, v in enumerate(inputs)), ("y", y)]:
-            if not isinstance(value, Tensor):
-                raise DataError(
-                    f"data set item: {name} collates to {type(value).__name__}, expected a tensor; give arrays, "
-                    "tensors or numbers"
-                )
-            if value.shape[:1] != (len(indices),):
-                raise DataError(
-                    f"data set item: {name} collates to shape {tuple(value.shape)}, expected {len(indices)} rows"
-                )
-        return Batch(np.asarray(indices, dtype=np.int64), tuple(map(_plain, inputs)), _plain(y))
+        if value.shape[:1] != (len(indices),):
+            raise DataError(
+                f"samples {', '.join(map(str, indices))}: {name} collates to shape {tuple(value.shape)}, expected "
+                f"{len(indices)} rows, one for each sample"
+            )
+        shape = tuple(value.shape[1:])
+        other, expected = self._seen.setdefault(name, (indices[0], shape))
+        if shape != expected:
+            raise DataError(other_shape(name, indices[0], shape, other, expected))
 
     def column(self, wish: Any, name: str) -> np.ndarray:
         """One value per sample: an array, or the name of an attribute (or column) of the data set that holds them.
@@ -144,7 +189,7 @@ class Source:
     def check_deterministic(self) -> None:
         """Read a few indices twice. Raises `DataError` if they differ: a read must not depend on earlier reads."""
         for index in sorted({0, len(self) // 2, len(self) - 1}):
-            one, two = self.fetch([index]), self.fetch([index])
+            one, two = self.look([index]), self.look([index])
             for name, a, b in zip(
                 (*input_names(len(one.inputs)), "y"), (*one.inputs, one.target), (*two.inputs, two.target), strict=True
             ):
@@ -161,80 +206,11 @@ def _plain(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-_READING = threading.RLock()
-"""Held while a data set is read: baselines may read samples of a data set while a thread reads ahead in it."""
-_END = object()
-
-
-def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yield the same items, but a thread makes the next item while the current one is used.
-
-    An exception in the thread is raised here, at the turn of its item. The thread ends with the last item, or when the
-    iterator is closed. The thread works in the context of this one, as the numeric context of a run.
-    """
-    context = copy_context()
-
-    def make() -> Any:
-        with _READING:
-            return next(items, _END)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="igc-dist-reads") as thread:
-        item = make()
-        while item is not _END:
-            coming = thread.submit(context.run, make)
-            yield item
-            item = coming.result()
-
-
-@dataclass(frozen=True)
-class Sliced:
-    """The slices of a data set: the slice number of each sample, and the label of each slice."""
-
-    number: Int64[np.ndarray, " N"]
-    labels: np.ndarray
-
-
-MAX_SLICES = 256
-"""The largest number of slices, as each has a state of its own. A column with more values is probably no label."""
-
-
-def sliced(source: Source, wish: Any) -> Sliced | None:
-    """Slices by labels: an array, or the name of an attribute of the data set. Raises `DataError`."""
-    if wish is None:
-        return None
-    column = source.column(wish, "slices")
-    if column.dtype.kind == "f" and np.isnan(column).any():
-        raise DataError(f"slices: {int(np.isnan(column).sum())} samples have no label (NaN): give each one")
-    if column.dtype.kind == "O":
-        column = column.astype(str)
-    labels, number = np.unique(column, return_inverse=True)
-    if len(labels) > MAX_SLICES:
-        raise DataError(
-            f"slices: {len(labels)} different labels among {len(column)} samples, at most {MAX_SLICES}: group them "
-            "first"
-        )
-    return Sliced(number.astype(np.int64), labels)
-
-
-def weighted(source: Source, wish: Any) -> Float64[np.ndarray, " N"] | None:
-    """Sample weights: an array, or the name of an attribute of the data set.
-
-    Raises `DataError` unless they are finite and at least 0.
-    """
-    if wish is None:
-        return None
-    column = source.column(wish, "weights")
-    try:
-        column = column.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"weights of type {column.dtype}: give numbers") from error
-    wrong = ~np.isfinite(column) | (column < 0)
-    if wrong.any():
-        n = int(np.flatnonzero(wrong)[0])
-        raise DataError(f"weights: sample {n} has {column[n]}, weights are finite and at least 0")
-    if not column.any():
-        raise DataError("weights: all are 0")
-    return column
+def _blank(values: Tensor, rows: list[int]) -> Tensor:
+    """The values with NaN, or 0 if they are integers, in some rows."""
+    values = values.clone()
+    values[rows] = torch.nan if values.is_floating_point() else 0
+    return values
 
 
 def _attribute(dataset: Any, name: str) -> Any:
@@ -252,28 +228,41 @@ def input_names(n_inputs: int) -> tuple[str, ...]:
     return ("x", *(f"x{i}" for i in range(1, n_inputs)))
 
 
-def ensure(data: Any, num_workers: int = 0, stage: str = "test", prefetch: bool = True) -> Source:
+WORKERS = ("worker_init_fn", "multiprocessing_context", "timeout", "prefetch_factor")
+"""What a given `DataLoader` says about its workers, and what therefore holds for ours."""
+
+
+def ensure(
+    data: Any,
+    num_workers: int = 0,
+    stage: str = "test",
+    prefetch: bool = True,
+    fields: Any = None,
+) -> Source:
     """Coerce the user's data to a `Source`.
 
-    Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, a `DataLoader` (its dataset, collate
-    function and the samples of its sampler are used, see `loaders.chosen`; its batch size is not) or a
-    `LightningDataModule` (the loader ``{stage}_dataloader``).
+    Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, a `DataLoader` or a
+    `LightningDataModule` (the loader ``{stage}_dataloader``). Of a loader, the dataset, the collate function, the
+    samples of its sampler (see `loaders.chosen`) and the settings of its workers are used; its batch size is not, and
+    memory is pinned if the device is a CUDA one. `fields`: the keys of x and of y, for samples that are dicts, or for a
+    dict of arrays. Raises `DataError` or `ConfigError`.
     """
     if isinstance(data, Source):
         return data
-    stages = ("train", "val", "test", "predict")
+    given: dict[str, Any] = {"fields": fields}
     if hasattr(data, "prepare_data") and hasattr(data, "setup"):
-        if stage not in stages:
-            raise ConfigError(f"data.stage={stage!r}: choose one of {', '.join(stages)}")
-        data.prepare_data()
-        data.setup({"train": "fit", "val": "validate"}.get(stage, stage))
-        data = getattr(data, f"{stage}_dataloader")()
+        data = loader_of(data, stage)
     if isinstance(data, DataLoader):
-        return Source(chosen(data), data.collate_fn, num_workers or data.num_workers, prefetch)
+        workers = {name: getattr(data, name) for name in WORKERS}
+        if not data.num_workers:  # they are None then
+            workers = {name: value for name, value in workers.items() if value is not None}
+        return Source(chosen(data), data.collate_fn, num_workers or data.num_workers, prefetch, workers, **given)
+    if isinstance(data, Mapping):
+        data, given["fields"] = pair(data, fields_of(fields), "the data"), None
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
-        return Source(_Arrays(tuple(x) if isinstance(x, tuple) else x, y), num_workers=num_workers)
-    return Source(data, num_workers=num_workers, prefetch=prefetch)
+        return Source(_Arrays(tuple(x) if isinstance(x, tuple) else x, y), num_workers=num_workers, **given)
+    return Source(one_data_set(data), num_workers=num_workers, prefetch=prefetch, **given)
 
 
 class _Arrays(torch.utils.data.Dataset[Any]):

@@ -136,7 +136,7 @@ class Job:
 
     def spec(self, plan: Plan, world: World) -> dict[str, Any]:
         """Everything that changes the numbers, as JSON."""
-        m, probe = self.model, self.source.fetch(sorted({0, len(self.source) // 2, len(self.source) - 1}))
+        m, probe = self.model, self.source.look(sorted({0, len(self.source) // 2, len(self.source) - 1}))
         call = {
             "forward": m.forward,
             "forward_kwargs": m.forward_kwargs,
@@ -148,13 +148,14 @@ class Job:
             **self.inputs.describe(),
         }
         cuts = ("fold_size", "baseline_block", "output_block", "samples_per_batch", "points_per_batch")
-        dataset = self.source.dataset
+        dataset, fields = self.source.dataset, self.source.reading.fields
         return {
             "model": describe({"module": m.module, **call}),
             "data": {
                 "class": describe(type(dataset)),
                 "n": len(self.source),
                 "digest": digest(*probe.inputs, probe.target),
+                **({} if fields is None else {"fields": describe(fields)}),
             },
             "target": {
                 "outputs": list(plan.work.outputs),

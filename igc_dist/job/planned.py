@@ -32,7 +32,7 @@ def decided(job: Job, device: torch.device) -> Job:
     """
 
     def piecewise() -> bool:
-        few = job.source.fetch(range(min(4, len(job.source))))
+        few = job.source.look(range(min(4, len(job.source))))
         job.inputs.check(few, job.baseline if job.attributor.baselines else None)
         walk = probe(job.inputs, few, device, job.attributor.baselines)
         try:
@@ -97,7 +97,7 @@ def _look(job: Job, device: torch.device) -> Look:
     """Take a few samples and check them. Errors of the data alone are found before the first forward pass."""
     n_samples = len(job.source)
     job.source.check_deterministic()
-    few = job.source.fetch(range(min(4, n_samples)))
+    few = job.source.look(range(min(4, n_samples)))
     job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_baselines = 1
     if job.attributor.baselines:

@@ -103,7 +103,7 @@ def _tried(job: Job, device: torch.device) -> Iterator[tuple[Choice, float]]:
     layouts = [wish] if wish != AUTO else [False, True] if convolves else [False]
     if len(layouts) == 1 and not job.limits.trial:
         return
-    few = job.source.fetch(range(min(4, len(job.source))))
+    few = job.source.look(range(min(4, len(job.source))))
     for layout in layouts:
         kind, model = copy.copy(job.inputs), copy.copy(job.model)
         kind.model, model.channels_last = model, layout
@@ -184,7 +184,7 @@ def _key(job: Job, device: torch.device) -> str:
 
     Weights do not affect speed, so only their shapes are included.
     """
-    model, sample = job.model, job.source.fetch([0])
+    model, sample = job.model, job.source.look([0])
     parts = {
         "model": [
             type(model.module).__qualname__,

@@ -328,3 +328,12 @@ def test_what_is_drawn_and_how_far() -> None:
     assert some.targets.n_others == 2
     with pytest.raises(ConfigError, match="takes other rows of the data as baselines, but baseline Zeros is given"):
         from_config(composed("design=pairs", "baseline=zeros"), None)
+
+
+def test_the_keys_of_samples_that_are_dicts() -> None:
+    cfg = composed("data.x=pixel_values", "data.y=labels", "data.build._target_=tests.data.test_samples.Dicts")
+    allowed = ["tests.data.test_samples.*"]
+    assert from_config(cfg, None, allowed).source.reading.fields == ("pixel_values", "labels")
+    cfg.data.y = None
+    with pytest.raises(ConfigError, match=r"fields=.*data\.y=labels"):
+        from_config(cfg, None, allowed)

@@ -18,7 +18,7 @@ from igc_dist.statistics import TTest
 
 SCHEMAS: dict[type, tuple[type, dict[str, str], set[str]]] = {
     igc_dist.Model: (schemas.ModelConfig, {"build": "module"}, set()),
-    igc_dist.Data: (schemas.DataConfig, {"build": "dataset"}, set()),
+    igc_dist.Data: (schemas.DataConfig, {"build": "dataset", "x": "fields", "y": "fields"}, set()),
     igc_dist.Targets: (schemas.TargetConfig, {}, set()),
     igc_dist.Rule: (schemas.QuadratureConfig, {}, set()),
     igc_dist.Design: (schemas.DesignConfig, {}, set()),

@@ -110,5 +110,5 @@ def test_they_are_put_back_after_an_error_too() -> None:
             return x[: index + 1], y
 
     model, data = Net(), Broken(12)
-    with unmoved(), pytest.raises(Exception, match="equal size"):
+    with unmoved(), pytest.raises(Exception, match="same shape"):
         igc_dist.attribute(model, data, n_steps=2, n_folds=2)

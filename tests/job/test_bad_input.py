@@ -80,7 +80,7 @@ BEFORE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "iterable data": ({"data": Iterable()}, DataError, r"Iterable.*list\(dataset\)"),
     "items that are tensors": ({"data": list(X)}, DataError, r"Tensor.*pair \(x, y\)"),
     "items of three": ({"data": [(x, x, x) for x in X]}, DataError, "of 3.*pair"),
-    "items of text": ({"data": [("a", 0.0)] * 4}, DataError, r"x\[0\].*tensor"),
+    "items of text": ({"data": [("a", 0.0)] * 4}, DataError, "sample 0: x .*str.*tensor"),
     "images in bytes": (
         {"data": (torch.zeros(4, 3, dtype=torch.uint8), torch.zeros(4, 2))},
         DataError,
