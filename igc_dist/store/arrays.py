@@ -39,14 +39,14 @@ def document_of(array: Array, plain: bool = False) -> bytes:
     document = {
         "shape": array.shape, "data_type": kind.to_json(zarr_format=3), "chunk_grid": grid,
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": kind.to_json_scalar(_fill(array), zarr_format=3), "codecs": codecs, "attributes": {},
+        "fill_value": kind.to_json_scalar(fill_of(array), zarr_format=3), "codecs": codecs, "attributes": {},
         **({"dimension_names": array.dims} if array.dims else {}),
         "zarr_format": 3, "node_type": "array", "storage_transformers": [],
     }  # fmt: skip
     return json.dumps(document, indent=2).encode()
 
 
-def _fill(array: Array) -> Any:
+def fill_of(array: Array) -> Any:
     """What an element holds that nobody has written."""
     if array.dtype == "string":
         return ""
@@ -101,7 +101,7 @@ def chunks_of(array: Array, values: np.ndarray, start: tuple[int, ...] = ()) -> 
         raise ValueError(f"{array.path}: a region of {values.shape} from {first} cuts chunks of {array.chunks}")
     whole = [(0, -n % chunk) for _, chunk, _, n in axes]
     if any(more for _, more in whole):
-        values = np.pad(values, whole, constant_values=_fill(array))
+        values = np.pad(values, whole, constant_values=fill_of(array))
     for at in product(*(range(n // chunk) for n, chunk in zip(values.shape, array.chunks, strict=True))):
         inside: Any = [slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(at, array.chunks, strict=True)]
         where = (begin // chunk + i for (_, chunk, begin, _), i in zip(axes, at, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ import zarr
 from igc_dist.faults import fault
 from igc_dist.records import StoreError
 from igc_dist.store.address import objects_at
-from igc_dist.store.arrays import decoded, encoded, opened
+from igc_dist.store.arrays import decoded, encoded, fill_of, opened
 from igc_dist.store.layout import Phase
+
+
+def _overlap(cut: slice, at: int, size: int) -> tuple[slice, slice]:
+    """What a chunk holds of a cut along one dimension: in the cut, and in the chunk."""
+    start, stop = max(cut.start, at * size), min(cut.stop, (at + 1) * size)
+    return slice(start - cut.start, stop - cut.start), slice(start - at * size, stop - at * size)
 
 
 class Shards:
@@ -84,12 +91,22 @@ class Shards:
         return [number for number, its in zip(numbers, done, strict=True) if not its]
 
     def read(self, phase: str, name: str, region: tuple[slice, ...] | None = None) -> np.ndarray:
-        """An array of a phase, or a region of it."""
-        array = self.array(self.phases[phase].arrays[name].path)
-        return np.asarray(array[... if region is None else region])
+        """An array of a phase, or a region of it; NaN, or 0, where a shard is not done."""
+        array = self.phases[phase].arrays[name]
+        some = (*(region or ()), *[slice(None)] * len(array.shape))
+        cuts = [slice(*cut.indices(size)) for cut, size in zip(some, array.shape, strict=False)]
+        found = np.full([cut.stop - cut.start for cut in cuts], fill_of(array), array.dtype)
+        grid = [range(cut.start // n, -(-cut.stop // n)) for cut, n in zip(cuts, array.chunks, strict=True)]
+        cells = [*product(*grid)]
+        keys = ["/".join([array.path, "c", *map(str, cell)]) for cell in cells]
+        for cell, chunk in zip(cells, self.objects.map(self.objects.get, keys), strict=True):
+            if chunk is not None:
+                here, there = zip(*map(_overlap, cuts, cell, array.chunks), strict=True)
+                found[here] = decoded(array, chunk)[there]
+        return found
 
     def read_own(self, phase: str, number: int, name: str) -> np.ndarray:
-        """The one chunk of an array that a shard wrote: like `read`, but without zarr's event loop and threads."""
+        """The one chunk of an array that a shard wrote: what a rank reads of its own."""
         family = self.phases[phase]
         array = family.arrays[name]
         (key,) = array.keys(family.cell(number))
