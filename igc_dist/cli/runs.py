@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -44,7 +43,7 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
             )
         return _gallery(cfg, allow, beside)
     _work(cfg, allow, path, beside)
-    if _rank() == 0:
+    if distributed.rank() == 0:
         _show(cfg, path, beside)
     return 0
 
@@ -54,16 +53,12 @@ def located(cfg: Any) -> str | Path:
     return store.located(cfg.store.path) if cfg.store.path is not None else config.hydra_job()[0] / "store.zarr"
 
 
-def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-
-
 def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:
     """Run one rank."""
     from igc_dist.run import run
 
-    _log_to(beside / "logs", _rank())
-    mine = watching.Account(beside / "run.json", path, config.hydra_job()[1]) if _rank() == 0 else None
+    _log_to(beside / "logs", distributed.rank())
+    mine = watching.Account(beside / "run.json", path, config.hydra_job()[1]) if distributed.rank() == 0 else None
     fabric = cfg.fabric
     with watching.kept(mine):
         job = config.from_config(cfg, path, allow)
@@ -134,7 +129,7 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path) -> int:
             raise
         except IgcError as error:
             codes.append(cli.main.complain(error))
-    if _rank() > 0:
+    if distributed.rank() > 0:
         return 0  # otherwise the launcher would end the first rank, which knows every failure, before it draws
     if stores:
         trees = {column: store.open(path) for column, path in stores.items()}

@@ -2,6 +2,7 @@ from . import lightning_door as lightning_door
 from . import pulse as pulse
 from .agent import launch as launch
 from .environments import environment as environment
+from .environments import rank as rank
 from .joining import joined as joined
 from .leases import claims as claims
 from .lightning_door import loggers as loggers

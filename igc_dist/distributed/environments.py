@@ -1,11 +1,12 @@
-"""Finds out whether a cluster started this process as one of several ranks.
+"""Finds out whether this process is one of several ranks: of a cluster, or of a process group of the user's program.
 
-Lightning is asked only if an environment variable hints at a cluster.
+Lightning is asked only if there is such a group, or if an environment variable hints at a cluster.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from igc_dist import distributed
@@ -15,13 +16,23 @@ HINTS = ("RANK", "TORCHELASTIC_", "SLURM_NTASKS", "LSB_", "JSM_", "OMPI_", "PMI_
 
 
 def environment() -> Any:
-    """Lightning's object for the cluster that started this process as one of several ranks; None without a cluster."""
-    if not any(name.startswith(HINTS) for name in os.environ):
+    """Lightning's object for the group of ranks that this process belongs to; None if it was started alone.
+
+    A process group that the program has made, as under ``torch.multiprocessing.spawn``, comes before the variables of a
+    cluster. Raises `ConfigError` if the variables do not say which rank this is.
+    """
+    if not (_grouped() or any(name.startswith(HINTS) for name in os.environ)):
         return None
     return distributed.lightning_door.cluster()
 
 
-def world_size() -> int:
-    """The number of ranks of the job that this process belongs to; 1 if it was started alone."""
+def _grouped() -> bool:
+    """Whether the program has made a process group. Without torch there is none, and a look is then not worth it."""
+    torch = sys.modules.get("torch.distributed")
+    return torch is not None and torch.is_available() and torch.is_initialized()
+
+
+def rank() -> int:
+    """The number of this rank, from 0; 0 if the process was started alone."""
     found = environment()
-    return 1 if found is None else int(found.world_size())
+    return 0 if found is None else int(found.global_rank())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from igc_dist import distributed
-from igc_dist.distributed.environments import environment, world_size
-from igc_dist.distributed.handshake import agree
+from igc_dist.distributed.environments import environment
+from igc_dist.distributed.handshake import agree, meet
 from igc_dist.distributed.world import World, together
 from igc_dist.records import ConfigError
 
@@ -37,18 +36,19 @@ def joined(
     process has. The bits are the same for any number of ranks only if `threads` is the same, because a BLAS may split
     its sums by threads.
     """
-    found, size = environment(), world_size()
+    found = environment()
+    size = 1 if found is None else int(found.world_size())
     if accelerator == "auto":  # not MPS, which lacks float64 for the sums
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    before, store, own_group = torch.get_num_threads(), None, False
+    before, lease = torch.get_num_threads(), timeout / 6 if lease is None else lease
+    world = World(loggers=loggers, silence=timeout, lease=lease)
     try:
         if threads is not None:
             torch.set_num_threads(threads)
         if found is not None and size > 1:
-            store, own_group = _connect(found, accelerator, timeout)
-        rank, device = _place(found if size > 1 else None, accelerator, strategy, size)
-        lease = timeout / 6 if lease is None else lease
-        world = World(rank, size, device, loggers, store, silence=timeout, lease=lease)
+            world.rank, world.size = int(found.global_rank()), size
+            world.store, world.group = _connect(found, accelerator, timeout)
+        world.device = _device(found if size > 1 else None, accelerator, strategy, size)
         with _signals(world):
             try:
                 with together(None, dist.DistError):  # the store ends with the rank that holds it
@@ -58,54 +58,51 @@ def joined(
                     world.done = True
                     world.meet("end")
             except BaseException as error:
-                world.abort(error, own_group)
+                world.abort(error)
                 raise
-            if own_group:
-                with together(None):
-                    dist.barrier()  # gloo sometimes aborts if a rank leaves while another still uses it
+            if world.group is not None:
+                with together(None):  # gloo sometimes aborts if a rank leaves while another still uses it
+                    dist.barrier(group=world.group)
     finally:
         torch.set_num_threads(before)
-        if own_group and dist.is_initialized():
-            dist.destroy_process_group()
+        world.leave()
 
 
-def _place(found: Any, accelerator: str, strategy: str, size: int) -> tuple[int, torch.device]:
-    """The number of this rank, and its device. A single rank on a device that torch supports needs no Lightning."""
+def _device(found: Any, accelerator: str, strategy: str, size: int) -> torch.device:
+    """The device of this rank. A single rank on a device that torch supports needs no Lightning."""
     if found is None and accelerator == "cpu":
-        return 0, torch.device("cpu")
+        return torch.device("cpu")
     if found is None and accelerator in ("cuda", "gpu") and torch.cuda.is_available():
         torch.cuda.set_device(0)
-        return 0, torch.device("cuda", 0)
+        return torch.device("cuda", 0)
     if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
         raise ConfigError(
             f"fabric.accelerator={accelerator}, but torch finds no such device: take cpu or auto, or install a "
             "build of torch for it"
         )
-    fabric = distributed.lightning_door.launched(found, accelerator, strategy, size)
-    return fabric.global_rank, fabric.device
+    return distributed.lightning_door.launched(found, accelerator, strategy, size).device
 
 
 _runs = 0
-_stores: dict[tuple[str, str, int, int], Any] = {}
+_stores: dict[tuple[str, int, int, int], Any] = {}
 """Kept until the process ends: else a rank's second run could connect to the closing server of the first run."""
 
 
-def _connect(found: Any, accelerator: str, timeout: float) -> tuple[Any, bool]:
-    """The process group's store under a prefix for this run, and whether this run must destroy the group."""
+def _connect(found: Any, accelerator: str, timeout: float) -> tuple[Any, Any]:
+    """A store of the ranks for this run, and a process group for it. The user's own group is not touched."""
     global _runs
     _runs += 1
-    if dist.is_initialized():
-        run, restart = os.environ.get("TORCHELASTIC_RUN_ID", ""), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return dist.PrefixStore(f"igc/{run}/{restart}/{_runs}", dist.distributed_c10d._get_default_store()), False
-    os.environ.setdefault("MASTER_ADDR", found.main_address)
-    os.environ.setdefault("MASTER_PORT", str(found.main_port))
     rank, size, limit = found.global_rank(), found.world_size(), timedelta(seconds=timeout)
-    key = (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size)
+    if dist.is_initialized():
+        theirs = dist.PrefixStore("igc", dist.distributed_c10d._get_default_store())
+        base = dist.PrefixStore(agree(theirs, rank, size, timeout, "your process group"), theirs)
+        return dist.PrefixStore("run", base), dist.new_group(backend="gloo", timeout=limit)
+    address, port = found.main_address, int(found.main_port)
+    key = (address, port, rank, size)
     if key not in _stores:
-        whole, _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))
-        whole.set_timeout(limit)
+        whole = meet(address, port, rank, size, timeout)
         # without a new prefix, a restarted attempt would read the old addresses of the attempt that died
-        _stores[key] = dist.PrefixStore(f"igc/{agree(whole, rank, size, timeout)}", whole)
+        _stores[key] = dist.PrefixStore(f"igc/{agree(whole, rank, size, timeout, f'{address}:{port}')}", whole)
     base = _stores[key]
     base.set_timeout(limit)
     dist.init_process_group(
@@ -115,7 +112,7 @@ def _connect(found: Any, accelerator: str, timeout: float) -> tuple[Any, bool]:
         world_size=size,
         timeout=limit,
     )
-    return dist.PrefixStore(f"{_runs}/run", base), True
+    return dist.PrefixStore(f"{_runs}/run", base), dist.group.WORLD
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import torch.distributed as dist
 
 from igc_dist.records import ConfigError
 
@@ -33,6 +36,7 @@ try:
         SLURMEnvironment,
         TorchElasticEnvironment,
     )
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 except Exception as error:
     raise ConfigError(
@@ -43,14 +47,48 @@ except Exception as error:
 
 
 class Torchrun(TorchElasticEnvironment):
-    """torchrun, also on nodes with different numbers of ranks."""
+    """torchrun, also on nodes with different numbers of ranks; and variables like its own that a user sets."""
+
+    def local_rank(self) -> int:
+        """The number of the rank on its machine; without LOCAL_RANK all ranks are on one."""
+        return int(os.environ.get("LOCAL_RANK", self.global_rank()))
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
         """Accepts everything: Lightning would require `num_devices` on every node, but uses neither number."""
 
 
+class Grouped(Torchrun):
+    """The ranks of a process group that the user's program has made."""
+
+    def global_rank(self) -> int:
+        """The rank in the group."""
+        return dist.get_rank()
+
+    def world_size(self) -> int:
+        """The size of the group."""
+        return dist.get_world_size()
+
+
 def cluster() -> ClusterEnvironment | None:
-    """The cluster that started this process as one of several ranks, if any."""
+    """The group of ranks that this process was started in, if any. Raises `ConfigError` if its variables are wrong."""
+    try:
+        found = _cluster()
+        if found is None:
+            return None
+        rank, size, _ = found.global_rank(), found.world_size(), found.local_rank()
+    except (RuntimeError, ValueError, KeyError) as error:
+        says = f"{error} is not set" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ConfigError(
+            f"the environment names several ranks, but not which of them this process is ({says}): {_way_out()}"
+        ) from error
+    if not 0 <= rank < size:
+        raise ConfigError(f"rank {rank} of {size} ranks cannot be, they are 0 to {size - 1}: {_way_out()}")
+    return found
+
+
+def _cluster() -> ClusterEnvironment | None:
+    if dist.is_initialized():
+        return Grouped()
     # other launchers that set torchrun's variables, such as Kubeflow's, count as torchrun
     if ("RANK" in os.environ and "WORLD_SIZE" in os.environ) or TorchElasticEnvironment.detect():
         return Torchrun()
@@ -62,20 +100,55 @@ def cluster() -> ClusterEnvironment | None:
     return None
 
 
+def _way_out() -> str:
+    if "SLURM_NTASKS" in os.environ and "RANK" not in os.environ:
+        n = os.environ["SLURM_NTASKS"]
+        return (
+            f"start all ranks with srun --ntasks-per-node=N (SLURM_NTASKS is {n}), or unset SLURM_NTASKS to run on one "
+            "rank"
+        )
+    return "start all ranks with torchrun or srun, or unset RANK and WORLD_SIZE to run on one rank"
+
+
 def launched(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int) -> Fabric:
-    """A Fabric for this rank and its device; for a single rank if `found` is None."""
-    try:
-        if found is None:
-            fabric = Fabric(accelerator=accelerator, devices=1, plugins=[LightningEnvironment()])
-        else:
-            local = int(os.environ.get("LOCAL_WORLD_SIZE", size // int(os.environ.get("SLURM_NNODES", "1"))))
-            kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)
-            fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=kind, plugins=[found])
-    except (RuntimeError, ValueError, ImportError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"fabric.accelerator={accelerator} cannot be used here ({why}): take cpu or auto") from error
-    fabric.launch()
+    """A Fabric for this rank and its device; for a single rank if `found` is None.
+
+    Raises `ConfigError` for an accelerator or a strategy that this machine does not have.
+    """
+    with _only_our_settings():
+        try:
+            if found is None:
+                fabric = Fabric(accelerator=accelerator, devices=1, plugins=[LightningEnvironment()])
+            else:
+                local = int(os.environ.get("LOCAL_WORLD_SIZE", size // int(os.environ.get("SLURM_NNODES", "1"))))
+                kind, nodes = "ddp" if strategy == "auto" else strategy, max(1, size // local)
+                fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=kind, plugins=[found])
+            fabric.launch()
+        except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"fabric.accelerator={accelerator} with fabric.strategy={strategy} cannot be used here ({why}): "
+                "take cpu or auto, with strategy auto"
+            ) from error
     return fabric
+
+
+@contextmanager
+def _only_our_settings() -> Iterator[None]:
+    """Hide the variables of Lightning's own command line, which would override what Fabric is given.
+
+    With OMP_NUM_THREADS set, Lightning leaves the number of threads alone, on which the last bits depend.
+    """
+    hidden = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("LT_")}
+    bare = "OMP_NUM_THREADS" not in os.environ
+    if bare:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+        if bare:
+            os.environ.pop("OMP_NUM_THREADS", None)
 
 
 def loggers(names: Sequence[str], folder: Path) -> list[Any]:

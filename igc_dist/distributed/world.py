@@ -42,6 +42,8 @@ class World:
     loggers: Sequence[Any] = ()
     """Loggers of Lightning; rank 0 gives them metrics."""
     store: Any = None
+    group: Any = None
+    """The process group of this run."""
     silence: float = 1800.0
     """Seconds without a sign of life after which a rank counts as lost."""
     lease: float = 300.0
@@ -106,7 +108,7 @@ class World:
             if rank != self.rank:
                 raise PeerError(f"rank {rank} failed: {message}", code)
 
-    def abort(self, error: BaseException, own_group: bool = False) -> None:
+    def abort(self, error: BaseException) -> None:
         """Tell the other ranks why this one fails, unless another rank failed before.
 
         Rank 0 may hold the store, so it gives the others time to read the reason.
@@ -117,12 +119,17 @@ class World:
             if not isinstance(error, Stopped):  # the others learn of a stop in `watch`
                 text = json.dumps([self.rank, f"{type(error).__name__}: {said(error)}", getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)
-            if own_group:
-                dist.destroy_process_group()  # wakes ranks in an exchange while the store can tell them why
+            self.leave()  # wakes ranks in an exchange while the store can tell them why
             ended, until = self.count("ended", 1), time.monotonic() + LINGER
             while self.first and ended < self.size and time.monotonic() < until:
                 time.sleep(POLL)
                 ended = self.count("ended")
+
+    def leave(self) -> None:
+        """Destroy the process group of this run, if it has one."""
+        group, self.group = self.group, None
+        if group is not None and dist.is_initialized():
+            dist.destroy_process_group(group)
 
     def meet(self, name: str, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Wait for all ranks. If a rank fails or is silent, raises `PeerError` that names it and where it was."""
@@ -172,7 +179,7 @@ class World:
         """All-reduce by addition, in place. It is exact if each element is nonzero on at most one rank."""
         if self.store is not None:
             with together(self):
-                dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM)
+                dist.all_reduce(torch.from_numpy(array), op=dist.ReduceOp.SUM, group=self.group)
         return array
 
     def deal(self, hand: np.ndarray, sizes: Sequence[int], theirs: Sequence[int]) -> np.ndarray:
@@ -185,7 +192,7 @@ class World:
             return hand
         taken = torch.empty(sum(theirs), dtype=torch.float64)
         with together(self):
-            dist.all_to_all_single(taken, torch.from_numpy(hand), [*theirs], [*sizes])
+            dist.all_to_all_single(taken, torch.from_numpy(hand), [*theirs], [*sizes], group=self.group)
         return taken.numpy()
 
     def log(self, metrics: Mapping[str, int | float]) -> None:
@@ -201,7 +208,7 @@ class World:
             return [value]
         values: list[Any] = [None] * self.size
         with together(self):
-            dist.all_gather_object(values, value)
+            dist.all_gather_object(values, value, group=self.group)
         return values
 
     def share(self, make: Callable[[], Any]) -> Any:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import torch.distributed as dist
 
-from igc_dist.distributed.handshake import agree
-from igc_dist.records import PeerError
+from igc_dist.distributed import environments, handshake
+from igc_dist.distributed.handshake import agree, meet
+from igc_dist.records import ConfigError, PeerError
+from tests.ranks import free_port
 
 
 def start(store: dist.Store, order: list[int], pause: float = 0.0, limit: float = 20.0) -> list[str]:
@@ -42,7 +46,52 @@ def test_a_start_that_died_half_way_is_not_joined() -> None:
     assert names[0] != half
 
 
-@pytest.mark.parametrize(("rank", "missing"), [(0, "rank 1 did not come"), (1, "rank 0 did not come")])
-def test_a_rank_that_does_not_come_is_named(rank: int, missing: str) -> None:
-    with pytest.raises(PeerError, match=f"{missing} within 0 s.*run again to resume"):
-        agree(dist.HashStore(), rank, 2, 0.3)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_does_not_come_is_named(
+    rank: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Soon in the log and at last in the error, and where it was expected."""
+    monkeypatch.setattr(handshake, "NOTICE", 0.1)
+    missing = f"rank {1 - rank} of WORLD_SIZE=2 at host:1"
+    with pytest.raises(PeerError, match=f"{missing} did not come within 0 s of rank {rank}.*run again.*unset RANK"):
+        agree(dist.HashStore(), rank, 2, 0.3, "host:1")
+    assert [record.getMessage()[: len(missing) + 17] for record in caplog.records] == [
+        f"rank {rank} waits for {missing}"
+    ]
+
+
+def test_a_machine_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rank 1 cannot reach the store of rank 0; rank 0 cannot open it, as another program has the port."""
+    monkeypatch.setattr(handshake, "NOTICE", 0.1)
+    port = free_port()
+    with pytest.raises(PeerError, match=f"rank 0 of WORLD_SIZE=2 at 127.0.0.1:{port} did not come"):
+        meet("127.0.0.1", port, 1, 2, 0.3)
+    assert f"rank 1 waits for rank 0 of WORLD_SIZE=2 at 127.0.0.1:{port}" in caplog.text
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ConfigError, match=r"rank 0 of 2 cannot use .* set MASTER_ADDR .* to a free port"):
+            meet("127.0.0.1", other.getsockname()[1], 0, 2, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"SLURM_NTASKS": "2"}, "srun --ntasks-per-node=N .SLURM_NTASKS is 2.*unset SLURM_NTASKS"),
+        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, "SLURM_PROCID. is not set.*srun"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "rank 2 of 2 ranks cannot be, they are 0 to 1.*unset RANK"),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "'two'.*unset RANK and WORLD_SIZE"),
+        ({"TORCHELASTIC_RUN_ID": "left"}, "RANK. is not set.*torchrun or srun"),
+    ],
+)
+def test_variables_that_name_no_rank(variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a launcher's variables end in one sentence that says what to start, or what to unset."""
+    for name in [name for name in os.environ if name.startswith(environments.HINTS)]:
+        monkeypatch.delenv(name)
+    assert (environments.environment(), environments.rank()) == (None, 0)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=words):
+        environments.environment()

@@ -207,7 +207,7 @@ def twice(first: Path, second: Path | None) -> tuple[dict[str, bytes], dict[str,
     """Rank 0 is late to leave the first run, while the others begin the second."""
     leave = distributed.dist.destroy_process_group
     if os.environ.get("RANK") == "0":
-        distributed.dist.destroy_process_group = lambda: (time.sleep(0.5), leave())  # type: ignore[assignment, return-value]
+        distributed.dist.destroy_process_group = lambda group: (time.sleep(0.5), leave(group))  # type: ignore[assignment, return-value]
     return attribute(first, n=7), attribute(second, n=23, seed=3)
 
 

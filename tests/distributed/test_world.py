@@ -19,8 +19,7 @@ from torch import Tensor
 import igc_dist
 from igc_dist.distributed import World, claims, joined
 from igc_dist.distributed import world as distributed
-from igc_dist.distributed.environments import world_size
-from igc_dist.records import DataError, PeerError, Stopped, StoreError
+from igc_dist.records import ConfigError, DataError, PeerError, Stopped, StoreError
 from igc_dist.store import Store
 from tests.commands import until
 from tests.ranks import Net, Rows, attribute, ranks, run_ranks, values
@@ -45,7 +44,7 @@ def exchanged() -> dict[str, Any]:
             "gather": world.gather(world.rank * 10),
             "share": [world.share(lambda: ["rank", os.getpid()]), world.share(lambda: os.getpid())],
             "count": world.count("mine", 2),
-            "size": world_size(),
+            "size": world.size,
         }
         world.meet("counted")
         return {**found, "counted": world.count("mine")}
@@ -93,9 +92,9 @@ def around(fail: bool) -> list[tuple[Any, ...]]:
     torch.set_num_threads(2)
     before = traces()
     try:
-        with joined(accelerator="cpu", threads=1, timeout=60.0):
+        with joined(accelerator="cpu", threads=1, timeout=60.0) as world:
             inside = traces()
-            assert inside[-2:] == (1, world_size() > 1)
+            assert inside[-2:] == (1, world.size > 1)
             assert inside[:3] != before[:3]
             if fail:
                 raise DataError("on every rank")
@@ -152,22 +151,55 @@ def test_a_rank_that_stops_takes_those_with_it_that_exchange(tmp_path: Path) -> 
         assert [(end.code, end.error) for end in group.ends(60.0)] == [(75, "Stopped")] * 2
 
 
-def in_a_group_of_ones_own() -> list[Any]:
-    """Two runs inside a process group that the caller made and goes on using."""
-    dist.init_process_group("gloo")
+def in_a_group_of_ones_own(spawned: bool) -> list[Any]:
+    """Two runs inside a process group that the caller made and goes on using.
+
+    `spawned`: as in PyTorch's DDP tutorial, where no variable names the rank.
+    """
+    if spawned:
+        at = f"tcp://127.0.0.1:{os.environ['MASTER_PORT']}"
+        rank, size = int(os.environ.pop("RANK")), int(os.environ.pop("WORLD_SIZE"))
+        for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"):
+            del os.environ[name]
+        dist.init_process_group("gloo", init_method=at, rank=rank, world_size=size)
+    else:
+        dist.init_process_group("gloo")
     try:
         trees = [attribute(None), attribute(None, seed=1)]
         total = torch.ones(1)
         dist.all_reduce(total)
-        return [*trees, total.item(), dist.is_initialized()]
+        with joined(accelerator="cpu", timeout=60.0) as world:
+            return [*trees, total.item(), world.size, dist.is_initialized()]
     finally:
         dist.destroy_process_group()
 
 
-def test_the_callers_process_group_is_used_and_kept() -> None:
+@pytest.mark.parametrize("spawned", [False, True])
+def test_the_callers_process_group_is_used_and_kept(spawned: bool) -> None:
     """The second run finds nothing of the first in the group's store: neither claims nor counters."""
     expected = [attribute(None), attribute(None, seed=1)]
-    assert values(run_ranks(2, in_a_group_of_ones_own)) == [[*expected, 2.0, True]] * 2
+    assert values(run_ranks(2, in_a_group_of_ones_own, spawned)) == [[*expected, 2.0, 2, True]] * 2
+
+
+def with_lightnings_variables() -> tuple[list[Any], bool]:
+    """Rank, size, device and threads of a run, and whether the environment is as it was."""
+    del os.environ["OMP_NUM_THREADS"]  # without it, Lightning's launcher sets the number of threads
+    before = dict(os.environ)
+    with joined(accelerator="cpu", threads=2, timeout=60.0) as world:
+        found = [world.rank, world.size, str(world.device), torch.get_num_threads()]
+    return found, dict(os.environ) == before
+
+
+def test_only_our_own_settings_decide() -> None:
+    """Lightning's command line sets variables that override what its Fabric is given: number of ranks, device."""
+    theirs = {"DEVICES": "3", "ACCELERATOR": "cuda", "STRATEGY": "fsdp", "NUM_NODES": "2", "CLI_USED": "1"}
+    found = run_ranks(2, with_lightnings_variables, **{f"LT_{name}": value for name, value in theirs.items()})
+    assert values(found) == [([rank, 2, "cpu", 2], True) for rank in (0, 1)]
+
+
+def test_an_accelerator_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"fabric.accelerator=tpu with fabric.strategy=auto cannot be used"):
+        igc_dist.attribute(Net(), Rows(), accelerator="tpu")
 
 
 class Broken(Rows):
