@@ -21,6 +21,7 @@ COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "comp
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit with its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    cli.screen.any_text()
     command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     if "--help" in arguments or "-h" in arguments:
         say(cli.help.text())
@@ -46,6 +47,7 @@ def complain(error: IgcError) -> int:
 
 def _on_config(command: str, arguments: list[str]) -> int:
     """Run a command on configurations, once or per job of a sweep. Returns the first exit code that is not 0."""
+    arguments = config.quoted(arguments)
     for flag in {"-m", "--multirun"} & {*arguments}:  # Hydra accepts it only before the overrides
         arguments.remove(flag)
         arguments.insert(0, flag)

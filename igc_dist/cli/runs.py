@@ -99,7 +99,7 @@ def _log_to(folder: Path, rank: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stderr = logging.StreamHandler()
     stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log"), stderr]
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8"), stderr]
     for handler in handlers:
         handler.setFormatter(Masking(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)

@@ -9,6 +9,7 @@ from .command_line import folder_flags as folder_flags
 from .command_line import hydra_job as hydra_job
 from .command_line import leaves as leaves
 from .command_line import override as override
+from .command_line import quoted as quoted
 from .compose import from_config as from_config
 from .groups import Data as Data
 from .groups import Design as Design

@@ -132,10 +132,37 @@ def compose_again(overrides: Sequence[str]) -> Any:
         raise ConfigError(_explain(error)) from error
 
 
+def quoted(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``~`` as in a shell, and with the words quoted that Hydra's grammar has no letters for.
+
+    A shell replaces ``~`` at the start of a word only, and Hydra reads letters of ASCII only.
+    """
+
+    def word(found: re.Match[str]) -> str:
+        text = os.path.expanduser(found[0])
+        return found[0] if text == found[0] and text.isascii() else _in_quotes(text)
+
+    def argument(text: str) -> str:
+        name, given, value = text.partition("=")
+        if text.startswith("-"):
+            return f"{name}{given}{os.path.expanduser(value)}"
+        return text if {"'", '"'} & {*value} else f"{name}{given}{_WORD.sub(word, value)}"
+
+    return [argument(text) for text in arguments]
+
+
+_WORD = re.compile(r"(?:\$\{[^{}]*\}|[^\s,\[\]{}()])(?:\$\{[^{}]*\}|[^,\[\]{}()])*")
+"""A word in the value of an override: between commas and brackets, with its interpolations."""
+
+
 def override(key: str, value: Any) -> str:
     """An override with its value quoted, because folders of sweeps contain "=" and ","."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return f"{key}={_in_quotes(str(value))}"
+
+
+def _in_quotes(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def folder_flags(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -20,6 +21,7 @@ def load_weights(module: nn.Module, path: str, trust: bool = False) -> None:
     `trust` is for the user's own files: pickled objects, whose code runs on loading, and TorchScript archives. It is
     given on the command line only (--trust), never in a file. Raises `ModelError`.
     """
+    path = os.path.expanduser(path)
     if not Path(path).is_file():
         raise ModelError(f"model.weights={path!r}: there is no such file")
     if (why := _code(path)) and not trust:

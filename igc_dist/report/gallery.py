@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def write_gallery(
     """
     if not trees:
         raise ValueError("a gallery needs the store of one method at least")
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     first = next(iter(trees.values()))
     samples = first.children["samples"].to_dataset()
     chosen = np.nan_to_num(samples["target"].values, nan=-np.inf).argmax(1)

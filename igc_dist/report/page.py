@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
     to 2000. Returns the path of the page. Raises ValueError for a max_outputs below 1, OSError where the folder cannot
     be written.
     """
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,14 +15,17 @@ _CRUSHED = re.compile(rf"({'|'.join(SCHEMES)}):/[^/]")
 
 
 def located(path: str | Path) -> str | Path:
-    """A URL, checked, or the path of a folder. Raises `ConfigError` for a URL that cannot be used."""
+    """A URL, checked, or the path of a folder, with ``~`` as in a shell.
+
+    Raises `ConfigError` for a URL that cannot be used.
+    """
     if "://" in str(path):
         return check_url(str(path))
     if _CRUSHED.match(str(path)):
         raise ConfigError(
             f"store.path={path}: a URL has two slashes, which pathlib.Path makes one of: give it as a string"
         )
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def objects_at(path: str | Path | None) -> Objects:
