@@ -11,17 +11,18 @@ from typing import Any
 
 # wings are loaded when a name in them is first used, so a command without a model starts fast
 from igc_dist import cli, config
-from igc_dist.cli.screen import say
+from igc_dist.cli.screen import any_text, guard, say
 from igc_dist.records import ConfigError, IgcError, Stopped, check_asserts, said
-from igc_dist.secrets import masked_text
 
 COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "compact")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command and exit with its exit code."""
+    """Run a command and exit with its exit code. Without `argv` this process is the command, and guards its secrets."""
+    any_text()
+    if argv is None:
+        guard()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    cli.screen.any_text()
     command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     if "--help" in arguments or "-h" in arguments:
         say(cli.help.text())
@@ -41,7 +42,7 @@ def complain(error: IgcError) -> int:
     """Print a readable error. Returns its exit code."""
     rank = os.environ.get("RANK")
     who = f"igc-dist{'' if rank is None else f' (rank {rank})'}"
-    say(f"{who}: {masked_text(said(error))}", file=sys.stderr)
+    say(f"{who}: {said(error)}", file=sys.stderr)
     return int(error.exit_code)
 
 

@@ -50,7 +50,10 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
 
 def located(cfg: Any) -> str | Path:
     """The location of a job's store. Works only inside a task."""
-    return store.located(cfg.store.path) if cfg.store.path is not None else config.hydra_job()[0] / "store.zarr"
+    if cfg.store.path is None:
+        return config.hydra_job()[0] / "store.zarr"
+    config.check_name("store.path", cfg.store.path)
+    return store.located(cfg.store.path)
 
 
 def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:
@@ -111,6 +114,8 @@ def columns(cfg: Any) -> dict[str, Any]:
     _, overrides = config.hydra_job()
     if len({*cfg.gallery}) < len(cfg.gallery):
         raise ConfigError(f"gallery={list(cfg.gallery)}: give each method once, or with another setting")
+    for column in cfg.gallery:
+        config.check_name("gallery", column)
     return {
         column: config.compose_again([*overrides, *shlex.split(column), "store.samples=true"]) for column in cfg.gallery
     }

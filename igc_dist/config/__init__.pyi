@@ -11,6 +11,7 @@ from .command_line import leaves as leaves
 from .command_line import override as override
 from .command_line import quoted as quoted
 from .compose import from_config as from_config
+from .discreet import check_name as check_name
 from .groups import Data as Data
 from .groups import Design as Design
 from .groups import Fabric as Fabric

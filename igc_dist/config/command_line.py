@@ -15,9 +15,11 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from igc_dist.config.discreet import check_folder, discreet, learn
 from igc_dist.config.permitted import check_hydra
 from igc_dist.config.schemas import folder
 from igc_dist.records import ConfigError, near
@@ -34,9 +36,16 @@ class Checked(ConfigLoaderImpl):
 
     def load_configuration(self, *args: Any, **keywords: Any) -> Any:
         cfg = super().load_configuration(*args, **keywords)
+        learn(cfg)
         # not resolved, because some values are not known yet
         check_hydra(dict(OmegaConf.to_container(cfg.hydra, resolve=False)), self.allow)  # type: ignore[arg-type]
         _check_interpolations(cfg.hydra)
+        check_folder(cfg, "hydra.sweep.dir" if keywords.get("run_mode") == RunMode.MULTIRUN else "hydra.run.dir")
+        return cfg
+
+    def load_sweep_config(self, *args: Any, **keywords: Any) -> Any:
+        cfg = super().load_sweep_config(*args, **keywords)
+        check_folder(cfg, "hydra.sweep.subdir")
         return cfg
 
 
@@ -69,6 +78,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
     tasks: list[Any] = []
 
     def told(cfg: Any) -> None:
+        learn(cfg)
         tasks.append(cfg)
         task(cfg)
         tasks.clear()
@@ -77,7 +87,8 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
     loader = internal.ConfigLoaderImpl
     internal.ConfigLoaderImpl, Checked.allow = Checked, tuple(allow)  # type: ignore[misc]
     try:
-        hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(told)()
+        with discreet():
+            hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(told)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     except Exception as error:

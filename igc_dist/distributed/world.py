@@ -23,6 +23,7 @@ import torch.distributed as dist
 from igc_dist.distributed.pulse import Pulse, Pulsing
 from igc_dist.faults import fault
 from igc_dist.records import PeerError, Stopped, Superseded, said
+from igc_dist.secrets import masked_text
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,8 @@ class World:
             return
         with contextlib.suppress(Exception):
             if not isinstance(error, Stopped):  # the others learn of a stop in `watch`
-                text = json.dumps([self.rank, f"{type(error).__name__}: {said(error)}", getattr(error, "exit_code", 1)])
+                words = masked_text(f"{type(error).__name__}: {said(error)}")
+                text = json.dumps([self.rank, words, getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)
             self.leave()  # wakes ranks in an exchange while the store can tell them why
             ended, until = self.count("ended", 1), time.monotonic() + LINGER

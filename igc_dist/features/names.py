@@ -7,6 +7,7 @@ from typing import Any
 
 from igc_dist import data
 from igc_dist.records import ConfigError
+from igc_dist.secrets import holds_secret, masked
 
 Shape = tuple[int, ...]
 Names = tuple[str, ...]
@@ -58,6 +59,8 @@ def names(n_inputs: int, given: Sequence[Any] | None = None) -> Names:
     if len(chosen) != n_inputs:
         raise ConfigError(f"names={list(chosen)}: {len(chosen)} names for {n_inputs} inputs, give one each")
     for name in chosen:
+        if holds_secret(str(name)):
+            raise ConfigError(f"names={masked([*chosen])}: a group of the store would have the name of a secret")
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("__"):
             raise ConfigError(
                 f"names: {name!r} cannot name a group of the store, use letters, digits and _ (not a digit first)"
@@ -111,6 +114,8 @@ def chosen_dims(shape: Shape, given: Sequence[str] | None, category: bool) -> Na
             f"dims {list(given)}: {len(given)} names for features of shape {shape}, which has {len(shape)} dimensions"
         )
     for name in chosen:
+        if holds_secret(str(name)):
+            raise ConfigError(f"dims={masked([*chosen])}: a dimension of the store would have the name of a secret")
         if not isinstance(name, str) or not name.isidentifier() or name in TAKEN_DIMS or chosen.count(name) > 1:
             raise ConfigError(
                 f"dims {list(chosen)}: {name!r} cannot be used; names are identifiers, each once, none of "

@@ -20,7 +20,7 @@ from igc_dist.passes import first_look, probe
 from igc_dist.paths import Pairs
 from igc_dist.planning import Plan, Work, make_plan
 from igc_dist.records import ConfigError, IgcError, Shapes
-from igc_dist.secrets import masked
+from igc_dist.secrets import masked_spec
 from igc_dist.store import Store, phases_of
 from igc_dist.tensors import Batch
 
@@ -76,7 +76,7 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
 
 def store_of(job: Job, plan: Plan, world: World) -> Store:
     """The store that the job fills. It is not opened yet."""
-    spec = masked(job.spec(plan, world))
+    spec = masked_spec(job.spec(plan, world))
     float_type = "float64" if plan.shapes.itemsize == 8 else "float32"
     phases = phases_of(plan, job.terms, float_type, sums=job.needs_mean, skip=job.skip, replicates=job.n_replicates)
     return Store(job.store, phases, spec, spec_hash(spec))

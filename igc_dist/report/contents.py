@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from igc_dist.records import printable
+from igc_dist.secrets import masked
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +51,13 @@ TITLES = {
 }
 SUM = "igc_sum"
 """The name used for the sum of the map over all features, whatever name the method gives it."""
+
+
+def discreet(tree: xr.DataTree) -> xr.DataTree:
+    """The same tree with the secrets in its attributes masked: older versions masked less."""
+    shown = tree.copy()
+    shown.attrs = masked(tree.attrs)
+    return shown
 
 
 def inputs(tree: xr.DataTree) -> dict[str, xr.Dataset]:
@@ -87,7 +95,7 @@ def title_of(name: str) -> str:
 def labels(tree: xr.DataTree) -> list[str]:
     """One printable name per output, in store order."""
     if "output" in tree.coords:
-        return [printable(value) for value in tree.coords["output"].values.tolist()]
+        return [printable(value) for value in masked(tree.coords["output"].values.tolist())]
     return [str(index) for index in range(tree.sizes.get("output", 0))]
 
 

@@ -15,10 +15,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from igc_dist.records import printable
-from igc_dist.report.contents import Floats, inputs, labels, mapping_of, number, title_of
+from igc_dist.report.contents import Floats, discreet, inputs, labels, mapping_of, number, title_of
 from igc_dist.report.figures import house_style, save
 from igc_dist.report.maps import HATCH, axes_at, colours, fold_features, mark_missing, symmetric_norm
 from igc_dist.report.page import environment, image
+from igc_dist.secrets import masked_text
 
 ROWS = 16
 """The largest number of samples that are drawn."""
@@ -56,6 +57,7 @@ def write_gallery(
     if not trees:
         raise ValueError("a gallery needs the store of one method at least")
     folder = Path(os.path.expanduser(folder))
+    trees = {masked_text(name): discreet(tree) for name, tree in trees.items()}
     first = next(iter(trees.values()))
     samples = first.children["samples"].to_dataset()
     chosen = np.nan_to_num(samples["target"].values, nan=-np.inf).argmax(1)

@@ -20,6 +20,7 @@ from igc_dist.records import printable
 from igc_dist.report.contents import (
     SUM,
     column,
+    discreet,
     flags,
     flatten,
     inputs,
@@ -36,6 +37,7 @@ from igc_dist.report.contents import (
 )
 from igc_dist.report.figures import Drawing, draw_all
 from igc_dist.report.notices import notices_of
+from igc_dist.secrets import masked
 
 TABLE_ROWS = 2000  # a page with more table rows opens slowly; the store has all rows
 SKIPPED_ROWS = 200
@@ -66,7 +68,7 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
     to 2000. Returns the path of the page. Raises ValueError for a max_outputs below 1, OSError where the folder cannot
     be written.
     """
-    folder = Path(os.path.expanduser(folder))
+    folder, tree = Path(os.path.expanduser(folder)), discreet(tree)
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
@@ -190,7 +192,7 @@ def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:
             ],
             "flag": "",
         }
-        for s, name in enumerate(node["slice"].values.tolist())
+        for s, name in enumerate(masked(node["slice"].values.tolist()))
         for k, label in enumerate(labels(tree))
     ]
     between = f"{total.removesuffix('_sum')}_between"

@@ -19,6 +19,7 @@ from igc_dist.report.comparison import check_comparable, map_differences, spec_d
 from igc_dist.report.contents import (
     Floats,
     column,
+    discreet,
     flags,
     flatten,
     inputs,
@@ -54,7 +55,7 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
     Numbers that a method does not have get no column. A last column names constant targets and predictions. The caption
     says how many outputs beyond `max_rows` are left out.
     """
-    method = title_of(str(tree.attrs.get("method", "igc")))
+    method = title_of(str(discreet(tree).attrs.get("method", "igc")))
     heads = {"correlation": "correlation", "igc_sum": f"sum of {method}", "quadrature_error": "quadrature error"}
     spread = "correlation_se" if column(tree, "igc_sum_se") is None else "igc_sum_se"
     heads[spread] = "standard error of sum" if spread == "igc_sum_se" else "standard error of correlation"
@@ -81,7 +82,7 @@ def info(tree: xr.DataTree, filling: str | None = None) -> Group:
 
     Shows its status, who is `filling` it, schema, method, spec hash and counts, then its arrays, spec and provenance.
     """
-    head = table("store", {"": False, "value": False})
+    tree, head = discreet(tree), table("store", {"": False, "value": False})
     for name in ("status", "schema", "method", "spec_hash"):
         add(head, name.replace("_", " "), leaf(tree.attrs.get(name, "(absent)")))
         if name == "status" and filling is not None:
@@ -142,6 +143,7 @@ def compare(trees: Mapping[str, xr.DataTree]) -> Group:
     different shapes.
     """
     check_comparable(trees)
+    trees = {name: discreet(tree) for name, tree in trees.items()}
     names = [printable(name) for name in trees]
     changed = spec_differences(trees)
     specs = table("spec", {"key": False, **dict.fromkeys(names, False)})

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from igc_dist.records import StoreError
+from igc_dist.secrets import masked
 from igc_dist.store.objects import BEACON, Objects
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Beacon:
         if self.objects.path is None or not self.may():
             return
         try:
-            self.objects.set(BEACON, json.dumps({**document, "at": time.time()}).encode())
+            self.objects.set(BEACON, json.dumps({**masked(document), "at": time.time()}).encode())
         except (OSError, StoreError) as error:
             if not self._warned:
                 log.warning("store %s: what the run does cannot be shown (%s)", self.objects.path, error)

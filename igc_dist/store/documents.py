@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from igc_dist.secrets import same
+
 _SEAL = rb'\n  "seal": "[0-9a-f]{64}"'
 SEAL = re.compile(rb"%b,|,%b(?=\n })|(?<={)%b\n (?=})" % (_SEAL, _SEAL, _SEAL))
 """The line of the seal among the attributes, with the comma that it brings; alone, with what an empty group lacks."""
@@ -67,4 +69,4 @@ def differences(one: Any, two: Any, prefix: str = "") -> list[str]:
             for key in keys
             for line in differences(one.get(key), two.get(key), f"{prefix}.{key}" if prefix else str(key))
         ]
-    return [] if one == two else [f"{prefix}: {json.dumps(one)} in the store, {json.dumps(two)} asked for"]
+    return [] if same(one, two) else [f"{prefix}: {json.dumps(one)} in the store, {json.dumps(two)} asked for"]

@@ -31,6 +31,7 @@ import numpy as np
 
 from igc_dist.faults import fault
 from igc_dist.records import StoreError
+from igc_dist.secrets import masked, masked_spec, masked_text, same
 from igc_dist.store.address import objects_at
 from igc_dist.store.admission import check_root
 from igc_dist.store.arrays import GROUP, chunks_of, document_of, documents_of, groups_of
@@ -89,7 +90,7 @@ class Store(Shards):
             self.objects.sweep(self._chunks())
             kept = {"fallback": True} if found and found.get("fallback") else {}
             self.objects.set(
-                "zarr.json", sealed({**self._identity, **kept, "status": "running", "provenance": dict(provenance)})
+                "zarr.json", sealed({**self._identity, **kept, "status": "running", "provenance": masked(provenance)})
             )
             self._repair_documents()
         return False
@@ -115,8 +116,11 @@ class Store(Shards):
         found = self._found()
         if found is not None:
             upgraded(found, self.path)  # raises for a newer version
-        if found is not None and found.get("spec_hash") != self.spec_hash:
-            differing = "; ".join(differences(found.get("spec", {}), self.spec))
+        if found is None or found.get("spec_hash") == self.spec_hash:
+            return found
+        its = masked_spec(found.get("spec", {}))  # an older version masked less
+        if not same(its, self.spec):
+            differing = "; ".join(differences(its, self.spec))
             raise StoreError(
                 f"store {self.path} holds another run: {differing or 'its specs hash differently'}. "
                 "Give another store.path, or delete that store"
@@ -186,9 +190,15 @@ class Store(Shards):
                 self.objects.set(f"{array.path}/zarr.json", document_of(array))
 
     def put(self, array: Array, values: Any, start: tuple[int, ...] = ()) -> None:
-        """Write whole chunks of a result array: those of the values that begin at element `start`."""
+        """Write whole chunks of a result array: those of the values that begin at element `start`.
+
+        Secrets in texts are masked.
+        """
+        given = np.asarray(values)
+        if given.dtype.kind in "OTU":
+            given = np.asarray(masked(given.tolist()), dtype=object)
         with self.objects.explained():
-            for key, chunk in chunks_of(array, np.asarray(values), start):
+            for key, chunk in chunks_of(array, given, start):
                 self.objects.set(key, chunk)
 
     def complete(self, attributes: Mapping[str, Any]) -> None:
@@ -209,7 +219,7 @@ class Store(Shards):
             }
             self.objects.set(
                 "zarr.json",
-                sealed({**attributes, **self._identity, "status": "complete", "digests": digests}, metadata),
+                sealed({**masked(attributes), **self._identity, "status": "complete", "digests": digests}, metadata),
             )
 
     def fail(self, message: str) -> None:
@@ -217,7 +227,7 @@ class Store(Shards):
         with suppress(OSError, StoreError):  # on a full disk the status stays "running"; the failure itself is raised
             attributes = unsealed(self.objects.get("zarr.json"))
             if attributes is not None and attributes.get("status") == "running":
-                self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": message}))
+                self.objects.set("zarr.json", sealed({**attributes, "status": "failed", "error": masked_text(message)}))
 
     def verify(self) -> list[str]:
         """All damages, one line each; empty for a complete and undamaged store."""

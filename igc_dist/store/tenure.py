@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from igc_dist.distributed import World
 from igc_dist.records import IgcError, Stopped, said
-from igc_dist.secrets import masked_text
 from igc_dist.store.beacon import Beacon
 from igc_dist.store.lock import Lock
 from igc_dist.store.store import Store
@@ -35,7 +34,7 @@ def holding(store: Store, world: World, opened: Callable[[Lock], bool]) -> Itera
         raise
     except IgcError as error:
         if lock.held or store.path is None:  # never into the store of another run
-            store.fail(masked_text(said(error)))
+            store.fail(said(error))
         raise
     finally:
         beacon.out()

@@ -21,7 +21,7 @@ import numpy as np
 from igc_dist.distributed import GIB, Heard, rate, skew
 from igc_dist.records import Stopped, said
 from igc_dist.results import versions
-from igc_dist.secrets import masked, masked_text
+from igc_dist.secrets import masked
 from igc_dist.store import Store, unsealed
 from igc_dist.watching.progress import Meter
 
@@ -79,11 +79,11 @@ class Account:
         self.write(self.document(status, error))
 
     def write(self, document: Mapping[str, Any]) -> None:
-        """Replace the document atomically. A disk error does not end the run, as results do not depend on it."""
+        """Replace the document, masked, at once. A disk error does not end the run, as results do not depend on it."""
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}.partial")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(_finite(document), indent=1, allow_nan=False, default=str) + "\n")
+            partial.write_text(json.dumps(masked(_plain(document)), indent=1, allow_nan=False) + "\n")
             os.replace(partial, self.file)
         except OSError as failure:
             log.warning("%s was not written: %s", self.file, failure.strerror or failure)
@@ -95,7 +95,7 @@ class Account:
         return None if self.meter is None else self.meter.store
 
     def document(self, status: str, error: BaseException | None) -> dict[str, Any]:
-        """The whole account as JSON, but possibly with numbers that are not finite."""
+        """The whole account, not masked yet, and possibly with numbers that are not finite."""
         store, meter = self._store, self.meter
         about = {} if store is None else unsealed(store.objects.get("zarr.json")) or {}
         if store is not None and about.get("spec_hash") != store.spec_hash:
@@ -109,11 +109,11 @@ class Account:
             "schema": SCHEMA,
             "status": status,
             "exit_code": code,
-            "error": None if error is None else {"type": type(error).__name__, "message": masked_text(said(error))},
+            "error": None if error is None else {"type": type(error).__name__, "message": said(error)},
             "store": str(self.store),
             "spec_hash": None if store is None else store.spec_hash,
-            "spec": None if store is None else masked(store.spec),
-            "overrides": [masked_text(override) for override in self.overrides],
+            "spec": None if store is None else store.spec,
+            "overrides": [*self.overrides],
             "versions": versions(),
             "machine": {name: where.get(name) for name in ("platform", "device", "ranks", "threads", "rule")},
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
@@ -200,13 +200,17 @@ def _extremes(store: Store | None, name: str, status: str) -> dict[str, float] |
     return {"min": float(fine.min()), "max": float(fine.max())} if fine.size else None
 
 
-def _finite(value: Any) -> Any:
-    """The value without NaN and infinity, which JSON does not have."""
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: no NaN and infinity, and text for what it does not know."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
 
 
 @contextmanager

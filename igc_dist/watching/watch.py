@@ -18,6 +18,7 @@ from rich.text import Text
 
 from igc_dist.distributed import GIB, Pulse, rate
 from igc_dist.records import StoreError, printable, shown
+from igc_dist.secrets import masked_text
 from igc_dist.store import Objects, Phase, attributes, lock, objects_at, seen, unsealed
 
 EVERY, LINES = 1.0, 10.0
@@ -194,7 +195,7 @@ def follow(path: str | Path, every: float | None = None, console: Console | None
     every = every or (EVERY if screen.is_terminal else LINES)
     try:
         if not screen.is_terminal:
-            view = _until_end(watcher, every, lambda view: print(shown(line(watcher, view)), flush=True))
+            view = _until_end(watcher, every, lambda view: print(shown(masked_text(line(watcher, view))), flush=True))
         else:
             with Live(console=screen, auto_refresh=False) as live:
                 view = _until_end(watcher, every, lambda view: live.update(table(watcher, view), refresh=True))
