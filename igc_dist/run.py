@@ -173,8 +173,8 @@ class Run:
             for cuts in results.dealt(world, self.plan):
                 slots = exchange.states("attribute", walked, cuts)
                 if slots is not None:
-                    found_here[cuts[world.rank].start] = relative_errors(slots, self.recipe)
-            errors = np.concatenate(results.gathered(world, found_here))
+                    found_here[cuts[world.rank].start] = {"rel_se": relative_errors(slots, self.recipe)}
+            errors = np.concatenate([one["rel_se"] for one in results.gathered(world, found_here)])
             # an output that is constant so far, as a rare label, has no error yet; one that is always constant has none
             unknown = np.isnan(errors) & (found.y_std > 0) & (found.r_std > 0)
             worst = float("inf") if unknown.any() else float(np.nanmax(errors, initial=0.0))
@@ -247,8 +247,7 @@ class Run:
             if not store.is_done(phase, number):
                 raise PeerError(f"{phase} shard {number} was written by two ranks, with other bytes: run again")
         if store.path is None:
-            for objects in world.gather(store.objects_of(phase, done)) if world.size > 1 else []:
-                store.absorb(objects)
+            results.share_objects(world, store, store.objects_of(phase, done))
         return done
 
     def _origin(self, index: int) -> tuple[np.ndarray, ...]:

@@ -71,6 +71,16 @@ AUTOGRAD = {
 }
 """Names that reach into the graph: in the wing `model` alone, and in the training of the demo."""
 
+PICKLED = {
+    "all_gather_object",
+    "broadcast_object_list",
+    "gather_object",
+    "recv_object_list",
+    "scatter_object_list",
+    "send_object_list",
+}
+"""Collectives of torch that pickle what they send, and unpickle what comes."""
+
 LATE: dict[tuple[str, str], str] = {
     ("cli/runs.py", "igc_dist.run"): "brings torch and the passes: plan and a refused configuration do without",
     ("demo/digits.py", "sklearn.datasets"): "a second, and only where its data file lies elsewhere",
@@ -361,6 +371,20 @@ def test_a_heavy_dependency_has_one_door(door: str) -> None:
     wrong = sorted(name for name in through if wing_of(name) not in allowed)
     assert not wrong, f"{wrong} reach for {door}"
     assert through or not allowed or door == "torch.func", f"nobody takes the door to {door}"
+
+
+def test_ranks_exchange_no_pickles() -> None:
+    """Whoever reaches a rank's port could run code there: values travel as JSON, arrays as safetensors."""
+    wrong = {
+        f"{name}:{node.lineno} {found}"
+        for name in FILES
+        for node in ast.walk(tree(PACKAGE / name))
+        if (found := getattr(node, "attr", getattr(node, "id", getattr(node, "name", "")))) in PICKLED
+    }
+    assert not wrong, wrong
+    assert all(hasattr(torch.distributed, name) for name in PICKLED), "torch has them under other names"
+    theirs = {name for name in dir(torch.distributed) if name.endswith(("_object", "_object_list"))}
+    assert theirs <= PICKLED, f"torch has more of them: {theirs - PICKLED}"
 
 
 def test_autograd_is_in_the_model_only() -> None:

@@ -7,12 +7,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 # wings are loaded when a name in them is first used, so a command without a model starts fast
-from igc_dist import cli, config
+from igc_dist import cli, config, distributed
 from igc_dist.cli.screen import any_text, guard, say
 from igc_dist.records import ConfigError, IgcError, Stopped, check_asserts, said
+
+RANK = "rank"
+"""The command of a rank that a launcher on this machine started: all else comes through its stdin."""
 
 COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "compact")
 
@@ -23,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if argv is None:
         guard()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == [RANK]:
+        raise SystemExit(_rank())
     command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     if "--help" in arguments or "-h" in arguments:
         say(cli.help.text())
@@ -32,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(0)
     try:
         check_asserts()
-        on_config = command in ("run", "plan")
-        raise SystemExit(_on_config(command, arguments) if on_config else cli.commands.call(command, arguments))
+        if command in ("run", "plan"):
+            raise SystemExit(_on_config(command, arguments, _allowed(arguments)))
+        raise SystemExit(cli.commands.call(command, arguments))
     except IgcError as error:
         raise SystemExit(complain(error)) from None
 
@@ -46,7 +53,16 @@ def complain(error: IgcError) -> int:
     return int(error.exit_code)
 
 
-def _on_config(command: str, arguments: list[str]) -> int:
+def _rank() -> int:
+    """One rank of a run: what its launcher ordered."""
+    order = distributed.ordered()
+    try:
+        return _on_config("run", [*order.arguments], [*order.allow], Path(order.meeting))
+    except IgcError as error:
+        return complain(error)
+
+
+def _on_config(command: str, arguments: list[str], allow: list[str], meeting: Path | None = None) -> int:
     """Run a command on configurations, once or per job of a sweep. Returns the first exit code that is not 0."""
     arguments = config.quoted(arguments)
     for flag in {"-m", "--multirun"} & {*arguments}:  # Hydra accepts it only before the overrides
@@ -54,14 +70,14 @@ def _on_config(command: str, arguments: list[str]) -> int:
         arguments.insert(0, flag)
     for number in (signal.SIGTERM, signal.SIGUSR1):  # until the run has handlers, an exit loses nothing
         signal.signal(number, lambda *_: os._exit(Stopped.exit_code))
-    allow = _allowed(arguments)
     codes: list[int] = []
 
     def task(cfg: Any) -> None:
         if Stopped.exit_code in codes:
             return
         try:
-            codes.append(cli.plans.plans(cfg, allow) if command == "plan" else cli.runs.start(cfg, allow, arguments))
+            code = cli.plans.plans(cfg, allow) if command == "plan" else cli.runs.start(cfg, allow, arguments, meeting)
+            codes.append(code)
         except IgcError as error:  # the other jobs of a sweep continue
             codes.append(complain(error))
 

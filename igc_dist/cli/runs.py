@@ -17,8 +17,11 @@ from igc_dist.records import ConfigError, IgcError, Stopped
 from igc_dist.secrets import Masking
 
 
-def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
-    """Start the run of a configuration, or its ranks. Returns an exit code."""
+def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Path | None = None) -> int:
+    """Start the run of a configuration, or its ranks. Returns an exit code.
+
+    `meeting`: the folder where this rank meets the others, if a launcher on this machine started it.
+    """
     folder, overrides = config.hydra_job()
     path = located(cfg)
     beside = store.beside(path, folder)
@@ -31,18 +34,16 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str]) -> int:
             "igc-dist plan says what it would take"
         )
     if alone and cfg.fabric.devices > 1:
-        flags = [part for prefix in allow for part in ("--allow-target", prefix)]
-        kept = config.folder_flags(arguments)
         own = [config.override("store.path", path), config.override("hydra.run.dir", folder)]
-        return distributed.launch(cfg.fabric.devices, ["run", *flags, *kept, *overrides, *own], store.name(path))
+        return distributed.launch(cfg.fabric.devices, [*config.folder_flags(arguments), *overrides, *own], allow)
     if cfg.gallery:
         if isinstance(path, str):
             raise ConfigError(
                 f"store.path={path} with gallery={list(cfg.gallery)}, which keeps a store for each method in a folder: "
                 "give one"
             )
-        return _gallery(cfg, allow, beside)
-    _work(cfg, allow, path, beside)
+        return _gallery(cfg, allow, beside, meeting)
+    _work(cfg, allow, path, beside, meeting)
     if distributed.rank() == 0:
         _show(cfg, path, beside)
     return 0
@@ -56,7 +57,7 @@ def located(cfg: Any) -> str | Path:
     return store.located(cfg.store.path)
 
 
-def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:
+def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path, meeting: Path | None) -> None:
     """Run one rank."""
     from igc_dist.run import run
 
@@ -73,6 +74,7 @@ def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
                 lease=fabric.lease,
                 threads=fabric.threads,
                 loggers=distributed.loggers(fabric.loggers, beside / "logs"),
+                meeting=meeting,
             ) as world,
             job.model.reserved(),
             watching.metered(world, show=True) as meter,
@@ -121,14 +123,14 @@ def columns(cfg: Any) -> dict[str, Any]:
     }
 
 
-def _gallery(cfg: Any, allow: Sequence[str], folder: Path) -> int:
+def _gallery(cfg: Any, allow: Sequence[str], folder: Path, meeting: Path | None) -> int:
     """Run each column of a gallery, one after the other, then draw one picture. A column that fails is left out."""
     codes: list[int] = []
     stores: dict[str, Path] = {}
     for column, its in columns(cfg).items():
         beside = folder / re.sub(r"[^A-Za-z0-9_.=-]+", ",", column)
         try:
-            _work(its, allow, beside / "store.zarr", beside)
+            _work(its, allow, beside / "store.zarr", beside, meeting)
             stores[column] = beside / "store.zarr"
         except Stopped:
             raise

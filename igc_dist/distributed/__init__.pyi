@@ -1,6 +1,8 @@
 from . import lightning_door as lightning_door
 from . import pulse as pulse
+from .agent import Order as Order
 from .agent import launch as launch
+from .agent import ordered as ordered
 from .environments import environment as environment
 from .environments import rank as rank
 from .joining import joined as joined

@@ -1,47 +1,139 @@
-"""Starts ranks on this machine, as torchrun does, and returns their exit code."""
+"""Starts the ranks of a run on this machine, and ends them together.
+
+No port is opened for it: ranks meet in a folder that only this user may enter, and gloo and NCCL stay on the loopback
+interface. What a rank may do comes through a pipe, as an `Order`, and never stands among its arguments.
+"""
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Sequence
-
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from igc_dist.records import Stopped
 
+POLL = 0.05
+"""Seconds between two looks at the ranks."""
 
-def launch(devices: int, arguments: Sequence[str], run_id: str) -> int:
-    """Start `devices` ranks of ``python -m igc_dist`` on this machine, as torchrun does. Returns an exit code."""
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=devices,
-        run_id=run_id,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr="127.0.0.1",
-        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+GRACE = 30.0
+"""Seconds after which ranks that were told to stop are killed."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the launcher tells a rank: its command line, what that line allows, and the folder where ranks meet."""
+
+    arguments: Sequence[str]
+    allow: Sequence[str]
+    meeting: str
+
+
+def launch(devices: int, arguments: Sequence[str], allow: Sequence[str]) -> int:
+    """Run ``igc-dist run ARGUMENTS`` on `devices` ranks on this machine. Returns an exit code."""
+    ranks: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="igc-dist-") as meeting, _signals() as told:  # its mode is 0700
+        try:
+            for rank in range(devices):
+                ranks.append(_started(rank, devices, Order(arguments, allow, meeting)))
+            while not told and any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
+                time.sleep(POLL)
+            failed = {number: code for number, rank in enumerate(ranks) if (code := rank.poll())}
+        finally:
+            _end(ranks, told)
+    if told:
+        return Stopped.exit_code if any(rank.returncode for rank in ranks) else 0
+    return _cause(failed) if failed else 0
+
+
+def _started(rank: int, devices: int, order: Order) -> subprocess.Popen[bytes]:
+    """Start a rank, with torchrun's variables. Its stdin is a pipe that ends when this process does."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": devices, "LOCAL_WORLD_SIZE": devices}
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        **{name: str(number) for name, number in numbers.items()},
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+    }
+    root = str(Path(__file__).resolve().parents[2])
+    if not sys.flags.safe_path and sys.path[0] == root:  # a checkout that is not installed
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "igc_dist", "rank"],  # -P: nothing is imported from the working folder
+        env=environment,
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # a terminal's Ctrl-C comes here only, and is passed on once
     )
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # `_cause` reports it instead
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it ended already, which its exit code tells
+        process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
+        process.stdin.flush()
+    return process
+
+
+def ordered() -> Order:
+    """The order of this rank, from its stdin. When the launcher is gone, this rank is told to stop, as by SIGTERM."""
+    pipe = os.fdopen(os.dup(0), "rb", 0)  # unbuffered: a thread that holds a buffer's lock would break the exit
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # code of users reads no order
+    order = Order(**json.loads(pipe.readline()))
+
+    def listen() -> None:
+        pipe.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return order
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> None:
+    """Tell the ranks to stop. Kill those that do not within `GRACE` seconds, or at a second signal."""
+    until = time.monotonic() + GRACE
+    for rank in ranks:
+        rank.send_signal(signal.SIGTERM)  # nothing is sent to one that has ended
+    while any(rank.poll() is None for rank in ranks) and time.monotonic() < until and len(told) < 2:
+        time.sleep(POLL)
+    for rank in ranks:
+        if rank.poll() is None:
+            os.killpg(rank.pid, signal.SIGKILL)
+        rank.wait()
+        if rank.stdin is not None:
+            with suppress(BrokenPipeError):
+                rank.stdin.close()
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect the signals that would end this process."""
+    told: list[int] = []
+
+    def tell(number: int, frame: Any) -> None:
+        told.append(number)
+
+    before = {number: signal.signal(number, tell) for number in SIGNALS}
     try:
-        elastic_launch(config, sys.executable)("-m", "igc_dist", *arguments)
-    except ChildFailedError as error:
-        return _cause({rank: failure.exitcode for rank, failure in error.failures.items()})
-    except (SignalException, KeyboardInterrupt):
-        return Stopped.exit_code
-    return 0
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _cause(codes: dict[int, int]) -> int:
-    """The exit code of a run from those of its ranks. When one rank fails, the agent ends all others with SIGTERM."""
+    """The exit code of a run from those of its ranks that failed first."""
     killed = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
     for rank, number in killed.items():
         print(

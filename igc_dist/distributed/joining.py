@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from igc_dist import distributed
+from igc_dist.distributed.board import Board
 from igc_dist.distributed.environments import environment
 from igc_dist.distributed.handshake import agree, meet
 from igc_dist.distributed.world import World, together
@@ -28,13 +30,14 @@ def joined(
     lease: float | None = None,
     threads: int | None = None,
     loggers: Sequence[Any] = (),
+    meeting: Path | None = None,
 ) -> Iterator[World]:
     """Join the ranks of this job for one run. Threads, signal handlers and process group are restored afterwards.
 
     `timeout`: seconds of silence after which a rank counts as lost. `lease`: seconds of silence after which other ranks
     do its shard (None: a sixth of `timeout`). `threads`: CPU threads of each rank; None keeps the number that the
     process has. The bits are the same for any number of ranks only if `threads` is the same, because a BLAS may split
-    its sums by threads.
+    its sums by threads. `meeting`: the folder where the ranks of one machine meet; None: at a cluster's address.
     """
     found = environment()
     size = 1 if found is None else int(found.world_size())
@@ -47,7 +50,7 @@ def joined(
             torch.set_num_threads(threads)
         if found is not None and size > 1:
             world.rank, world.size = int(found.global_rank()), size
-            world.store, world.group = _connect(found, accelerator, timeout)
+            world.store, world.group = _connect(found, accelerator, timeout, meeting)
         world.device = _device(found if size > 1 else None, accelerator, strategy, size)
         with _signals(world):
             try:
@@ -88,7 +91,7 @@ _stores: dict[tuple[str, int, int, int], Any] = {}
 """Kept until the process ends: else a rank's second run could connect to the closing server of the first run."""
 
 
-def _connect(found: Any, accelerator: str, timeout: float) -> tuple[Any, Any]:
+def _connect(found: Any, accelerator: str, timeout: float, meeting: Path | None) -> tuple[Any, Any]:
     """A store of the ranks for this run, and a process group for it. The user's own group is not touched."""
     global _runs
     _runs += 1
@@ -97,22 +100,35 @@ def _connect(found: Any, accelerator: str, timeout: float) -> tuple[Any, Any]:
         theirs = dist.PrefixStore("igc", dist.distributed_c10d._get_default_store())
         base = dist.PrefixStore(agree(theirs, rank, size, timeout, "your process group"), theirs)
         return dist.PrefixStore("run", base), dist.new_group(backend="gloo", timeout=limit)
+    group: Any
+    shared: Any
+    if meeting is None:
+        base = _at_address(found, timeout)
+        base.set_timeout(limit)
+        group, shared = dist.PrefixStore(f"{_runs}/group", base), dist.PrefixStore(f"{_runs}/run", base)
+    else:
+        group, shared = dist.FileStore(str(meeting / f"group-{_runs}"), size), Board(meeting / "board", _runs)
+        group.set_timeout(limit)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if accelerator in ("cuda", "gpu") else "gloo",
+        store=group,
+        rank=rank,
+        world_size=size,
+        timeout=limit,
+    )
+    return shared, dist.group.WORLD
+
+
+def _at_address(found: Any, timeout: float) -> Any:
+    """The store at the address of a cluster's first rank, under a prefix for this start of the ranks."""
     address, port = found.main_address, int(found.main_port)
+    rank, size = found.global_rank(), found.world_size()
     key = (address, port, rank, size)
     if key not in _stores:
         whole = meet(address, port, rank, size, timeout)
         # without a new prefix, a restarted attempt would read the old addresses of the attempt that died
         _stores[key] = dist.PrefixStore(f"igc/{agree(whole, rank, size, timeout, f'{address}:{port}')}", whole)
-    base = _stores[key]
-    base.set_timeout(limit)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if accelerator in ("cuda", "gpu") else "gloo",
-        store=dist.PrefixStore(f"{_runs}/group", base),
-        rank=rank,
-        world_size=size,
-        timeout=limit,
-    )
-    return dist.PrefixStore(f"{_runs}/run", base), dist.group.WORLD
+    return _stores[key]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.numpy import load, save
 
 from igc_dist.distributed.pulse import Pulse, Pulsing
 from igc_dist.faults import fault
@@ -205,13 +206,31 @@ class World:
                 logger.log_metrics(metrics=dict(metrics), step=step)
 
     def gather(self, value: Any) -> list[Any]:
-        """The objects of all ranks."""
+        """The values of all ranks, as JSON."""
+        return [value] if self.store is None else [json.loads(text) for text in self._texts(json.dumps(value).encode())]
+
+    def gather_arrays(self, arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The arrays of all ranks by their names, in their order, as numbers in the format of safetensors."""
         if self.store is None:
-            return [value]
-        values: list[Any] = [None] * self.size
+            return [dict(arrays)]
+        names = self.gather([*arrays])  # safetensors has an order of its own
+        # safetensors writes memory as it lies, so an array in another order would come back mixed up
+        texts = self._texts(save({str(n): np.asarray(array, order="C") for n, array in enumerate(arrays.values())}))
+        return [
+            {name: found[str(n)] for n, name in enumerate(its)}
+            for its, found in zip(names, map(load, texts), strict=True)
+        ]
+
+    def _texts(self, mine: bytes) -> list[bytes]:
+        """The bytes of all ranks. They travel as arrays, padded to the longest."""
         with together(self):
-            dist.all_gather_object(values, value, group=self.group)
-        return values
+            lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(lengths, torch.tensor([len(mine)]), group=self.group)
+            longest = max(int(length) for length in lengths)
+            texts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            padded = torch.frombuffer(bytearray(mine.ljust(longest)), dtype=torch.uint8)
+            dist.all_gather(texts, padded, group=self.group)
+        return [text[: int(length)].numpy().tobytes() for text, length in zip(texts, lengths, strict=True)]
 
     def share(self, make: Callable[[], Any]) -> Any:
         """The result of `make` on rank 0, as JSON. It goes through the store, so the others notice if rank 0 fails."""

@@ -7,6 +7,7 @@ from .exchange import Slots as Slots
 from .exchange import Walked as Walked
 from .exchange import dealt as dealt
 from .exchange import gathered as gathered
+from .exchange import share_objects as share_objects
 from .finalize import Finalizer as Finalizer
 from .finalize import Passed as Passed
 from .provenance import provenance_of as provenance_of

@@ -168,7 +168,18 @@ def dealt(world: World, plan: Plan) -> Iterator[list[slice]]:
         yield some
 
 
-def gathered(world: World, found: Mapping[int, Any]) -> list[Any]:
-    """The values `found` by all ranks, each by the first output of its cut, in the order of the outputs."""
-    whole = {start: value for one in world.gather(dict(found)) for start, value in one.items()}
+def gathered(world: World, found: Mapping[int, Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """The tables `found` by all ranks, each by the first output of its cut, in the order of the outputs."""
+    whole: dict[int, dict[str, np.ndarray]] = {}
+    for one in world.gather_arrays({f"{start}/{name}": its[name] for start, its in found.items() for name in its}):
+        for key, values in one.items():
+            start, _, name = key.partition("/")
+            whole.setdefault(int(start), {})[name] = values
     return [whole[start] for start in sorted(whole)]
+
+
+def share_objects(world: World, store: Store, objects: Mapping[str, bytes]) -> None:
+    """In memory: every rank adds the `objects` of all ranks to its store."""
+    if world.size > 1:
+        for arrays in world.gather_arrays({key: np.frombuffer(value, np.uint8) for key, value in objects.items()}):
+            store.absorb({key: array.tobytes() for key, array in arrays.items()})

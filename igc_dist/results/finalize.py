@@ -16,7 +16,7 @@ from igc_dist.passes import tables as tables_of
 from igc_dist.planning import Plan
 from igc_dist.results.block import Block, Recipe, block_of
 from igc_dist.results.errors import advice, draw_share, relative_errors
-from igc_dist.results.exchange import Exchange, Slots, Walked, dealt, gathered
+from igc_dist.results.exchange import Exchange, Slots, Walked, dealt, gathered, share_objects
 from igc_dist.results.recipe import Recorded, document
 from igc_dist.statistics import SCALAR_TERMS
 from igc_dist.store import Array, Store
@@ -119,8 +119,7 @@ class Finalizer:
         """In memory: add what the other ranks wrote."""
         store, world = self.store, self.world
         keys = [key for key in store.objects.names() if key not in before]
-        for objects in world.gather({key: store.objects.get(key) for key in keys}) if world.size > 1 else []:
-            store.absorb(objects)
+        share_objects(world, store, {key: store.objects.get(key) or b"" for key in keys})
 
     def _write(self, tables: Mapping[str, Sequence[np.ndarray]]) -> None:
         axes = {"convergence": ("fold", "output"), "slices": ("slice", "output")}
