@@ -26,7 +26,7 @@ PACKAGE, TESTS = ROOT / "igc_dist", ROOT / "tests"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 TEST_FILES = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py"))
 
-GROUND = ("records", "tensors", "seeds", "faults", "secrets")
+GROUND = ("records", "tensors", "seeds", "faults", "secrets", "files")
 """The ground floor imports nothing of the package but `records`, which imports nothing of it."""
 
 WINGS = (

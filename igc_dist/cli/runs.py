@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from igc_dist import cli, config, distributed, report, store, watching
+from igc_dist import cli, config, distributed, files, report, store, watching
 from igc_dist.cli.screen import say
 from igc_dist.records import ConfigError, IgcError, Stopped
 from igc_dist.secrets import Masking
@@ -52,6 +52,7 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Pat
 def located(cfg: Any) -> str | Path:
     """The location of a job's store. Works only inside a task."""
     if cfg.store.path is None:
+        files.refuse_links(config.hydra_job()[0], "store.zarr")
         return config.hydra_job()[0] / "store.zarr"
     config.check_name("store.path", cfg.store.path)
     return store.located(cfg.store.path)
@@ -101,14 +102,22 @@ def _show(cfg: Any, path: str | Path, beside: Path) -> None:
 
 def _log_to(folder: Path, rank: int) -> None:
     """Log to a file per rank, and to stderr: warnings of every rank, progress of the first. Secrets are masked."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.folder(folder.parent)
+    files.folder(folder)
     stderr = logging.StreamHandler()
     stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8"), stderr]
+    handlers: list[logging.Handler] = [_Log(folder / f"rank-{rank}.log", encoding="utf-8"), stderr]
     for handler in handlers:
         handler.setFormatter(Masking(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("igc_dist").setLevel(logging.INFO)
+
+
+class _Log(logging.FileHandler):
+    """Adds to a file, but not through a link."""
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=files.add_to)
 
 
 def columns(cfg: Any) -> dict[str, Any]:

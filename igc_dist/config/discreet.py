@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from igc_dist import secrets
+from igc_dist import files, secrets
 from igc_dist.records import ConfigError
+
+SUBDIR = "hydra.sweep.subdir"
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def learn(cfg: Any) -> None:
 
 
 def check_folder(cfg: Any, key: str) -> None:
-    """Raise `ConfigError` if Hydra would name a folder after a secret.
+    """Raise `ConfigError` if Hydra would name a folder after a secret, or write through a link.
 
     `cfg` is composed, with Hydra's own node, in which `key` says the folder.
     """
@@ -59,7 +62,9 @@ def check_folder(cfg: Any, key: str) -> None:
     with read_write(whole), open_dict(whole):
         whole.hydra.job.num, whole.hydra.job.id = 0, "0"  # not known yet, and no secrets
     with suppress(OmegaConfBaseException):  # Hydra says better what is wrong with it
-        check_name(key, OmegaConf.select(whole, key))
+        name, above = OmegaConf.select(whole, key), "" if key != SUBDIR else OmegaConf.select(whole, "hydra.sweep.dir")
+        check_name(key, name)
+        files.refuse_links(Path(above, str(name)), "multirun.yaml", *filter(None, [cfg.hydra.output_subdir]))
 
 
 def check_name(setting: str, value: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from igc_dist import files
 from igc_dist.records import ConfigError
 
 
@@ -155,6 +156,7 @@ def loggers(names: Sequence[str], folder: Path) -> list[Any]:
     """Lightning's loggers by name, which write into `folder`. tensorboard and wandb need their packages."""
     made: list[Any] = []
     for name in names:
+        files.refuse_links(folder, name, f"{name}/metrics.csv")
         if name == "csv":
             made.append(CSVLogger(folder, name="csv", version="", flush_logs_every_n_steps=1))
         elif name in ("tensorboard", "wandb"):

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from igc_dist import files
 from igc_dist.distributed import World
 from igc_dist.inputs import Walk
 from igc_dist.job.job import Job
@@ -33,7 +34,7 @@ from igc_dist.job.spec import describe
 from igc_dist.model import AUTO, footprint
 from igc_dist.passes import probe
 from igc_dist.planning import GIB, Plan, make_plan
-from igc_dist.records import StoreError
+from igc_dist.records import ConfigError, StoreError
 from igc_dist.store import store
 
 log = logging.getLogger(__name__)
@@ -221,7 +222,7 @@ def _key(job: Job, device: torch.device) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """The choices by key; empty if the file is missing or cannot be read."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(files.read(path))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -236,10 +237,8 @@ def _is_choice(found: Any, sized: bool) -> bool:
 
 def _write(path: Path, choices: dict[str, Any]) -> None:
     """Replace the file atomically. If the folder cannot be written, the run goes on without."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(choices, indent=1, sort_keys=True))
-        os.replace(partial, path)
-    except OSError as error:
+        files.folder(path.parent)
+        files.write(path, json.dumps(choices, indent=1, sort_keys=True).encode())
+    except (OSError, ConfigError) as error:
         log.info("trial: not remembered, %s cannot be written (%s)", path, error)

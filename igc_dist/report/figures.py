@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from igc_dist import files
 from igc_dist.records import printable
 from igc_dist.report.contents import Floats, column, inputs, labels, main_map, map_names, title_of
 from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
@@ -62,7 +63,7 @@ def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings
     """
     if max_outputs < 1:
         raise ValueError(f"max_outputs is {max_outputs}; give the number of outputs to draw, 1 or more")
-    folder.mkdir(parents=True, exist_ok=True)
+    files.folder(folder)
     main: dict[str, Drawing] = {}
     others: dict[str, list[Drawing]] = {}
     with house_style():
@@ -109,7 +110,8 @@ def save(figure: Figure, path: Path, title: str, caption: str) -> Drawing:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
-        figure.savefig(path, dpi=DPI, facecolor="white", metadata={"Software": None})
+        with files.draft(path) as part:
+            figure.savefig(part, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return Drawing(path, title, caption, round(float(figure.get_size_inches()[0]) * 96))
 
 

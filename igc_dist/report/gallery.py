@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from igc_dist import files
 from igc_dist.records import printable
 from igc_dist.report.contents import Floats, discreet, inputs, labels, mapping_of, number, title_of
 from igc_dist.report.figures import house_style, save
@@ -79,9 +80,7 @@ def write_gallery(
     with house_style():
         drawing = save(draw_gallery(images, columns, rows), folder / "gallery.png", "gallery", caption)
     page = environment().get_template("gallery.html.j2").render(drawing=drawing, image=image, columns=columns)
-    path, draft = folder / "gallery.html", folder / "gallery.html.part"
-    draft.write_bytes(page.encode("utf-8", errors="backslashreplace"))
-    return draft.replace(path)
+    return files.write(folder / "gallery.html", page.encode("utf-8", errors="backslashreplace"))
 
 
 def column_of(overrides: str, tree: xr.DataTree, chosen: np.ndarray) -> Column:

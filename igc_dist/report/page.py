@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from igc_dist import files
 from igc_dist.records import printable
 from igc_dist.report.contents import (
     SUM,
@@ -65,10 +66,11 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
     """Draw the store `tree` and write `folder`/report.html with the same figures as PNG files in `folder`/figures.
 
     At most `max_outputs` outputs are drawn in each figure, and its caption says how many were left out; tables list up
-    to 2000. Returns the path of the page. Raises ValueError for a max_outputs below 1, OSError where the folder cannot
-    be written.
+    to 2000. Returns the path of the page. Raises ValueError for a max_outputs below 1, `ConfigError` for a folder that
+    is a link, OSError where the folder cannot be written.
     """
     folder, tree = Path(os.path.expanduser(folder)), discreet(tree)
+    files.folder(folder)
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
@@ -92,9 +94,7 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
         "more_rows": max(tree.sizes.get("output", 0) - TABLE_ROWS, 0),
     }
     page = environment().get_template("template.html.j2").render(context)
-    path, draft = folder / "report.html", folder / "report.html.part"
-    draft.write_bytes(page.encode("utf-8", errors="backslashreplace"))
-    return draft.replace(path)
+    return files.write(folder / "report.html", page.encode("utf-8", errors="backslashreplace"))
 
 
 def environment() -> Environment:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import stat
-import threading
 import time
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from zarr.storage import LocalStore
 
+from igc_dist import files
 from igc_dist.faults import fault
 from igc_dist.records import StoreError
 from igc_dist.store.admission import check_document, check_key
@@ -99,6 +100,9 @@ class Folder(Objects):
     def _target(self, key: str) -> str:
         target = os.path.join(self._root, key)
         if (folder := os.path.dirname(target)) not in self._folders:
+            within = os.path.relpath(folder, self._root)
+            if os.path.realpath(folder) != os.path.normpath(os.path.join(os.path.realpath(self._root), within)):
+                raise StoreError(f"{folder} is or was reached by a link: nothing is written through it, remove it")
             try:
                 os.makedirs(folder)
             except FileExistsError:  # of an unfinished shard, which is written again
@@ -181,10 +185,9 @@ def _pieces(file: FileIO) -> Iterator[memoryview]:
 @contextmanager
 def _written(target: str, value: bytes) -> Iterator[str]:
     """A file beside `target` with these bytes. Its name contains the writer; it is removed afterwards."""
-    partial = f"{target}.{machine()}-{os.getpid()}-{threading.get_ident()}.partial"
+    partial = f"{target}.{machine()}-{os.getpid()}-{secrets.randbits(62)}.partial"
     try:
-        with open(partial, "wb") as file:
-            file.write(value)
+        files.create(partial, value)
         yield partial
     finally:
         with suppress(OSError):  # a rename has removed it; and only the first error must be raised
@@ -193,8 +196,7 @@ def _written(target: str, value: bytes) -> Iterator[str]:
 
 def _exclusive(target: str, value: bytes) -> bool:
     try:
-        with open(target, "xb") as file:
-            file.write(value)
+        files.create(target, value)
     except FileExistsError:
         return False
     return True

@@ -1,7 +1,7 @@
 """What people see of a run: progress, `info --watch`, its account, its profile.
 
-May import: results, store, distributed, secrets, records. Its public names stand in `__init__.pyi` and are loaded when
-they are first asked for.
+May import: results, store, distributed, secrets, files, records. Its public names stand in `__init__.pyi` and are
+loaded when they are first asked for.
 """
 
 import lazy_loader

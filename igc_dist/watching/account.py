@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from igc_dist import files
 from igc_dist.distributed import GIB, Heard, rate, skew
-from igc_dist.records import Stopped, said
+from igc_dist.records import ConfigError, Stopped, said
 from igc_dist.results import versions
 from igc_dist.secrets import masked
 from igc_dist.store import Store, unsealed
@@ -48,7 +49,7 @@ class Account:
 
     def __post_init__(self) -> None:
         with suppress(OSError, ValueError, RecursionError):
-            found = json.loads(self.file.read_bytes())
+            found = json.loads(files.read(self.file))
             self.before = found if isinstance(found, dict) else {}
 
     def join(self, meter: Meter) -> None:
@@ -80,15 +81,12 @@ class Account:
 
     def write(self, document: Mapping[str, Any]) -> None:
         """Replace the document, masked, at once. A disk error does not end the run, as results do not depend on it."""
-        partial = self.file.with_name(f".{self.file.name}.{os.getpid()}.partial")
+        text = json.dumps(masked(_plain(document)), indent=1, allow_nan=False) + "\n"
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(masked(_plain(document)), indent=1, allow_nan=False) + "\n")
-            os.replace(partial, self.file)
-        except OSError as failure:
-            log.warning("%s was not written: %s", self.file, failure.strerror or failure)
-            with suppress(OSError):
-                partial.unlink()
+            files.folder(self.file.parent)
+            files.write(self.file, text.encode())
+        except (OSError, ConfigError) as failure:
+            log.warning("%s was not written: %s", self.file, getattr(failure, "strerror", None) or failure)
 
     @property
     def _store(self) -> Store | None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, supported_activities
 
+from igc_dist import files
+
 log = logging.getLogger(__name__)
 
 SKIP, PASSES = 1, 8
@@ -59,7 +61,8 @@ class Profile:
             return
         recording, self._recording = self._recording, None
         recording.stop()
-        recording.export_chrome_trace(str(self.file))
+        with files.draft(self.file) as part:
+            recording.export_chrome_trace(str(part))
         found = recording.key_averages()
         of_device = any(event.self_device_time_total > 0 for event in found)
         by = "self_device_time_total" if of_device else "self_cpu_time_total"
