@@ -46,9 +46,9 @@ def info(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     for flag in flags:
         return watching.follow(arguments[0], _seconds(flag))
     filling = store.holder(store.objects_at(arguments[0]))
-    Console().print(
-        report.info(store.open(arguments[0], allow_partial=True), None if filling is None else str(filling))
-    )
+    with store.consistent(arguments[0]):
+        tree = store.results(arguments[0], allow_partial=True)
+        Console().print(report.info(tree, None if filling is None else str(filling)))
     return 0
 
 
@@ -67,20 +67,26 @@ def _seconds(option: str) -> float | None:
 def write_report(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """Write the page of a store, next to the store or in a given folder."""
     path = arguments[0]
-    say(report.write_report(store.open(path), Path(arguments[1]) if len(arguments) > 1 else store.beside(path)))
+    with store.consistent(path):
+        page = report.write_report(
+            store.results(path), Path(arguments[1]) if len(arguments) > 1 else store.beside(path)
+        )
+    say(page)
     return 0
 
 
 def compare(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """Show the differences between stores."""
-    Console().print(report.compare({argument: store.open(argument) for argument in arguments}))
+    with store.consistent(" and ".join(arguments)):
+        Console().print(report.compare({argument: store.results(argument) for argument in arguments}))
     return 0
 
 
 def merge_stores(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """Merge shards of one run from several stores, or runs over disjoint data, into one store."""
     *paths, out = arguments
-    merged = upkeep.merge(paths, out, overlap="--overlap" in flags)
+    with store.consistent(" and ".join(paths)):
+        merged = upkeep.merge(paths, out, overlap="--overlap" in flags)
     if merged.complete:
         say(f"{out}: complete, of the data of {len(paths)} stores")
     else:
@@ -91,7 +97,8 @@ def merge_stores(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
 def make_compact(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     """Write a complete store in few files."""
     path, out = arguments
-    before, after = upkeep.compact(path, out)
+    with store.consistent(path):
+        before, after = upkeep.compact(path, out)
     say(f"{out}: complete, {after:,} files instead of {before:,}; {path} may go")
     return 0
 

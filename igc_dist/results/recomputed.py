@@ -155,6 +155,7 @@ def remembered(store: Store, about: Mapping[str, Any]) -> Recorded:
     found = about.get("recipe")
     if found is None:
         raise StoreError(f"store {store.path}: {without(about)}")
+    store.objects.reader().afford(lambda name: True)  # all of it is read, and states of many folds are held at once
     names = np.asarray(store.array("output")[...])
     job = recorded(found, about, names.astype(object) if names.dtype.kind in "OTU" else names)
     plan, first = job.plan, store.phases["predict"].arrays

@@ -2,9 +2,11 @@ from . import address as address
 from . import admission as admission
 from . import beacon as beacon
 from . import bound as bound
+from . import guarded as guarded
 from . import layout as layout
 from . import lock as lock
 from . import reading as reading
+from . import rebuilt as rebuilt
 from . import store as store
 from .address import beside as beside
 from .address import located as located
@@ -22,6 +24,7 @@ from .layout import Array as Array
 from .layout import Dim as Dim
 from .layout import Phase as Phase
 from .layout import array as array
+from .layout import array_of as array_of
 from .lock import Lock as Lock
 from .lock import holder as holder
 from .objects import BEACON as BEACON
@@ -30,7 +33,9 @@ from .objects import Objects as Objects
 from .owner import Owner as Owner
 from .owner import machine as machine
 from .plan_layout import phases_of as phases_of
+from .reading import consistent as consistent
 from .reading import open as open
+from .reading import results as results
 from .reading import tree as tree
 from .schema import SCHEMA as SCHEMA
 from .store import Store as Store

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from igc_dist.secrets import same
+from igc_dist.store.admission import deep
 
 _SEAL = rb'\n  "seal": "[0-9a-f]{64}"'
 SEAL = re.compile(rb"%b,|,%b(?=\n })|(?<={)%b\n (?=})" % (_SEAL, _SEAL, _SEAL))
@@ -36,17 +37,23 @@ def sealed(attributes: Mapping[str, Any], metadata: Mapping[str, Any] | None = N
     return text.replace(seal, seal.replace(blank.encode(), hashlib.sha256(before + after).hexdigest().encode()), 1)
 
 
-def unsealed(text: bytes | None) -> dict[str, Any] | None:
-    """The attributes of a sealed group document, or None if a single bit of it changed."""
+def sound(text: bytes | None) -> dict[str, Any] | None:
+    """A sealed group document, or None if a single bit of it changed."""
     parts = _parted(text or b"")
     if parts is None or hashlib.sha256(parts[0] + parts[2]).hexdigest().encode() not in parts[1]:
         return None
     try:
-        attributes = json.loads(text or b"", parse_constant=_no_number)["attributes"]
-        del attributes["seal"]
+        document = json.loads(text or b"", parse_constant=_no_number)
+        good = isinstance(document["attributes"], dict) and "seal" in document["attributes"] and not deep(document)
     except (ValueError, KeyError, TypeError, RecursionError):  # not JSON, NaN, not a group, or nested too deeply
         return None
-    return attributes
+    return dict(document) if good else None
+
+
+def unsealed(text: bytes | None) -> dict[str, Any] | None:
+    """The attributes of a sealed group document without the seal, or None if a single bit of it changed."""
+    document = sound(text)
+    return document and {key: value for key, value in document["attributes"].items() if key != "seal"}
 
 
 def _parted(text: bytes) -> tuple[bytes, bytes, bytes] | None:

@@ -12,12 +12,10 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from zarr.storage import LocalStore
-
 from igc_dist import files
 from igc_dist.faults import fault
 from igc_dist.records import StoreError
-from igc_dist.store.admission import check_document, check_key
+from igc_dist.store.admission import check_key, check_size
 from igc_dist.store.objects import Objects
 from igc_dist.store.owner import Owner, machine
 
@@ -41,10 +39,9 @@ class Folder(Objects):
         self.path = Path(path)
         self._root = str(self.path)
         self._folders: set[str] = set()  # folders known to exist, without left-overs of dead processes
-        self.zarr = LocalStore(self.path)
 
-    def get(self, key: str) -> bytes | None:
-        if (found := self._opened(key)) is None:
+    def get(self, key: str, most: int | None = None) -> bytes | None:
+        if (found := self._opened(key, most)) is None:
             return None
         with found[0] as file:
             return file.read()
@@ -59,7 +56,7 @@ class Folder(Objects):
             text = file.read()
         return len(text), (text,)
 
-    def _opened(self, key: str) -> tuple[FileIO, int] | None:
+    def _opened(self, key: str, most: int | None = None) -> tuple[FileIO, int] | None:
         """A file and its size. A resume opens tens of thousands; a Path or a buffer would double the time."""
         check_key(key, self.path)
         name = f"{self._root}/{key}"
@@ -71,8 +68,7 @@ class Folder(Objects):
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):  # a device may never end
                 raise StoreError(f"{name} is no file: the store is damaged or hostile, do not use it")
-            if key.endswith("zarr.json") or key.startswith("."):
-                check_document(found.st_size, name)
+            check_size(found.st_size, key, self._root, most)
         except BaseException:
             file.close()
             raise
@@ -136,7 +132,8 @@ class Folder(Objects):
         return _sizes(self.path) if self.path.is_dir() else {}
 
     def sweep(self, without: Container[str] = ()) -> None:
-        """A half-written file without a writer in its name is zarr's own, which only the holder of the lock makes."""
+        """A half-written file without a writer in its name is of an earlier version, and only the holder of the lock
+        makes some."""
         for key in self._files(without):
             if key.endswith(".partial") and _orphaned(partial := self.path / key):
                 partial.unlink(missing_ok=True)
@@ -161,12 +158,12 @@ def _sizes(path: Path) -> dict[str, int]:
                 if entry.is_dir():
                     folders.append(entry.path)
                 elif entry.is_file():
-                    sizes[os.path.relpath(entry.path, path)] = entry.stat().st_size
+                    with suppress(FileNotFoundError):  # a write that is complete by now
+                        sizes[os.path.relpath(entry.path, path)] = entry.stat().st_size
                 else:
                     raise StoreError(f"{entry.path} is neither a file nor a folder: do not use this store")
     for key, size in sizes.items():
-        if key.endswith("zarr.json"):
-            check_document(size, path / key)
+        check_size(size, key, path)
     return sizes
 
 

@@ -5,6 +5,7 @@ Every chunk has one writer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,17 @@ from typing import Any, NamedTuple
 
 DIGEST = 32
 """Bytes of a shard's digest, a SHA-256."""
+
+_CHUNK = re.compile(r"(.+)/c(?:/[0-9]+)*")
+
+
+def array_of(key: str) -> str:
+    """The path of the array that a chunk's key belongs to; empty for the key of anything else.
+
+    Parts of the path may be called "c" too.
+    """
+    found = _CHUNK.fullmatch(key)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)
@@ -32,11 +44,16 @@ class Array:
     axes: tuple[int | None, ...] = ()
     per: tuple[int, ...] = ()
 
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The number of chunks along each dimension."""
+        return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
     def box(self, cell: tuple[int, ...]) -> list[range]:
         """Chunks of a shard, as a range per dimension of the chunk grid."""
         ranges = []
-        for size, chunk, axis, per in zip(self.shape, self.chunks, self.axes, self.per, strict=True):
-            whole = range(-(-size // chunk))
+        for n, axis, per in zip(self.grid, self.axes, self.per, strict=True):
+            whole = range(n)
             ranges.append(whole if axis is None else whole[cell[axis] * per : (cell[axis] + 1) * per])
         return ranges
 

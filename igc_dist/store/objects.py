@@ -10,13 +10,8 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from zarr.abc.store import Store as ZarrStore
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
-
 from igc_dist.records import StoreError
-from igc_dist.store.admission import admit
-from igc_dist.store.bound import Guarded
+from igc_dist.store.guarded import Guarded, admit, root
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -29,17 +24,17 @@ BEACON = ".beacon"
 
 
 class Objects(ABC):
-    """The bytes below zarr, each object replaced atomically."""
+    """The bytes of a store, each object replaced atomically."""
 
     path: Any
     """The place of the objects, for display; None: in memory."""
-    zarr: ZarrStore
 
     @abstractmethod
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int | None = None) -> bytes | None:
         """The bytes of an object, None if there is none.
 
-        Raises `StoreError` for a key that leads out, for what is not a file, and for a document that is too large.
+        Raises `StoreError` for a key that leads out, for what is not a file, and, before it is read, for an object of
+        more than `most` bytes: by default what a document or a chunk has at most.
         """
 
     def pieces(self, key: str) -> tuple[int, Iterable[bytes | memoryview]] | None:
@@ -101,12 +96,12 @@ class Objects(ABC):
         Left-overs in the folders `without` stay for the next writer there.
         """
 
-    def reader(self) -> ZarrStore:
-        """A zarr store of these objects, which may come from anybody: they are checked before they are read.
+    def reader(self) -> Guarded:
+        """What zarr may read of these objects, which may come from anybody: they are checked before they are read.
 
         Raises `StoreError` for what no run writes.
         """
-        return Guarded(self.zarr, admit(self.path, self.sizes(), lambda key: self.get(key) or b""))
+        return admit(self, root(self))
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -126,18 +121,16 @@ class InMemory(Objects):
 
     def __init__(self) -> None:
         self.path = None
-        self.memory: dict[str, Any] = {}
-        self.zarr = MemoryStore(self.memory)
+        self.memory: dict[str, bytes] = {}
 
-    def get(self, key: str) -> bytes | None:
-        value = self.memory.get(key)
-        return None if value is None else value.to_bytes()
+    def get(self, key: str, most: int | None = None) -> bytes | None:
+        return self.memory.get(key)
 
     def set(self, key: str, value: bytes) -> None:
-        self.memory[key] = default_buffer_prototype().buffer.from_bytes(value)
+        self.memory[key] = value
 
     def create(self, key: str, value: bytes) -> bool:
-        new = default_buffer_prototype().buffer.from_bytes(value)
+        new = bytes(bytearray(value))  # an object of its own: of simultaneous calls one keeps it
         return self.memory.setdefault(key, new) is new
 
     def drop(self, key: str) -> None:
@@ -148,6 +141,3 @@ class InMemory(Objects):
 
     def sizes(self) -> dict[str, int]:
         return {key: len(value) for key, value in self.memory.items()}
-
-    def reader(self) -> ZarrStore:
-        return self.zarr  # only this process writes it

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
-from igc_dist.records import StoreError
+from igc_dist.records import IgcError, StoreError
 from igc_dist.store.address import objects_at
+from igc_dist.store.guarded import PER_SAMPLE, Guarded, admit, root
 from igc_dist.store.lock import holder
 from igc_dist.store.objects import Objects
 from igc_dist.store.schema import upgraded
-from igc_dist.store.store import attributes
 
 
 def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
@@ -23,23 +24,59 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
     Arrays are in memory once accessed; per-sample rows are in the order of the data. Raises `StoreError` for a store
     that is not complete, unless `allow_partial`.
     """
-    status = attributes(path).get("status")
-    if status != "complete" and not allow_partial:
-        filling = holder(objects_at(path))
-        way = "run the same command again to finish it" if filling is None else f"{filling} is filling it, wait for it"
-        raise StoreError(f"store {path} is {status}, not complete: {way}, or open it with allow_partial=True")
-    return tree(objects_at(path), status == "complete")
+    objects = objects_at(path)
+    return _tree(objects, admit(objects, _ready(objects, allow_partial)))
 
 
-def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
-    """The tree of a store, samples in data order."""
-    source: Any = objects.reader()
+def results(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
+    """The same for commands that read all results of a store.
+
+    Raises `StoreError` too if they take much more memory than the stored bytes can be worth.
+    """
+    objects = objects_at(path)
+    admitted = admit(objects, _ready(objects, allow_partial))
+    admitted.afford(lambda name: not name.startswith(PER_SAMPLE))
+    return _tree(objects, admitted)
+
+
+@contextmanager
+def consistent(path: Any) -> Iterator[None]:
+    """For who reads arrays and root document of a store together: what does not fit is a `StoreError`."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Object at .* is not recognized"
-            )  # the lock of a run, and files that are being written
-            found = xr.open_datatree(source, engine="zarr", consolidated=None if complete else False, zarr_format=3)
+        yield
+    except IgcError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        what = f"{type(error).__name__}: {error}"[:300]
+        raise StoreError(
+            f"store {path}: arrays and root document do not go together, no run wrote them ({what}): do not use it"
+        ) from error
+
+
+def tree(objects: Objects) -> xr.DataTree:
+    """The tree of a complete store, samples in data order."""
+    return _tree(objects, objects.reader())
+
+
+def _ready(objects: Objects, allow_partial: bool) -> dict[str, Any]:
+    """The root document of a store that is complete, or may be partial."""
+    document = root(objects)
+    status = document["attributes"].get("status")
+    if status != "complete" and not allow_partial:
+        filling = holder(objects)
+        way = "run the same command again to finish it" if filling is None else f"{filling} is filling it, wait for it"
+        raise StoreError(f"store {objects.path} is {status}, not complete: {way}, or open it with allow_partial=True")
+    return document
+
+
+def _tree(objects: Objects, admitted: Guarded) -> xr.DataTree:
+    about, source = admitted.about, cast(Any, admitted)
+    upgrade = upgraded(about, objects.path)
+    try:
+        found = xr.open_datatree(source, engine="zarr", consolidated=True, zarr_format=3)
+        for variables in (node.variables for node in found.subtree):
+            for variable in variables.values():  # how it lies in memory: who saves the tree chooses a codec
+                variable.encoding.pop("compressors", None)
         for group in {"samples", "known"} & {*found.children}:
             if "index" in found[group]:
                 found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
@@ -49,7 +86,5 @@ def tree(objects: Objects, complete: bool = True) -> xr.DataTree:
         raise StoreError(
             f"store {objects.path} cannot be read as a tree ({type(error).__name__}: {error}): run igc-dist verify"
         ) from error
-    about: Any = found.attrs
-    if "schema" in about:  # upgraded to this version, but with its own version number
-        found.attrs = {**upgraded(about, objects.path), "schema": about["schema"]}
+    found.attrs = {**upgrade, "schema": about["schema"]}  # upgraded, but with its own version number
     return found

@@ -15,11 +15,9 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
-from zarr.storage import ObjectStore
-
 from igc_dist.faults import fault
 from igc_dist.records import ConfigError, StoreError
-from igc_dist.store.admission import check_document, check_key
+from igc_dist.store.admission import check_key, check_size
 from igc_dist.store.objects import Objects
 
 S = TypeVar("S")
@@ -56,9 +54,8 @@ class Remote(Objects):
     def __init__(self, url: str) -> None:
         self.path = check_url(url)
         self.store = connected(self.path)
-        self.zarr = _Zarr(self.store, self.path)
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int | None = None) -> bytes | None:
         check_key(key, self.path)
         with told(self.path, f"reading {key}"):
             try:
@@ -67,8 +64,7 @@ class Remote(Objects):
                 if any(words in str(error) for words in NO_BUCKET):
                     raise
                 return None
-            if key.endswith("zarr.json") or key.startswith("."):
-                check_document(found.meta["size"], f"{self.path}/{key}")
+            check_size(found.meta["size"], key, self.path, most)
             return bytes(found.bytes())
 
     def set(self, key: str, value: bytes) -> None:
@@ -111,8 +107,7 @@ class Remote(Objects):
             sizes = {entry["path"]: int(entry["size"]) for some in self.store.list() for entry in some}
         for key, size in sizes.items():
             check_key(key, self.path)
-            if key.endswith("zarr.json"):
-                check_document(size, f"{self.path}/{key}")
+            check_size(size, key, self.path)
         return sizes
 
     def map(self, do: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
@@ -127,29 +122,6 @@ class Remote(Objects):
     def explained(self) -> Iterator[None]:
         with told(self.path, "a request"):
             yield
-
-
-class _Zarr(ObjectStore[Any]):
-    """zarr's own store, but its errors are reworded and it writes by one PUT."""
-
-    def __init__(self, store: Any, url: str, *, read_only: bool = False) -> None:
-        super().__init__(store, read_only=read_only)
-        self.url = url
-
-    def with_read_only(self, read_only: bool = False) -> _Zarr:
-        return _Zarr(self.store, self.url, read_only=read_only)
-
-    def __str__(self) -> str:
-        return self.url
-
-    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        with told(self.url, f"reading {key}"):
-            return await super().get(key, prototype, byte_range)
-
-    async def set(self, key: str, value: Any) -> None:
-        self._check_writable()
-        with told(self.url, f"writing {key}"):
-            await self.store.put_async(key, value.as_buffer_like(), use_multipart=False)
 
 
 def check_url(url: str) -> str:

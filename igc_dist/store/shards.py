@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import zarr
 from igc_dist.faults import fault
 from igc_dist.records import StoreError
 from igc_dist.store.address import objects_at
-from igc_dist.store.arrays import decoded, encoded, fill_of, opened
-from igc_dist.store.layout import Phase
+from igc_dist.store.arrays import encoded, fill_of, stored
+from igc_dist.store.guarded import opened
+from igc_dist.store.layout import DIGEST, Phase
 
 
 def _overlap(cut: slice, at: int, size: int) -> tuple[slice, slice]:
@@ -35,7 +37,7 @@ class Shards:
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def array(self, path: str) -> zarr.Array[Any]:
-        """An array of the store."""
+        """An array of the store, to read."""
         if path not in self._arrays:
             self._arrays[path] = opened(self.objects, path)
         return self._arrays[path]
@@ -81,8 +83,10 @@ class Shards:
     def is_done(self, phase: str, number: int) -> bool:
         """Whether a shard's digest exists and matches its bytes."""
         family = self.phases[phase]
-        stored = self.objects.get(family.digest_key(number))
-        return stored is not None and stored == self._digest(family, number)
+        found = self.objects.pieces(family.digest_key(number))
+        if found is None or found[0] != DIGEST:
+            return False
+        return b"".join(map(bytes, found[1])) == self._digest(family, number)
 
     def pending(self, phase: str, upto: int | None = None) -> list[int]:
         """Numbers of the shards that are not done; with `upto`, only of the first parts of the grid."""
@@ -99,10 +103,10 @@ class Shards:
         grid = [range(cut.start // n, -(-cut.stop // n)) for cut, n in zip(cuts, array.chunks, strict=True)]
         cells = [*product(*grid)]
         keys = ["/".join([array.path, "c", *map(str, cell)]) for cell in cells]
-        for cell, chunk in zip(cells, self.objects.map(self.objects.get, keys), strict=True):
+        for cell, chunk in zip(cells, self.objects.map(partial(stored, self.objects, array), keys), strict=True):
             if chunk is not None:
                 here, there = zip(*map(_overlap, cuts, cell, array.chunks), strict=True)
-                found[here] = decoded(array, chunk)[there]
+                found[here] = chunk[there]
         return found
 
     def read_own(self, phase: str, number: int, name: str) -> np.ndarray:
@@ -111,7 +115,10 @@ class Shards:
         array = family.arrays[name]
         (key,) = array.keys(family.cell(number))
         inside = tuple(slice(cut.stop - cut.start) for cut in array.region(family.cell(number)))
-        return decoded(array, self.objects.get(key))[inside].copy()  # a copy, as a buffer is read-only
+        chunk = stored(self.objects, array, key)
+        if chunk is None:
+            raise StoreError(f"{self.path}/{key} is missing, see igc-dist verify")
+        return chunk[inside].copy()  # a copy, as a buffer is read-only
 
     def objects_of(self, phase: str, numbers: Iterable[int]) -> dict[str, bytes]:
         """The objects of some shards, to send to another rank's memory."""

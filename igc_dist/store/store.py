@@ -33,10 +33,10 @@ from igc_dist.faults import fault
 from igc_dist.records import StoreError
 from igc_dist.secrets import masked, masked_spec, masked_text, same
 from igc_dist.store.address import objects_at
-from igc_dist.store.admission import check_root
 from igc_dist.store.arrays import GROUP, chunks_of, document_of, documents_of, groups_of
 from igc_dist.store.documents import differences, sealed, unsealed
-from igc_dist.store.layout import Array, Phase
+from igc_dist.store.guarded import root
+from igc_dist.store.layout import Array, Phase, array_of
 from igc_dist.store.schema import SCHEMA, upgraded
 from igc_dist.store.shards import Shards
 
@@ -263,7 +263,8 @@ class Store(Shards):
     def _shard_damage(self, family: Phase, number: int) -> list[str]:
         if self.is_done(family.name, number):
             return []
-        missing = [key for key in (*family.keys(number), family.digest_key(number)) if self.objects.get(key) is None]
+        its = (*family.keys(number), family.digest_key(number))
+        missing = [key for key in its if self.objects.pieces(key) is None]
         if missing:
             return [f"{key}: missing ({family.name} shard {number})" for key in missing]
         keys = ", ".join(family.keys(number))
@@ -274,7 +275,7 @@ class Store(Shards):
 
 def _of_zarr(key: str) -> bool:
     """Whether an object is a document or a chunk. A user may keep other files in the folder."""
-    return key.endswith(("zarr.json", "/c")) or "/c/" in key
+    return key.endswith("zarr.json") or bool(array_of(key))
 
 
 def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
@@ -282,13 +283,5 @@ def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:
 
     Raises `StoreError` if none is readable, or a newer version wrote it.
     """
-    objects = objects_at(path)
-    try:
-        found = unsealed(objects.get("zarr.json")) or unsealed(objects.get(also))
-    except OSError as error:  # for example a link to itself, or no right to read
-        raise StoreError(f"{path} cannot be read: {error.strerror} (errno {error.errno})") from error
-    if found is None:
-        way = "its root document is damaged, run again to repair it" if objects.names() else "there is nothing"
-        raise StoreError(f"{path} is not a readable igc-dist store: {way}")
-    check_root(found, path)
-    return upgraded(found, path)
+    found = root(objects_at(path), also)["attributes"]
+    return {key: value for key, value in upgraded(found, path).items() if key != "seal"}

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from igc_dist import results, upkeep
-from igc_dist.records import StoreError
-from igc_dist.store import Store, attributes, reading
+from igc_dist.store import Store, attributes, consistent
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,10 @@ def verify(path: str | Path, quick: bool = False) -> Verdict:
     about = attributes(path)
     if about.get("recipe") is None:
         return Verdict([], results.recomputed.without(about))
-    reading.open(path)  # checks sizes and shapes before memory is allocated
-    try:
+    with consistent(path):
         view, job = results.recomputed.opened(store, about)
         found = results.recomputed.found_in(view, job)
         lines = [line for phase in store.phases.values() for line in upkeep.tiling(phase)]
         lines += [*upkeep.coverage(view), *upkeep.counts(view, job, about["budget"]["folds"])]
         lines += results.recomputed.check(view, job, found, about)
-    except StoreError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"[:300]
-        raise StoreError(
-            f"store {path}: arrays and root document do not go together, no run wrote them ({what}): do not use it"
-        ) from error
     return Verdict(lines, wrong=bool(lines))

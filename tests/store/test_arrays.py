@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
 from igc_dist.store import Array, sealed, unsealed
 from igc_dist.store.arrays import GROUP, LEVEL, chunks_of, document_of, groups_of
 from igc_dist.store.documents import canonical
-from igc_dist.store.objects import InMemory
 
 SHAPES = [((5, 4), (2, 3)), ((3,), (3,)), ((7, 2, 2), (3, 2, 2)), ((), ())]
 KINDS = ("float64", "float32", "int64", "uint8", "bool", "datetime64[ns]", "string")
 
 
 def by_zarr(array: Array, values: np.ndarray, plain: bool) -> dict[str, bytes]:
-    memory = InMemory()
+    memory: dict[str, Any] = {}
     text = array.dtype == "string"
-    made = zarr.create_group(memory.zarr, zarr_format=3).create_array(
+    made = zarr.create_group(MemoryStore(memory), zarr_format=3).create_array(
         array.path, shape=array.shape, chunks=array.chunks or "auto", dtype="string" if text else np.dtype(array.dtype),
         dimension_names=array.dims, compressors=None if plain else [ZstdCodec(level=LEVEL, checksum=True)],
         fill_value="" if text else (np.nan if array.dtype.startswith("f") else 0), config={"write_empty_chunks": True},
     )  # fmt: skip
     made[...] = values
-    return {key: memory.get(key) or b"" for key in memory.names() if key != "zarr.json"}
+    return {key: value.to_bytes() for key, value in memory.items() if key != "zarr.json"}
 
 
 @pytest.mark.parametrize(("shape", "chunks"), SHAPES)
