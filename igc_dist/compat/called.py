@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from igc_dist.attributors import Attributor
-from igc_dist.model import Model
+from igc_dist.model import Model, numerics
 from igc_dist.records import ConfigError, DataError
 from igc_dist.tensors import Tensors
 
@@ -61,12 +61,16 @@ class ChannelsLast(Called):
 
 
 def mask(walk: Attributor, model: Called, x: np.ndarray, start: np.ndarray | None = None, size: int = 1) -> np.ndarray:
-    """The attribution of one array, against a baseline if it needs one, with `size` points to a call."""
+    """The attribution of one array, against a baseline if it needs one, with `size` points to a call.
+
+    It has the numeric context of a run, and so has the function; but the default type is that of the caller.
+    """
     if size < 1:
         raise ConfigError(f"batch_size={size}: give an integer of at least 1")
     inputs = (torch.from_numpy(np.array(x[None])),)
     starts = () if start is None else (torch.from_numpy(start[None, None].copy()),)
-    return walk.attribute(model, inputs, starts, [0], share=1.0, size=size)[0][0, 0].numpy()
+    with numerics.owned(None):
+        return walk.attribute(model, inputs, starts, [0], share=1.0, size=size)[0][0, 0].numpy()
 
 
 def start(given: Any, x: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -168,7 +169,7 @@ class Loader:
                 generator=torch.Generator(),  # a loader without one draws from torch's global generator
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
-                **self.settings if self.num_workers else {},
+                **self._of_workers() if self.num_workers else {},
             )
         self._cuts.now = cuts
         coming = self._coming(self._loader)
@@ -176,6 +177,10 @@ class Loader:
             if self._cuts.now is not cuts:
                 raise RuntimeError("a source was read again before its last batches were read to the end")
             yield next(coming)
+
+    def _of_workers(self) -> dict[str, Any]:
+        begin = partial(_begin, torch.get_default_dtype(), self.settings.get("worker_init_fn"))
+        return {**self.settings, "worker_init_fn": begin}
 
     def _coming(self, loader: DataLoader[Any]) -> Iterator[Read]:
         try:
@@ -199,6 +204,13 @@ class Loader:
         iterator = getattr(loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()  # else they live as long as any traceback that refers to them
+
+
+def _begin(dtype: torch.dtype, given: Callable[[int], None] | None, worker: int) -> None:
+    """Begin a worker with the default type of the run: one that is spawned has torch's own."""
+    torch.set_default_dtype(dtype)
+    if given is not None:
+        given(worker)
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:

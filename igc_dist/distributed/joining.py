@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from igc_dist.distributed.board import Board
 from igc_dist.distributed.environments import environment
 from igc_dist.distributed.handshake import agree, meet
 from igc_dist.distributed.world import World, together
+from igc_dist.model import numerics
 from igc_dist.records import ConfigError
 
 
@@ -43,11 +44,10 @@ def joined(
     size = 1 if found is None else int(found.world_size())
     if accelerator == "auto":  # not MPS, which lacks float64 for the sums
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    before, lease = torch.get_num_threads(), timeout / 6 if lease is None else lease
-    world = World(loggers=loggers, silence=timeout, lease=lease)
+    world = World(loggers=loggers, silence=timeout, lease=timeout / 6 if lease is None else lease)
+    counted = ExitStack()
     try:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        counted.enter_context(numerics.threads(threads))
         if found is not None and size > 1:
             world.rank, world.size = int(found.global_rank()), size
             world.store, world.group = _connect(found, accelerator, timeout, meeting)
@@ -67,7 +67,7 @@ def joined(
                 with together(None):  # gloo sometimes aborts if a rank leaves while another still uses it
                     dist.barrier(group=world.group)
     finally:
-        torch.set_num_threads(before)
+        counted.close()
         world.leave()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -102,19 +100,13 @@ class Segments(Sums):
         source = a.reshape(n, -1, labels.numel()).sum(1)
         # as one long vector: the CPU has a simple loop for it
         index = labels + q * torch.arange(n, device=a.device)[:, None]
-        with _same_bits():
-            return source.new_zeros(n * q).index_add_(0, index.reshape(-1), source.reshape(-1)).reshape(n, q)
-
-
-@contextmanager
-def _same_bits() -> Iterator[None]:
-    """Use deterministic kernels: otherwise an accelerator adds to an index in any order."""
-    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn)
+        total, index, values = source.new_zeros(n * q), index.reshape(-1), source.reshape(-1)
+        # each adds in one order, so with the same bits, on its own kind of device only
+        if a.device.type == "cpu":
+            total.index_add_(0, index, values)
+        else:
+            total.index_put_((index,), values, accumulate=True)
+        return total.reshape(n, q)
 
 
 @dataclass(frozen=True)

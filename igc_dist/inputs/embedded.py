@@ -12,7 +12,7 @@ from torch import Tensor
 
 from igc_dist.baselines import Baseline, Blur, Constant, Given, Mean, Noise
 from igc_dist.inputs.base import Inputs, Walk
-from igc_dist.model import Model
+from igc_dist.model import Model, numerics
 from igc_dist.records import ConfigError, DataError, ModelError
 from igc_dist.tensors import Batch, Tensors
 
@@ -92,7 +92,7 @@ class Embedded(Categorical):
 
     def _embedded(self, taken: Tensors) -> Tensors:
         cut = len(taken) - self.n_categorical(taken)
-        with torch.no_grad():
+        with torch.no_grad(), numerics.as_called(taken[0].device):
             made = self.method(*taken[cut:], **self.kwargs)
         made = (made,) if isinstance(made, Tensor) else tuple(made) if isinstance(made, list | tuple) else (made,)
         for e in made:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from igc_dist.model import numerics
 from igc_dist.model.footprint import out_of_memory
 from igc_dist.records import ModelError
 from igc_dist.tensors import Tensors
@@ -72,7 +73,7 @@ def directional(forward: Callable[[Tensors], Tensor], points: Tensors, i: int, t
     Attention takes its plain form, because its fused kernels have no forward rule. Raises `RuntimeError` or
     `NotImplementedError` if another operator has no forward rule.
     """
-    with torch.no_grad(), _plain_attention(), forward_ad.dual_level():
+    with torch.no_grad(), _PLAIN_ATTENTION.held(), forward_ad.dual_level():
         duals = (forward_ad.make_dual(x.detach(), tangent) if k == i else x.detach() for k, x in enumerate(points))
         y, moved = forward_ad.unpack_dual(forward(tuple(duals)))
         return torch.zeros_like(y) if moved is None else moved
@@ -87,6 +88,9 @@ def _plain_attention() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+_PLAIN_ATTENTION = numerics.Shared(_plain_attention)
 
 
 def _explain(error: RuntimeError) -> str:

@@ -5,8 +5,8 @@ Under `torch.compile` a batch is padded to a fixed number of rows. The final lay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from igc_dist.model import numerics
 from igc_dist.model.borrowing import check_tensors
 from igc_dist.model.final_layer import Call, FinalLayer
 from igc_dist.model.selection import Select, selected
@@ -197,6 +198,7 @@ class ForwardPass:
         with (
             torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext(),
             final.replaced(as_layer) if final is not None and inside and as_layer is not None else nullcontext(),
+            numerics.as_called(inputs[0].device),
         ):
             raw = self._called(inputs)
         if final is not None and not inside:
@@ -204,7 +206,8 @@ class ForwardPass:
             output = "flatten" if output == "flatten" else None
             with torch.autocast(inputs[0].device.type, dtype=half) if half else nullcontext():
                 raw = final.layer(z) if as_layer is None else as_layer(z)
-        y = selected(raw, output)
+        with numerics.as_called(inputs[0].device):
+            y = selected(raw, output)
         if y.ndim == 1 and len(y) == len(inputs[0]):
             y = y[:, None]
         if y.ndim != 2 or len(y) != len(inputs[0]):
@@ -245,10 +248,11 @@ class ForwardPass:
         return made[0] if len(made) == 1 else torch.cat(made)
 
 
-@contextmanager
-def donated_buffers_off() -> Iterator[None]:
-    """Without this, a compiled forward frees its saved tensors after the first backward, and retain_graph raises."""
+def _donated_buffers_off() -> AbstractContextManager[Any]:
     import torch._functorch.config as functorch
 
-    with functorch.patch(donated_buffer=False):
-        yield
+    return functorch.patch(donated_buffer=False)
+
+
+DONATED_BUFFERS_OFF = numerics.Shared(_donated_buffers_off)
+"""Without this, a compiled forward frees its saved tensors after the first backward, and retain_graph raises."""

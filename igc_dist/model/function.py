@@ -19,7 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from igc_dist.model import borrowing, derivatives, numerics
-from igc_dist.model.forward import HIGHER, PRECISIONS, ForwardPass, Habits, donated_buffers_off
+from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, ForwardPass, Habits
 from igc_dist.model.representation import Reading
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors
@@ -57,7 +57,7 @@ class Model(ForwardPass):
                 whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.final is not None:
                 self.final.layout = None  # weights may have changed since the last run
-            with donated_buffers_off() if self.compiled else nullcontext():
+            with DONATED_BUFFERS_OFF.held() if self.compiled else nullcontext():
                 yield self
 
     @property

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -30,7 +30,13 @@ TURN = threading.Condition()
 """Guards all that runs in several threads share."""
 
 _runs: list[tuple[object, torch.dtype]] = []
-_before = ExitStack()
+_callers_type = torch.float32
+"""The default type before the first of these runs."""
+_threads: list[tuple[object, int, int]] = []
+"""Who set a number of CPU threads, that number, and the one before."""
+
+_CALLERS: ContextVar[torch.device | None] = ContextVar("igc_dist.device", default=None)
+"""The default device of the caller of a run; None: the CPU."""
 
 
 @contextmanager
@@ -52,6 +58,28 @@ def wait(free: Callable[[], bool], why: str) -> None:
             pass
 
 
+class Shared:
+    """A setting of the process that runs in several threads share: the first one makes it, the last one undoes it."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.make, self.users, self.made = make, 0, ExitStack()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The setting while the block lasts."""
+        with TURN:
+            if not self.users:
+                self.made.enter_context(self.make())
+            self.users += 1
+        try:
+            yield
+        finally:
+            with TURN:
+                self.users -= 1
+                if not self.users:
+                    self.made.close()
+
+
 def context() -> dict[str, Any]:
     """The settings of a run that change numbers, for its provenance. The same for all runs of a type of path points."""
     return {
@@ -63,32 +91,66 @@ def context() -> dict[str, Any]:
 
 
 @contextmanager
-def owned(dtype: torch.dtype) -> Iterator[None]:
+def owned(dtype: torch.dtype | None) -> Iterator[None]:
     """The numeric context of a run while the block lasts; `dtype` is the type that a forward gives its constants.
 
-    A run of another type in another thread is waited for, because torch has one default type for the whole process.
+    None: that of the caller. A run of another type in another thread is waited for, because torch has one default type
+    for the whole process.
     """
+    global _callers_type
     with holding() as holder:
         with TURN:
+            _callers_type = _callers_type if _runs else torch.get_default_dtype()
+            dtype = dtype or _callers_type
             wait(
                 lambda: all(other is holder or theirs is dtype for other, theirs in _runs),
                 "it runs a model in another precision",
             )
-            if not _runs:
-                _before.enter_context(_process())
             _runs.append((holder, dtype))
             torch.set_default_dtype(dtype)
         try:
-            with _thread():
+            with _FLAGS.held(), _thread():
                 yield
         finally:
             with TURN:
                 _runs.remove((holder, dtype))
-                if _runs:
-                    torch.set_default_dtype(_runs[-1][1])
-                else:
-                    _before.close()
+                torch.set_default_dtype(_runs[-1][1] if _runs else _callers_type)
                 TURN.notify_all()
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Operators take this number of CPU threads while the block lasts; None: the number that the process has.
+
+    torch has one number for each thread of Python, but new threads begin with the last one that was set.
+    """
+    if number is None:
+        yield
+        return
+    with holding() as holder:
+        with TURN:
+            first = _threads[0][2] if _threads else torch.get_num_threads()
+            before = next((theirs for other, theirs, _ in reversed(_threads) if other is holder), first)
+            mine = holder, number, before
+            _threads.append(mine)
+            torch.set_num_threads(number)
+        try:
+            yield
+        finally:
+            with TURN:
+                _threads.remove(mine)
+                torch.set_num_threads(before)
+
+
+@contextmanager
+def as_called(device: torch.device) -> Iterator[None]:
+    """The caller's default device, while code of the caller works on `device`: new tensors are where it expects them.
+
+    Outside of this it is the CPU, for the run itself and for what reads the data.
+    """
+    callers = _CALLERS.get()
+    with callers if callers is not None and callers.type == device.type else nullcontext():
+        yield
 
 
 @contextmanager
@@ -101,7 +163,9 @@ def _thread() -> Iterator[None]:
         for kind in KINDS:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
+        callers = torch.get_default_device()
+        if callers.type != "cpu":
+            stack.callback(_CALLERS.reset, _CALLERS.set(callers))
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         if flushing:
@@ -114,12 +178,11 @@ def _thread() -> Iterator[None]:
 
 
 @contextmanager
-def _process() -> Iterator[None]:
-    """The settings of the process: torch's defaults, and the same bits from cuDNN each time."""
+def _flags() -> Iterator[None]:
+    """Flags of the process: torch's defaults, and the same bits from cuDNN each time."""
     backends = torch.backends
     cudnn = backends.cudnn.flags(enabled=backends.cudnn.enabled, benchmark=False, deterministic=True)
     with ExitStack() as stack:
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         stack.enter_context(cudnn)
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
         _changed(stack, torch.get_float32_matmul_precision(), "highest", torch.set_float32_matmul_precision)
@@ -139,3 +202,6 @@ def _changed(stack: ExitStack, found: Any, value: Any, change: Callable[[Any], N
     if found != value:
         stack.callback(change, found)
         change(value)
+
+
+_FLAGS = Shared(_flags)

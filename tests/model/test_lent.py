@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from multiprocessing.util import register_after_fork
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +18,11 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist.__main__ import main
-from igc_dist.model import Model
+from igc_dist.compat.saliency import INPUT_OUTPUT_GRADIENTS, GuidedIG
+from igc_dist.data import ensure
+from igc_dist.model import Model, numerics
 from igc_dist.records import ConfigError, ModelError
+from tests.ranks import Rows
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
@@ -93,6 +98,42 @@ def test_the_context_of_the_caller() -> None:
     assert found.tobytes() == expected.tobytes()
 
 
+def test_the_default_device_of_the_caller() -> None:
+    """A forward on that device makes its tensors there; a run itself, and a forward elsewhere, on the CPU."""
+    seen: list[str] = []
+    model = Model(net(), output=lambda y: seen.append(torch.ones(1).device.type) or y)
+    model.module.register_forward_pre_hook(lambda *_: seen.append(torch.ones(1).device.type))
+    with torch.device("meta"), numerics.owned(torch.float32):
+        model.predict((X,))
+        model.module.to("meta")
+        model.predict((X.to("meta"),))
+        seen.append(torch.ones(1).device.type)
+    assert seen == ["cpu", "cpu", "meta", "meta", "cpu"]
+
+
+def test_functions_that_are_called_for_gradients() -> None:
+    """PAIR's signature: the same bits in any context, and the caller's default type."""
+    model: nn.Module = net()
+    types: set[torch.dtype] = set()
+
+    def called(x: np.ndarray, **_: Any) -> dict[str, np.ndarray]:
+        types.add(torch.get_default_dtype())
+        point = torch.as_tensor(x, dtype=torch.float32).requires_grad_()
+        return {INPUT_OUTPUT_GRADIENTS: torch.autograd.grad(model(point)[:, 0].sum(), point)[0].numpy()}
+
+    def found() -> bytes:
+        return GuidedIG().GetMask(X[0].numpy(), called, x_steps=5).tobytes()
+
+    expected = found()
+    for name in ("autocast", "default device", "inference mode", "no_grad", "matmul", "flush denormal"):
+        with CONTEXTS[name]():
+            assert found() == expected
+    assert types == {torch.float32}
+    with CONTEXTS["default dtype"]():
+        found()
+    assert types == {torch.float32, torch.float64}
+
+
 def test_the_context_is_recorded() -> None:
     """Settings that change numbers stand in the provenance."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -113,6 +154,65 @@ def test_threads_with_one_model_and_with_shared_parameters() -> None:
     assert one.training
     assert all(p.requires_grad for p in (*one.parameters(), *other.parameters()))
     assert torch.get_default_dtype() is torch.float32
+
+
+def test_threads_that_set_a_number_of_threads() -> None:
+    """Each run has its own number, and what was before is what is left, whatever their order."""
+    before, first, second = torch.get_num_threads(), Event(), Event()
+
+    def one() -> int:
+        with numerics.threads(2):
+            first.set()
+            assert second.wait(10)
+            return torch.get_num_threads()
+
+    def other() -> int:
+        assert first.wait(10)
+        with numerics.threads(3):
+            found = torch.get_num_threads()
+            with numerics.threads(4):
+                assert torch.get_num_threads() == 4
+            assert torch.get_num_threads() == found
+            second.set()
+            ended.result(10)
+            return torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = pool.submit(one)
+        assert pool.submit(other).result(10) == 3
+        assert ended.result() == 2
+        assert [pool.submit(torch.get_num_threads).result() for _ in range(2)] == [before] * 2
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
+
+
+def test_settings_that_threads_share() -> None:
+    """They hold until the last one leaves, and are then what they were."""
+    found: list[str] = []
+    setting = numerics.Shared(lambda: put(lambda: len(found), lambda value: found.append(f"{value}"), 1))
+    one, other = setting.held(), setting.held()
+    for step in (one.__enter__, other.__enter__, lambda: one.__exit__(None, None, None)):
+        step()
+        assert found == ["1"]
+    other.__exit__(None, None, None)
+    assert found == ["1", "0"]
+
+
+class Halves(Rows):
+    """Its items are of the default type."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.full((4,), 1 / 3) * index, torch.tensor([index / 7])
+
+
+def test_workers_have_the_default_type_of_the_run() -> None:
+    """The same bits as without workers, also from one that begins with torch's own type, as a spawned one does."""
+    begin = Event()  # any object: the function below is forgotten with it
+    register_after_fork(begin, lambda _: torch.set_default_dtype(torch.float32))
+    with numerics.owned(torch.float64):
+        alone, worker = (list(ensure(Halves(5), number).batches(range(5), 5)) for number in (0, 1))
+    assert torch.equal(alone[0].inputs[0], worker[0].inputs[0])
+    assert alone[0].target.dtype is worker[0].target.dtype is torch.float64
 
 
 class Forces(nn.Module):
