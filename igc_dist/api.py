@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -21,7 +22,7 @@ from igc_dist.job import Job, limits_of, named_statistics, skipping
 from igc_dist.model import Model
 from igc_dist.paths import Auto, Design, Pairs, Quadrature, ensure_design, ensure_rule
 from igc_dist.planning import Audit, Budget, Limits
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, Interrupted, Stopped
 from igc_dist.run import run
 from igc_dist.statistics import Statistic
 from igc_dist.store import tree
@@ -131,7 +132,8 @@ def attribute(
     The global random states (torch, numpy, `random`) are afterwards what they were before.
 
     Raises `ConfigError`, `ModelError`, `DataError`, `NonFiniteError`, `PrecisionError` or `StoreError` (all are
-    `ValueError`s). The message says what to do.
+    `ValueError`s). The message says what to do. A signal raises `Stopped` after the micro-batch at hand, Ctrl-C
+    `Interrupted`, a `KeyboardInterrupt`: what was committed to the store is safe, and the same call goes on from there.
     """
     skip = skipping(on_nonfinite)
     # `grouped` has already split group objects into keywords
@@ -190,9 +192,20 @@ def attribute(
     ranks = joined(
         accelerator=accelerator, strategy=strategy, timeout=timeout, lease=lease, threads=threads, loggers=loggers
     )
-    with ranks as world, metered(world, progress) as meter:
+    with _interruptible(), ranks as world, metered(world, progress) as meter:
         done = run(job, world, meter)
     return tree(done.objects)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise `Interrupted` in place of a `Stopped` by Ctrl-C."""
+    try:
+        yield
+    except Stopped as error:
+        if error.interrupted:
+            raise Interrupted(str(error)) from None
+        raise
 
 
 def _targets(target: Any, n_others: int | None) -> Targets:

@@ -68,9 +68,20 @@ class PrecisionError(IgcError, ValueError):
 
 
 class Stopped(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's
-    """A signal asked the run to stop; the store resumes: exit code 75 (EX_TEMPFAIL)."""
+    """A signal asked the run to stop; the store resumes: exit code 75 (EX_TEMPFAIL).
+
+    `interrupted`: the signal was Ctrl-C, at this rank or another.
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.interrupted = interrupted
+
+
+class Interrupted(KeyboardInterrupt):
+    """The same after Ctrl-C in Python: no `Exception`, so that ``except Exception`` in a loop does not go on."""
 
 
 class Superseded(IgcError, RuntimeError):  # noqa: N818 - not an error of anybody's

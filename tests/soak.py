@@ -146,8 +146,8 @@ class Round:
                 for process in group.processes:
                     process.terminate()
             ended = group.ends(120.0)
-        assert {end.error for end in ended} <= {"", "Stopped", "PeerError", "KeyboardInterrupt"}, "\n".join(
-            end.trace for end in ended
+        assert {end.error for end in ended} <= {"", "Stopped", "Interrupted", "PeerError", "KeyboardInterrupt"}, (
+            "\n".join(end.trace for end in ended)
         )
         return ended
 

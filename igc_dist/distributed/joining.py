@@ -138,7 +138,7 @@ def _signals(world: World) -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         if world.stopping and number == signal.SIGINT:
             raise KeyboardInterrupt
-        world.stopping = True
+        world.stopping, world.interrupted = True, world.interrupted or number == signal.SIGINT
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -55,6 +55,8 @@ class World:
     reissued: int = 0
     """The number of shards of silent ranks that others did; known at the end of a pass."""
     stopping: bool = False
+    interrupted: bool = False
+    """Whether it stops because of Ctrl-C."""
     done: bool = False  # signals are ignored now: others count on this rank and would fail if it left
     attempt: int = 0  # the number of restarts; each restart begins its counters at 0
     pulse: Pulsing = field(default_factory=Pulsing)
@@ -83,10 +85,11 @@ class World:
         """
         if self.stopping and not self.done:
             if self.store is not None:
-                self.store.set("stop", "1")
+                self.store.set("stop", json.dumps(self.interrupted))
             raise Stopped(
                 f"rank {self.rank} stopped by a signal at {where}: shards that were committed are safe, run the same "
-                "command again to go on"
+                "command again to go on",
+                self.interrupted,
             )
         now = time.monotonic()
         if self.store is None or (now - self._beat < 1 and not force):
@@ -98,7 +101,8 @@ class World:
         if self.store.check(["stop"]):
             raise Stopped(
                 f"rank {self.rank} stops at {where}, since another rank was told to: run the same command again to go "
-                "on"
+                "on",
+                json.loads(self.store.get("stop")),
             )
         if self.held and self.count(self.held):
             log.warning("rank %d was silent for so long that another rank does what it is at: %s", self.rank, where)

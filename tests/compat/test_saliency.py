@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 
 from igc_dist import seeds
@@ -290,3 +292,39 @@ def test_gradients_of_a_wrong_shape_are_refused_by_all(kind: Any) -> None:
     text = re.escape(SHAPE_ERROR_MESSAGE[INPUT_OUTPUT_GRADIENTS].format((1, 5, 5, 1), (5, 5, 1)))
     with pytest.raises(ValueError, match=text):
         kind().GetMask(DOTS, Called(lambda x: sines(x)[0]), {"foo": "bar"})
+
+
+@pytest.mark.parametrize(
+    "context", [torch.no_grad(), torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.device("meta")]
+)
+def test_the_context_of_the_caller(context: AbstractContextManager[Any]) -> None:
+    """A function that takes gradients by torch gives the same bits."""
+    layer = torch.nn.Linear(3, 1)
+
+    def called(x: np.ndarray, **_: Any) -> dict[str, np.ndarray]:
+        point = torch.as_tensor(x, dtype=torch.float32).requires_grad_()
+        return {INPUT_OUTPUT_GRADIENTS: torch.autograd.grad(layer(point).tanh().sum(), point)[0].numpy()}
+
+    def found() -> bytes:
+        return GuidedIG().GetMask(X, called, x_steps=5).tobytes()
+
+    expected = found()
+    with context:
+        assert found() == expected
+
+
+def test_the_default_type_of_the_caller() -> None:
+    """A function has it, whatever the type of its points."""
+    seen = []
+
+    def called(x: np.ndarray, **_: Any) -> dict[str, np.ndarray]:
+        seen.append(torch.get_default_dtype())
+        return {INPUT_OUTPUT_GRADIENTS: x}
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        GradientSaliency().GetMask(X.astype(np.float32), called)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    GradientSaliency().GetMask(X, called)
+    assert seen == [torch.float64, torch.float32]

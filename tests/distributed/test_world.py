@@ -94,6 +94,17 @@ def test_alone_every_exchange_is_the_identity() -> None:
         world.watch("here")
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_all_ranks_know_whether_ctrl_c_stopped_one(interrupted: bool) -> None:
+    store = dist.HashStore()
+    one, other = World(0, 2, store=store), World(1, 2, store=store)
+    one.stopping, one.interrupted = True, interrupted
+    for world, words in ((one, "rank 0 stopped by a signal"), (other, "rank 1 stops at here")):
+        with pytest.raises(Stopped, match=words) as found:
+            world.watch("here", force=True)
+        assert found.value.interrupted is interrupted
+
+
 def traces() -> tuple[Any, ...]:
     """What a run may have left in the process: handlers, threads, a process group."""
     handlers = tuple(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))

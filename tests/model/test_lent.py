@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist.__main__ import main
-from igc_dist.compat.saliency import INPUT_OUTPUT_GRADIENTS, GuidedIG
 from igc_dist.data import ensure
 from igc_dist.model import Model, numerics
 from igc_dist.records import ConfigError, ModelError
@@ -109,29 +108,6 @@ def test_the_default_device_of_the_caller() -> None:
         model.predict((X.to("meta"),))
         seen.append(torch.ones(1).device.type)
     assert seen == ["cpu", "cpu", "meta", "meta", "cpu"]
-
-
-def test_functions_that_are_called_for_gradients() -> None:
-    """PAIR's signature: the same bits in any context, and the caller's default type."""
-    model: nn.Module = net()
-    types: set[torch.dtype] = set()
-
-    def called(x: np.ndarray, **_: Any) -> dict[str, np.ndarray]:
-        types.add(torch.get_default_dtype())
-        point = torch.as_tensor(x, dtype=torch.float32).requires_grad_()
-        return {INPUT_OUTPUT_GRADIENTS: torch.autograd.grad(model(point)[:, 0].sum(), point)[0].numpy()}
-
-    def found() -> bytes:
-        return GuidedIG().GetMask(X[0].numpy(), called, x_steps=5).tobytes()
-
-    expected = found()
-    for name in ("autocast", "default device", "inference mode", "no_grad", "matmul", "flush denormal"):
-        with CONTEXTS[name]():
-            assert found() == expected
-    assert types == {torch.float32}
-    with CONTEXTS["default dtype"]():
-        found()
-    assert types == {torch.float32, torch.float64}
 
 
 def test_the_context_is_recorded() -> None:
