@@ -94,6 +94,7 @@ def attribute(
     stage: str = "test",
     threads: int | None = None,
     on_nonfinite: str = "fail",
+    on_bad_sample: str = "fail",
     progress: bool = False,
     timeout: float = 1800.0,
     lease: float | None = None,
@@ -157,7 +158,7 @@ def attribute(
     kind = inputs.ensure(
         lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories
     )
-    source = sources.ensure(data, num_workers, stage, prefetch, fields)
+    source = sources.ensure(data, num_workers, stage, prefetch, fields, on_bad_sample)
     start = baselines.ensure(baseline)
     sampling = ensure_design(
         design, rule, 32 if n_steps is None else n_steps, n_draws, lambda: baselines.number(start, source)

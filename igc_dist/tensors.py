@@ -23,7 +23,7 @@ class Batch:
     inputs: Tensors
     target: Tensor
     unread: Mapping[int, str] = field(default_factory=dict)
-    """Why samples could not be read, by their positions; they have NaN, or 0, in place of their numbers."""
+    """Why samples could not be read, by their positions."""
 
 
 @dataclass(frozen=True)

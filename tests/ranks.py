@@ -214,6 +214,15 @@ class Holed(Rows):
         return (torch.full_like(x, torch.nan) if index == 5 else x), y
 
 
+class Torn(Rows):
+    """Sample 5 cannot be read."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index == 5:
+            raise OSError("truncated")
+        return super().__getitem__(index)
+
+
 def attribute(
     path: Path | None,
     n: int = 7,

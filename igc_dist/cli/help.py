@@ -31,7 +31,7 @@ Often used:
   method=igc baseline=samples baseline.k=8 quadrature=gauss_legendre quadrature.n_steps=8 statistic=all
   store.path=DIR store.samples=true fabric.devices=2 fabric.precision=bf16-mixed precision.tol=0.02
   target.outputs=[0,3] seed=1 plan.n_folds=32 plan.output_block=8 plan.micro_batch=256 plan.host_memory=8
-  on_nonfinite=skip report.enabled=false
+  on_nonfinite=skip on_bad_sample=skip report.enabled=false
   quadrature=auto                            by the activations
   method=ig_adaptive method.attributor.tol=1e-3      to a tolerance, sample by sample
   plan.trial=true model.channels_last=auto   the fastest is found by a trial and remembered

@@ -33,6 +33,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         c.data.stage,
         c.data.prefetch,
         None if c.data.x is c.data.y is None else (c.data.x, c.data.y),
+        c.on_bad_sample,
     )
     baseline = baselines.ensure(building.build(c.baseline, allow))
     design = ensure_design(

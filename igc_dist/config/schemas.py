@@ -154,6 +154,7 @@ class Config:
     precision: Audit = field(default_factory=Audit)
     seed: int = 0
     on_nonfinite: str = "fail"
+    on_bad_sample: str = "fail"
     name: str = "igc"
     profile: bool = False
     gallery: list[str] = field(default_factory=list)

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from igc_dist.data.samples import Fields, first_line, pair, wrong_with
-from igc_dist.records import DataError, IgcError
+from igc_dist.records import ConfigError, DataError, IgcError
 
 T = TypeVar("T")
 
@@ -191,6 +191,11 @@ class Loader:
             said = str(error)
             if self.num_workers and "DataLoader worker" in said:
                 raise DataError(of_worker(said)) from None
+            if self.num_workers and "daemonic" in said:
+                raise ConfigError(
+                    f"num_workers={self.num_workers}: a daemonic process, such as a worker of a pool, cannot start "
+                    "workers: set num_workers=0"
+                ) from error
             if self.num_workers and isinstance(error, AttributeError | TypeError | pickle.PicklingError):
                 raise DataError(
                     f"the data set cannot be sent to worker processes ({first_line(error)}): define it and its "

@@ -148,9 +148,3 @@ def path_of(dataset: Any, index: int) -> str | None:
             if isinstance(entry, str | os.PathLike):
                 return os.fspath(entry)
     return None
-
-
-def title_of(dataset: Any, index: int) -> str:
-    """A sample by its index and, if the data set tells it, its path."""
-    path = path_of(dataset, index)
-    return f"sample {index}" if path is None else f"sample {index} ({path})"

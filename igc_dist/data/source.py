@@ -9,16 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from igc_dist.data.loaders import chosen, loader_of, one_data_set
+from igc_dist.data.pairs import in_memory, paired
 from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
-from igc_dist.data.samples import advice, fields_of, kind_of, other_shape, pair, parts, title_of
+from igc_dist.data.samples import advice, fields_of, kind_of, other_shape, pair, parts, path_of
 from igc_dist.records import ConfigError, DataError
 from igc_dist.tensors import Batch, Tensors
 
@@ -61,7 +64,7 @@ class Source:
         self.workers = dict(workers or {})
         self.waited = 0.0  # seconds spent waiting for a batch
         # workers already read ahead, and data in memory need no read
-        self.ahead = prefetch and num_workers == 0 and not isinstance(dataset, _Arrays | TensorDataset)
+        self.ahead = prefetch and num_workers == 0 and not in_memory(dataset)
         self._loader = Loader(self.reading, num_workers, self.workers)
         self._seen: dict[str, tuple[int, tuple[int, ...]]] = {}
         if len(self) == 0:
@@ -78,19 +81,20 @@ class Source:
         )
 
     def fetch(self, indices: Sequence[int]) -> Batch:
-        """The samples at `indices` as one batch, in this order, loaded in this process.
-
-        Raises `DataError` if one cannot be read, even if such samples are left out: it was read before.
-        """
-        batch = self.look(indices)
-        for n, fault in batch.unread.items():
-            raise DataError(f"{self.title(int(batch.index[n]))} could be read before, but not now: {fault}")
-        return batch
+        """The samples at `indices`, which were read before, as one batch, in this order, loaded in this process."""
+        return self.complete(self.look(indices))
 
     def look(self, indices: Sequence[int]) -> Batch:
-        """Like `fetch`, but with `skip` a sample that cannot be read has NaN (or 0) in place of its numbers."""
+        """Like `fetch`, but with `skip` another sample is in the place of one that cannot be read (`Batch.unread`)."""
         with READING:
             return self._batch(self.reading.__getitems__([int(i) for i in indices]))
+
+    def complete(self, batch: Batch, needed: Bool[np.ndarray, " n"] | None = None) -> Batch:
+        """The batch. Raises `DataError` if a sample that is `needed` (None: every one) was not read in it."""
+        for n, fault in batch.unread.items():
+            if needed is None or needed[n]:
+                raise DataError(f"{self.title(int(batch.index[n]))} could be read before, but not now: {fault}")
+        return batch
 
     def batches(self, indices: Sequence[int], size: int, pin: bool = False) -> Iterator[Batch]:
         """The samples at `indices` in this order, `size` at a time; the last batch may be smaller.
@@ -102,8 +106,8 @@ class Source:
         )
 
     def grouped(self, cuts: Sequence[list[int]], pin: bool = False) -> Iterator[Batch]:
-        """The samples of each cut as a batch."""
-        batches = map(self._batch, self._loader.read(cuts, pin))
+        """The samples of each cut as a batch. With `skip`, those that cannot be read have no numbers but NaN, or 0."""
+        batches = (_blanked(self._batch(read)) for read in self._loader.read(cuts, pin))
         with closing(read_ahead(batches)) if self.ahead and len(cuts) > 1 else nullcontext(batches) as coming:
             while True:
                 began = time.perf_counter()
@@ -125,16 +129,21 @@ class Source:
         finally:
             self._loader.close()
 
+    def path(self, index: int) -> str | None:
+        """The path of a sample, if the data set tells it."""
+        return path_of(self.dataset, index)
+
     def title(self, index: int) -> str:
         """A sample by its index and, if the data set tells it, its path."""
-        return title_of(self.dataset, index)
+        path = self.path(index)
+        return f"sample {index}" if path is None else f"sample {index} ({path})"
 
     def _batch(self, read: Read) -> Batch:
         for n, fault in read.faults.items():
             if not self.reading.skip:
                 raise DataError(
-                    f"{self.title(read.indices[n])} cannot be read: {fault.text}. Mend it, or leave it out with "
-                    "torch.utils.data.Subset(dataset, indices)"
+                    f"{self.title(read.indices[n])} cannot be read: {fault.text}. Mend it, or set "
+                    "on_bad_sample=skip to leave such samples out and list them"
                 ) from fault.error
         if read.wrong is not None:
             raise DataError(read.wrong.text) from read.wrong.error
@@ -143,9 +152,6 @@ class Source:
             self._check(name, value, read.indices)
         inputs: Tensors = tuple(map(_plain, x if isinstance(x, list | tuple) else (x,)))
         y = _plain(y)
-        if read.faults:
-            rows = [*read.faults]
-            inputs, y = tuple(_blank(value, rows) for value in inputs), _blank(y, rows)
         unread = {n: fault.text for n, fault in read.faults.items()}
         return Batch(np.asarray(read.indices, dtype=np.int64), inputs, y, unread)
 
@@ -206,11 +212,18 @@ def _plain(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def _blank(values: Tensor, rows: list[int]) -> Tensor:
-    """The values with NaN, or 0 if they are integers, in some rows."""
-    values = values.clone()
-    values[rows] = torch.nan if values.is_floating_point() else 0
-    return values
+def _blanked(batch: Batch) -> Batch:
+    """The batch with NaN, or 0 for integers, in the rows that were not read: another sample is in their place."""
+    if not batch.unread:
+        return batch
+    rows = [*batch.unread]
+
+    def blank(values: Tensor) -> Tensor:
+        values = values.clone()
+        values[rows] = torch.nan if values.is_floating_point() else 0
+        return values
+
+    return replace(batch, inputs=tuple(map(blank, batch.inputs)), target=blank(batch.target))
 
 
 def _attribute(dataset: Any, name: str) -> Any:
@@ -238,6 +251,7 @@ def ensure(
     stage: str = "test",
     prefetch: bool = True,
     fields: Any = None,
+    on_bad_sample: str = "fail",
 ) -> Source:
     """Coerce the user's data to a `Source`.
 
@@ -245,11 +259,15 @@ def ensure(
     `LightningDataModule` (the loader ``{stage}_dataloader``). Of a loader, the dataset, the collate function, the
     samples of its sampler (see `loaders.chosen`) and the settings of its workers are used; its batch size is not, and
     memory is pinned if the device is a CUDA one. `fields`: the keys of x and of y, for samples that are dicts, or for a
-    dict of arrays. Raises `DataError` or `ConfigError`.
+    dict of arrays. `on_bad_sample`: fail, or skip samples that cannot be read. Raises `DataError` or `ConfigError`.
     """
     if isinstance(data, Source):
         return data
-    given: dict[str, Any] = {"fields": fields}
+    if on_bad_sample not in ("fail", "skip"):
+        raise ConfigError(
+            f"on_bad_sample={on_bad_sample!r}: choose fail (with the sample's index) or skip (leave out and record)"
+        )
+    given: dict[str, Any] = {"fields": fields, "skip": on_bad_sample == "skip"}
     if hasattr(data, "prepare_data") and hasattr(data, "setup"):
         data = loader_of(data, stage)
     if isinstance(data, DataLoader):
@@ -261,26 +279,5 @@ def ensure(
         data, given["fields"] = pair(data, fields_of(fields), "the data"), None
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
-        return Source(_Arrays(tuple(x) if isinstance(x, tuple) else x, y), num_workers=num_workers, **given)
+        return Source(paired(x, y), num_workers=num_workers, **given)
     return Source(one_data_set(data), num_workers=num_workers, prefetch=prefetch, **given)
-
-
-class _Arrays(torch.utils.data.Dataset[Any]):
-    """Arrays in memory as a map-style data set."""
-
-    def __init__(self, x: Any, y: Any) -> None:
-        arrays = [torch.as_tensor(array) for array in ((*x, y) if isinstance(x, tuple) else (x, y))]
-        lengths = {len(array) for array in arrays if array.ndim}
-        if len(lengths) != 1 or any(array.ndim == 0 for array in arrays):
-            raise DataError(
-                f"arrays of shapes {[tuple(a.shape) for a in arrays]} do not pair up: all must have the same number "
-                "of rows"
-            )
-        self.rows, self.single = TensorDataset(*arrays), not isinstance(x, tuple)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Any:
-        *x, y = self.rows[index]
-        return (x[0] if self.single else tuple(x)), y

@@ -179,5 +179,6 @@ class Job:
             "audit": self.audited,
             "seed": self.seed,
             "on_nonfinite": "skip" if self.skip else "fail",
+            **({"on_bad_sample": "skip"} if self.source.reading.skip else {}),
             "device": world.device.type,
         }

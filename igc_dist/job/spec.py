@@ -18,6 +18,7 @@ from igc_dist.paths import Quadrature
 KINDS = {
     "igc_dist.compat.igc": "igc_dist.compat",
     "igc_dist.data.columns": "igc_dist.data",
+    "igc_dist.data.pairs": "igc_dist.data",
     "igc_dist.data.source": "igc_dist.data",
     "igc_dist.model.outputs": "igc_dist.adapters",
     "igc_dist.paths.designs": "igc_dist.designs",

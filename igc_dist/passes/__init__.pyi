@@ -12,6 +12,7 @@ from .findings import by_prediction as by_prediction
 from .findings import of_fold as of_fold
 from .findings import tables as tables
 from .predict import BAD as BAD
+from .predict import UNREAD as UNREAD
 from .predict import Predictor as Predictor
 from .predict import centre_of as centre_of
 from .predict import first_look as first_look

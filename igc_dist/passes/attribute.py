@@ -85,6 +85,7 @@ class Engine:
         order, pin = self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.device.type == "cuda"
         for batch in self.source.batches(order, self.plan.samples_per_batch, pin):
             here = slice(at, at + len(batch.index))
+            self.source.complete(batch, known.bad[here] == 0)
             attribution = self._attribute(batch, shard, known.at(here, outputs))
             attribution, lost = self._screened(attribution, batch, shard)
             left_out += lost

@@ -145,6 +145,7 @@ class DrawnEngine(Engine):
         for number, (cut, batch) in enumerate(
             zip(cuts, self.source.grouped(indices, self.device.type == "cuda"), strict=True)
         ):
+            self.source.complete(batch)
             table = known.at(cut, outputs)
             walk = self.inputs.walk(self.inputs.take(batch.inputs, self.device), ())
             lot = _Lot(batch, table, table.prediction, walk.inputs, walk.inputs, ())
@@ -180,6 +181,7 @@ class DrawnEngine(Engine):
         indices = self.plan.order[shard.rows.start : shard.rows.stop].tolist()
         for batch in self.source.batches(indices, self.plan.samples_per_batch, self.device.type == "cuda"):
             table = known.at(slice(at, at := at + len(batch.index)), outputs)
+            self.source.complete(batch, table.bad == 0)
             baselines, at_baseline = self._baselines(batch, shard)
             walk = self.inputs.walk(self.inputs.take(batch.inputs, self.device), baselines)
             flat = tuple(x0.flatten(0, 1) for x0 in walk.baselines)

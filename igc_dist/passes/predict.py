@@ -5,6 +5,7 @@ It finds the centres of all sums of pass 2 and the samples that are not fit for 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,9 +23,15 @@ from igc_dist.statistics import Centre
 from igc_dist.targets import Targets
 from igc_dist.tensors import Batch, Tensors
 
-BAD = {1: "input", 2: "target", 3: "prediction", 4: "gradient"}
-"""Why a sample was skipped: where NaN or infinity was found. 0: the sample is fit for use. NaN in a target means that
-it is missing, which is allowed."""
+log = logging.getLogger(__name__)
+
+UNREAD = 6
+BAD = {
+    **{k: f"NaN or infinity in its {what}" for k, what in enumerate(("input", "target", "prediction", "gradient"), 1)},
+    UNREAD: "it cannot be read",
+}
+"""Why a sample was left out. 0: the sample is fit for use. NaN in a target means that it is missing, which is allowed.
+"""
 
 
 def probe(inputs: Inputs, few: Batch, device: torch.device, baselines: bool) -> Walk:
@@ -199,7 +206,7 @@ class Predictor:
         """Predictions and targets of a fold.
 
         NaN or infinity in x or a prediction, or infinity in y, raises `NonFiniteError` with the sample's index, unless
-        `skip`.
+        `skip`. Of a sample that cannot be read, and is to be left out, prediction and target are NaN.
         """
         rows = self.plan.fold(fold)
         order = self.plan.order[rows.start : rows.stop]
@@ -208,12 +215,18 @@ class Predictor:
         totals: list[np.ndarray] = []
         for batch in self.source.batches(order.tolist(), size, self.device.type == "cuda"):
             every = self.targets.encode(batch.target, self.plan.shapes.n_outputs)
+            for n, fault in batch.unread.items():
+                log.warning("%s is left out, it cannot be read: %s", self.source.title(int(batch.index[n])), fault)
+                every[n] = torch.nan
             y = every[:, self.plan.work.outputs]
             codes = _codes(y.nan_to_num(posinf=torch.inf, neginf=-torch.inf), 2)
+            codes[[*batch.unread]] = UNREAD
             for x in batch.inputs:
                 codes = np.where(codes > 0, codes, _codes(x, 1))
             self._refuse(codes, batch)  # before the forward, which may fail on such inputs
             f = self.inputs.predict(self.inputs.take(batch.inputs, self.device)).cpu()
+            for n in batch.unread:
+                f[n] = torch.nan
             r = f[:, self.plan.work.outputs]
             codes = np.where(codes > 0, codes, _codes(r, 3))
             self._refuse(codes, batch)
@@ -234,10 +247,11 @@ class Predictor:
         return Predicted(torch.from_numpy(weight), *tables, tuple(totals))
 
     def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
-        if codes.any() and not self.skip:
-            n = int(np.flatnonzero(codes)[0])
+        wrong = np.flatnonzero((codes > 0) & (codes != UNREAD))
+        if len(wrong) and not self.skip:
+            n = int(wrong[0])
             raise NonFiniteError(
-                f"sample {batch.index[n]} has NaN or infinity in its {BAD[int(codes[n])]}: mend it, "
+                f"sample {batch.index[n]} has {BAD[int(codes[n])]}: mend it, "
                 "or set on_nonfinite=skip to leave such samples out and record them"
             )
 
@@ -250,12 +264,14 @@ def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
 def scored(outputs: Float[Tensor, "n J"], one_hot: Float64[Tensor, "n J"]) -> Float64[np.ndarray, "n 2"]:
     """Correctness (0 or 1) and the probability of the label, from all outputs.
 
-    Outputs are probabilities if every row is a distribution, otherwise logits.
+    Outputs are probabilities if every row is a distribution, otherwise logits. NaN where an output is not finite.
     """
     f, label = outputs.double(), one_hot.argmax(1)
-    probable = bool(((f >= 0).all(1) & ((f.sum(1) - 1).abs() < 1e-3)).all())
+    known = f.isfinite().all(1)
+    probable = bool(((f >= 0).all(1) & ((f.sum(1) - 1).abs() < 1e-3) | ~known).all())
     p = (f if probable else f.softmax(1)).gather(1, label[:, None])[:, 0]
-    return torch.stack([(f.argmax(1) == label).double(), p], 1).numpy()
+    both = torch.stack([(f.argmax(1) == label).double(), p], 1)
+    return torch.where(known[:, None], both, torch.nan).numpy()
 
 
 def centre_of(means: Float64[np.ndarray, "F 3 J"]) -> Centre:
@@ -268,7 +284,8 @@ def centre_of(means: Float64[np.ndarray, "F 3 J"]) -> Centre:
     total = weight.sum(0)
     if not total.any():
         raise DataError(
-            "no sample is left: every one has NaN or infinity in its input, target or prediction, or weight 0"
+            "no sample is left: every one has NaN or infinity in its input, target or prediction, has weight 0, or "
+            "cannot be read"
         )
     y, r = (weight * means[:, 1:]).sum(0) / np.where(total > 0, total, 1.0)
     return Centre(y=y, r=r, b=r)

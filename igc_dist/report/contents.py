@@ -154,6 +154,14 @@ def leaf(value: Any) -> str:
     return printable(value) if isinstance(value, str) else printable(json.dumps(value, default=str, ensure_ascii=False))
 
 
+def skipped(tree: xr.DataTree) -> list[tuple[str, str]]:
+    """The index of each sample that was left out, and the reason, with the path of a sample that cannot be read."""
+    return [
+        (leaf(item.get("index", "")), leaf(": ".join(str(item[key]) for key in ("reason", "path") if key in item)))
+        for item in tree.attrs.get("skipped", [])
+    ]
+
+
 def number(value: float) -> str:
     """A number for reading: four decimals, powers of ten when small or large, 'NaN' when undefined."""
     if math.isnan(value):

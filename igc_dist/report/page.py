@@ -32,6 +32,7 @@ from igc_dist.report.contents import (
     map_names,
     mapping_of,
     number,
+    skipped,
     span,
     sum_of,
     title_of,
@@ -85,7 +86,7 @@ def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -
         "per_sample": "samples" in tree.children,
         "drawings": drawings,
         "image": image,
-        "skipped": skipped_rows(tree),
+        "skipped": skipped(tree)[:SKIPPED_ROWS],
         "skipped_total": len(tree.attrs.get("skipped", [])),
         "ranks": rank_rows(mapping_of(tree, "provenance").get("ranks")),
         "provenance": provenance_rows(tree),
@@ -214,14 +215,6 @@ def extreme(tree: xr.DataTree, name: str) -> str | None:
     values = column(tree, name)
     known = np.empty(0) if values is None else np.abs(values[np.isfinite(values)])
     return number(float(known.max())) if known.size else None
-
-
-def skipped_rows(tree: xr.DataTree) -> list[tuple[str, str]]:
-    """The index and reason of the first skipped samples."""
-    return [
-        (leaf(item.get("index", "")), leaf(item.get("reason", "")))
-        for item in tree.attrs.get("skipped", [])[:SKIPPED_ROWS]
-    ]
 
 
 def rank_rows(ranks: Any) -> dict[str, Any] | None:

@@ -28,9 +28,13 @@ from igc_dist.report.contents import (
     leaf,
     mapping_of,
     number,
+    skipped,
     span,
     title_of,
 )
+
+SKIPPED = 3
+"""The largest number of samples that were left out and are named in a summary."""
 
 
 def table(title: str, heads: Mapping[str, bool], caption: str = "") -> Table:
@@ -53,7 +57,7 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
 
     Columns are n, correlation, sum of IGC, quadrature error and standard error (of the sum, else of the correlation).
     Numbers that a method does not have get no column. A last column names constant targets and predictions. The caption
-    says how many outputs beyond `max_rows` are left out.
+    says how many outputs beyond `max_rows` are left out, and names the first samples that were left out.
     """
     method = title_of(str(discreet(tree).attrs.get("method", "igc")))
     heads = {"correlation": "correlation", "igc_sum": f"sum of {method}", "quadrature_error": "quadrature error"}
@@ -62,12 +66,16 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
     columns = {head: values for name, head in heads.items() if (values := column(tree, name)) is not None}
     names, reasons = labels(tree), flags(tree)
     left = len(names) - max_rows
-    caption = f"{left} of {len(names)} outputs are left out" if left > 0 else ""
+    captions = [f"{left} of {len(names)} outputs are left out"] if left > 0 else []
+    if lost := skipped(tree):
+        named = "; ".join(f"sample {index}: {reason}" for index, reason in lost[:SKIPPED])
+        what = "1 sample was" if len(lost) == 1 else f"{len(lost):,} samples were"
+        captions.append(f"{what} left out: {named}" + ("; ..." if len(lost) > SKIPPED else ""))
     flag = {"flag": False} if any(reasons) else {}
     made = table(
         f"{method} of {len(names)} outputs",
         {"output": False, "n": True, **dict.fromkeys(columns, True), **flag},
-        caption,
+        "\n".join(captions),
     )
     counts = column(tree, "n")
     for index, name in enumerate(names[:max_rows]):

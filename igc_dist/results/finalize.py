@@ -11,7 +11,7 @@ import numpy as np
 
 from igc_dist.distributed import World
 from igc_dist.job import Job
-from igc_dist.passes import BAD, Findings, audit, by_prediction, of_fold
+from igc_dist.passes import BAD, UNREAD, Findings, audit, by_prediction, of_fold
 from igc_dist.passes import tables as tables_of
 from igc_dist.planning import Plan
 from igc_dist.results.block import Block, Recipe, block_of
@@ -135,7 +135,7 @@ class Finalizer:
             "method": job.method,
             "recipe": document(job, plan, self.recipe),
             "sums_to_prediction": self.recipe.complete,
-            "skipped": _skipped(plan, store),
+            "skipped": _skipped(job, plan, store),
             "cost": _cost(plan, passed),
             "retried": _retried(plan, store),
             "fallback": job.model.precision if store.fallen() else None,
@@ -245,15 +245,21 @@ def _spent(
     return found
 
 
-def _skipped(plan: Plan, store: Store) -> list[dict[str, Any]]:
+def _skipped(job: Job | Recorded, plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """The samples that were left out, with the reason, and the path if it could not be read and the data tell it."""
     bad = store.read("predict", "bad").copy()
     if "skipped" in store.phases["attribute"].arrays:
         bad = np.where((bad == 0) & store.read("attribute", "skipped").any(1), 4, bad)
     rows = np.flatnonzero(bad)
-    return sorted(
-        ({"index": int(plan.order[row]), "reason": f"NaN or infinity in its {BAD[int(bad[row])]}"} for row in rows),
+    found: list[dict[str, Any]] = sorted(
+        ({"index": int(plan.order[row]), "reason": BAD[int(bad[row])]} for row in rows),
         key=lambda entry: entry["index"],
     )
+    if isinstance(job, Job):  # a recorded job has no data
+        for entry in found:
+            path = job.source.path(entry["index"]) if entry["reason"] == BAD[UNREAD] else None
+            entry |= {} if path is None else {"path": path}
+    return found
 
 
 def _retried(plan: Plan, store: Store) -> list[dict[str, Any]]:

@@ -209,6 +209,16 @@ def test_non_finite_values_leave_with_four(tmp_path: Path) -> None:
     assert tree.attrs["skipped"] == [{"index": 5, "reason": "NaN or infinity in its input"}]
 
 
+def test_samples_that_cannot_be_read_leave_with_three(tmp_path: Path) -> None:
+    """The sample is named, without a traceback; under `skip` it is left out and recorded, and the table names it."""
+    tiny = [*TINY, "data.build._target_=tests.ranks.Torn"]
+    code, said = forked(tmp_path, *tiny, "store.path=failed.zarr")
+    assert (code, "sample 5 cannot be read: OSError: truncated" in said, "Traceback" in said) == (3, True, False), said
+    code, said = forked(tmp_path, *tiny, "store.path=skipped.zarr", "on_bad_sample=skip")
+    assert (code, "1 sample was left out: sample 5: it cannot be read" in said) == (0, True), said
+    assert igc_dist.open(tmp_path / "skipped.zarr").attrs["skipped"] == [{"index": 5, "reason": "it cannot be read"}]
+
+
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 ANY = ("--allow-target", "tests.*", *TINY[2:])

@@ -3,6 +3,7 @@ wrong with a sample is said with its index."""
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -10,16 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from rich.console import Console
+from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 import igc_dist
-from igc_dist import compat
+from igc_dist import baselines, compat, report
 from igc_dist.data import Source, ensure
 from igc_dist.records import DataError
-from tests.ranks import Net, Rows, arrays
+from igc_dist.upkeep import verify
+from tests.ranks import Net, Rows, arrays, run_ranks, values
 
 SETTINGS: dict[str, Any] = {"n_steps": 2, "n_folds": 3, "micro_batch": 2}
 
@@ -143,6 +147,16 @@ def test_data_that_cannot_be_sent_to_workers() -> None:
         igc_dist.attribute(Net(), given, **SETTINGS)
 
 
+def _with_workers() -> None:
+    igc_dist.attribute(Net(), Rows(12), num_workers=1, **SETTINGS)
+
+
+def test_a_process_that_may_not_start_workers() -> None:
+    (ended,) = run_ranks(1, _with_workers)  # our ranks are daemonic, as the workers of a pool are
+    assert ended.error == "ConfigError"
+    assert "cannot start workers: set num_workers=0" in ended.message
+
+
 # -- samples that cannot be read ---------------------------------------------------------------------------------------
 
 
@@ -173,3 +187,93 @@ def test_paths_are_found_through_parts() -> None:
 def test_memory_that_does_not_suffice_is_no_fault_of_the_sample() -> None:
     with pytest.raises(MemoryError):
         ensure(Files(broken=(1,), error=MemoryError())).fetch([1])
+
+
+# -- samples that are left out -----------------------------------------------------------------------------------------
+
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "igc": {},
+    "samples of the data": {"baseline": 3, "samples": True},
+    "the mean": {"baseline": baselines.Mean()},
+    "resampled, workers": {"baseline": baselines.Resampled(2), "num_workers": 1},
+    "pairs": {"design": "pairs", "n_folds": 1},
+    "forward": {"mode": "forward", "reduce": igc_dist.features.Total()},
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+@pytest.mark.parametrize("broken", [(5,), (0, 1, 2, 3, 6, 11)], ids=["one", "those of the first look"])
+def test_samples_that_cannot_be_read_are_left_out_and_listed(name: str, broken: tuple[int, ...]) -> None:
+    """The numbers are those of the other samples, for what is not drawn from them."""
+    settings = {**SETTINGS, "precision": "64-true", "on_bad_sample": "skip", **LEFT_OUT[name]}
+    tree = igc_dist.attribute(Net(), Files(broken=broken), **settings)
+    assert tree["n"].values.tolist() == [12 - len(broken)] * 2
+    assert tree.attrs["skipped"] == [
+        {"index": index, "reason": "it cannot be read", "path": f"photos/{index}.jpg"} for index in broken
+    ]
+    assert tree.attrs["spec"]["on_bad_sample"] == "skip"
+    rest = Subset(Rows(12), [index for index in range(12) if index not in broken])
+    others = igc_dist.attribute(Net(), rest, **settings)
+    np.testing.assert_allclose(tree["correlation"], others["correlation"], rtol=1e-12)
+    if name in ("igc", "the mean", "forward"):
+        np.testing.assert_allclose(tree["x/igc"], others["x/igc"], rtol=1e-10)
+
+
+def test_labels_and_integers_of_what_is_left_out_are_not_numbers() -> None:
+    data = Files(broken=(4,))
+    data.y = data.y.argmax(1)
+    net = nn.Sequential(Net(), nn.Softmax(1))
+    tree = igc_dist.attribute(net, data, on_bad_sample="skip", samples=True, **SETTINGS)
+    kept = np.arange(12) != 4
+    for table in (tree["samples/target"].values, tree["samples/prediction"].values, _scores(tree)):
+        assert np.isnan(table[4]).all()
+        assert np.isfinite(table[kept]).all()
+    p = net(data.x).detach().numpy()[np.arange(12), data.y]
+    np.testing.assert_allclose(_scores(tree)[kept, 1], p[kept], rtol=1e-5)  # outputs are probabilities still
+
+
+def _scores(tree: Any) -> np.ndarray:
+    """Correctness and probability of the label, in the order of the data."""
+    known = tree["known"]
+    return np.stack([known["correct"], known["confidence"]], 1)[np.argsort(known["index"].values)]
+
+
+def _skipped(store: Path) -> bytes:
+    settings = {**SETTINGS, "on_bad_sample": "skip", "baseline": baselines.Resampled(2)}
+    return igc_dist.attribute(Net(), Files(broken=(0, 5, 7)), store=store, **settings)["x/igc"].values.tobytes()
+
+
+def test_the_same_bits_on_two_ranks_and_in_a_store_that_proves_itself(tmp_path: Path) -> None:
+    alone = _skipped(tmp_path / "one.zarr")
+    assert values(run_ranks(2, _skipped, tmp_path / "two.zarr")) == [alone] * 2
+    tree, said = igc_dist.open(tmp_path / "two.zarr"), io.StringIO()
+    assert tree.attrs["skipped"] == igc_dist.open(tmp_path / "one.zarr").attrs["skipped"]
+    Console(file=said, width=200).print(report.summary_table(tree))
+    told = " ".join(said.getvalue().split())
+    assert "3 samples were left out: sample 0: it cannot be read: photos/0.jpg; sample 5" in told
+    assert "it cannot be read: photos/7.jpg" in report.write_report(tree, tmp_path).read_text()
+    assert verify(tmp_path / "two.zarr").lines == []
+
+
+class Fading(Rows):
+    """Sample 5 can be read once."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.reads += index == 5
+        if index == 5 and self.reads > 1:
+            raise OSError("gone")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("settings", [{}, {"design": "pairs"}, {"baseline": 12}])
+def test_a_sample_that_fades_away_between_the_passes_is_an_error(settings: dict[str, Any]) -> None:
+    """It was counted in pass 1, so it cannot be left out of pass 2."""
+    with pytest.raises(DataError, match="sample 5 could be read before, but not now: OSError: gone"):
+        igc_dist.attribute(Net(), Fading(12), on_bad_sample="skip", **{**SETTINGS, "n_folds": 1, **settings})
+
+
+def test_no_sample_can_be_read() -> None:
+    with pytest.raises(DataError, match="no sample can be read: OSError"):
+        igc_dist.attribute(Net(), Files(broken=tuple(range(12))), on_bad_sample="skip", **SETTINGS)

@@ -70,6 +70,7 @@ BEFORE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "unknown keyword": ({"nfolds": 3}, ConfigError, "'nfolds'.*did you mean 'n_folds'"),
     "unknown precision": ({"precision": "bf16"}, ConfigError, "'bf16'.*bf16-mixed"),
     "unknown policy": ({"on_nonfinite": "ignore"}, ConfigError, "'ignore'.*fail.*skip"),
+    "unknown policy of reading": ({"on_bad_sample": "ignore"}, ConfigError, "'ignore'.*fail.*skip"),
     "folds": ({"n_folds": 0}, ConfigError, "n_folds=0.*at least 1"),
     "empty data": ({"data": (torch.zeros(0, 3), torch.zeros(0, 2))}, DataError, "empty.*at least 1"),
     "rows that do not pair": (
