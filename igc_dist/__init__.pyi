@@ -13,5 +13,7 @@ from .config import Store as Store
 from .paths import Quadrature as Quadrature
 from .planning import Budget as Budget
 from .planning import Limits as Limits
+from .records import AccuracyWarning as AccuracyWarning
+from .report import interval as interval
 from .store import open as open
 from .targets import Targets as Targets

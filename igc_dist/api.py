@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,12 +19,13 @@ from igc_dist import baselines, config, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
 from igc_dist.data import random_states_kept, sliced, weighted
-from igc_dist.distributed import joined
+from igc_dist.distributed import World, joined
 from igc_dist.job import Job, limits_of, named_statistics, skipping
 from igc_dist.model import Model
 from igc_dist.paths import Auto, Design, Pairs, Quadrature, ensure_design, ensure_rule
 from igc_dist.planning import Audit, Budget, Limits
-from igc_dist.records import ConfigError, Interrupted, Stopped
+from igc_dist.records import AccuracyWarning, ConfigError, Interrupted, Stopped
+from igc_dist.report import judged
 from igc_dist.run import run
 from igc_dist.statistics import Statistic
 from igc_dist.store import tree
@@ -56,8 +59,9 @@ def attribute(
     statistics: Sequence[str | Statistic] | None = None,
     statistic: config.Statistic | None = None,
     baseline: Any = None,
-    quadrature: str | Quadrature | Auto | config.Rule = "midpoint",
+    quadrature: str | Quadrature | Auto | config.Rule | None = None,
     n_steps: int | None = None,
+    quadrature_tol: float | None = None,
     design: str | Design | config.Design = "grid",
     n_draws: int | None = None,
     target: Any = None,
@@ -116,7 +120,8 @@ def attribute(
     `method`: a preset of conf/method by name (igc, bsc, guided_igc, ...; per sample ig, ig2, smoothgrad, ...), or
     `igc_dist.Method`; `attributor` and `statistics` (or `statistic`, `igc_dist.Statistic`) override its parts.
     `baseline`: None (zeros), a float or several, a tensor or tuple, an int K (K shared samples of the data), or an
-    object of `igc_dist.baselines`. `quadrature`, `n_steps`: a rule by name, a `Quadrature`, "auto", or `igc_dist.Rule`.
+    object of `igc_dist.baselines`. `quadrature`, `n_steps`, `quadrature_tol`: a rule by name, a `Quadrature`, "auto" (a
+    pilot chooses, the default if there is no `n_steps`), or `igc_dist.Rule`; `n_steps` alone: that many midpoints.
     `design`, `n_draws`: see `igc_dist.paths.designs`, or `igc_dist.Design`. `target`: None (all outputs), an int, a
     list, "one_hot", or `igc_dist.Targets`, whose `n_others` is a keyword too. NaN in y leaves a sample out for that
     output. `reduce`: how features are summed before anything is folded, see `igc_dist.features`.
@@ -129,6 +134,8 @@ def attribute(
 
     Returns a tree with the layout of the store: ``tree["x/igc"]`` (output, *features), ``tree["correlation"]``
     (output), ``tree["samples/x/attribution"]`` (sample, output, *features) in the order of the data.
+
+    Warns with `AccuracyWarning` if an error is too large for the numbers (`igc_dist.report.judgement`).
 
     The global random states (torch, numpy, `random`) are afterwards what they were before.
 
@@ -144,7 +151,7 @@ def attribute(
     assert not isinstance(design, config.Design)
     assert not isinstance(store, config.Store)
     wish = config.preset(method)
-    rule = ensure_rule(quadrature, n_steps)
+    rule = ensure_rule(quadrature, n_steps, quadrature_tol)
     lent = Model(
         model,
         forward=forward,
@@ -160,9 +167,7 @@ def attribute(
     )
     source = sources.ensure(data, num_workers, stage, prefetch, fields, on_bad_sample)
     start = baselines.ensure(baseline)
-    sampling = ensure_design(
-        design, rule, 32 if n_steps is None else n_steps, n_draws, lambda: baselines.number(start, source)
-    )
+    sampling = ensure_design(design, rule, n_steps, n_draws, lambda: baselines.number(start, source))
     method_of = (
         config.build_attributor(wish.attributor, rule, sampling, n_steps=n_steps) if attributor is None else attributor
     )
@@ -195,7 +200,22 @@ def attribute(
     )
     with _interruptible(), ranks as world, metered(world, progress) as meter:
         done = run(job, world, meter)
-    return tree(done.objects)
+    return _judged(tree(done.objects), world)
+
+
+def _judged(found: xr.DataTree, world: World) -> xr.DataTree:
+    """The tree, after warnings of its errors on rank 0.
+
+    They are at the line that called the package, past its decorators and the signatures of others in `compat`.
+    """
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_stack(inspect.currentframe())]
+    level = max(n for n, name in enumerate(names) if name.partition(".")[0] == __package__) + 2
+    while level < len(names) and names[level - 1] == "contextlib":
+        level += 1
+    for severity, text in judged(found) if world.first else ():
+        if severity == "warning":
+            warnings.warn(text, AccuracyWarning, stacklevel=level)
+    return found
 
 
 @contextmanager

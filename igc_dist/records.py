@@ -88,6 +88,10 @@ class Superseded(IgcError, RuntimeError):  # noqa: N818 - not an error of anybod
     """This rank was silent for so long that another one does its shard (`igc_dist.distributed.leases`)."""
 
 
+class AccuracyWarning(UserWarning):
+    """A run is complete, but its numbers are not accurate: see the advice in the message."""
+
+
 class PeerError(IgcError, RuntimeError):
     """Another rank failed or fell silent; `exit_code` is that rank's where it is known."""
 

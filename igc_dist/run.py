@@ -22,7 +22,7 @@ from igc_dist import results, seeds
 from igc_dist.attributors import Task
 from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World, claims
-from igc_dist.job import Job, decided, modes, plan_of, settled, store_of
+from igc_dist.job import Job, modes, plan_of, settled, store_of, tuned
 from igc_dist.model import memory
 from igc_dist.passes import Auditor, DrawnEngine, Engine, Findings, Predictor, ShardWalk, findings, of_fold
 from igc_dist.planning import Audit, Plan
@@ -43,7 +43,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
     job = settled(job, world)
     world.pulse.waiting = lambda: job.source.waited
     with job.source.opened(), job.model.borrowed(world.device):
-        job = decided(job, world.device)
+        job = tuned(job, world)
         plan = plan_of(job, world.device)
         job.model.fix(plan.rows_per_pass)
         if world.first and job.attributor.complete and not plan.shapes.complete:

@@ -19,6 +19,14 @@ settings.load_profile("strict")
 
 
 @pytest.fixture(autouse=True)
+def fixed_rule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a rule, tests take 32 midpoints: a pilot before each run would be about something else. Tests of the
+    default are marked `pilot`."""
+    if "pilot" not in request.keywords:
+        monkeypatch.setattr("igc_dist.paths.quadrature.DEFAULT", "midpoint")
+
+
+@pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
     """Results must not hang on threads, on the order of tests, or on a default type that an earlier test left
     behind."""

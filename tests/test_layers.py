@@ -90,6 +90,7 @@ LATE: dict[tuple[str, str], str] = {
     ("model/forward.py", "torch._functorch.config"): "private to torch: what is not compiled does without it",
     ("statistics/ttest.py", "scipy.stats"): "half a second, for t-tests only",
     ("paths/designs.py", "scipy.spatial.distance"): "half a second, for importance_pairs only",
+    ("report/intervals.py", "scipy.special"): "a fifth of a second, for intervals only",
     ("store/remote.py", "obstore.exceptions"): "an extra, for object stores only",
     ("store/remote.py", "obstore.store"): "an extra, for object stores only",
 }

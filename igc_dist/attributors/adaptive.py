@@ -10,7 +10,7 @@ import numpy as np
 from igc_dist.attributors.base import Attributor, Task
 from igc_dist.attributors.path_integral import PathIntegral
 from igc_dist.attributors.segments import Lines
-from igc_dist.paths import KRONROD, TRIPLED, Nested, Path, Straight
+from igc_dist.paths import KRONROD, TRIPLED, Nested, Path, Pilot, Straight
 from igc_dist.records import ConfigError
 from igc_dist.tensors import Tensors
 
@@ -84,7 +84,7 @@ class AdaptiveIG(Attributor):
         name = "by the activations" if self.kind == "auto" else KINDS[self.kind][0].name
         return f"adaptive, {name}, tol {self.tol:g}, atol {self.atol:g}"
 
-    def suited(self, piecewise: Callable[[], bool]) -> AdaptiveIG:
+    def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> AdaptiveIG:
         return replace(self, kind="piecewise" if piecewise() else "smooth") if self.kind == "auto" else self
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:

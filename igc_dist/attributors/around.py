@@ -8,6 +8,7 @@ from typing import Any
 
 from igc_dist.attributors.base import Attributor
 from igc_dist.model import Model
+from igc_dist.paths import Pilot
 from igc_dist.tensors import Tensors
 
 
@@ -48,8 +49,8 @@ class Around(Attributor):
     def rule(self) -> str:
         return self.attributor.rule
 
-    def suited(self, piecewise: Callable[[], bool]) -> Any:
-        return replace(self, attributor=self.attributor.suited(piecewise))  # type: ignore[type-var]
+    def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> Any:
+        return replace(self, attributor=self.attributor.suited(piecewise, pilot))  # type: ignore[type-var]
 
     def prove(self, model: Model, inputs: Tensors) -> None:
         self.attributor.prove(model, inputs)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from igc_dist.model import Model
+from igc_dist.paths import Pilot
 from igc_dist.records import Price
 from igc_dist.seeds import Address
 from igc_dist.tensors import Tensors
@@ -117,10 +118,11 @@ class Attributor(ABC):
         """Where gradients are taken, as text for people; empty if there is no choice."""
         return ""
 
-    def suited(self, piecewise: Callable[[], bool]) -> Attributor:
-        """The attributor with open settings chosen by the activations.
+    def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> Attributor:
+        """The attributor with open settings chosen by the model.
 
-        `piecewise()` returns whether they are piecewise linear; it costs a forward pass.
+        `piecewise()` returns whether its activations are piecewise linear; it costs a forward pass. `pilot` chooses the
+        rule of an open quadrature (None: the activations do).
         """
         return self
 

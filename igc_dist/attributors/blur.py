@@ -10,7 +10,7 @@ import torch
 
 from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points, Step, column
-from igc_dist.paths import Auto, Blurred, Quadrature, rule
+from igc_dist.paths import Auto, Blurred, Pilot, Quadrature, rule
 from igc_dist.records import ConfigError, Price
 from igc_dist.tensors import Tensors
 
@@ -71,10 +71,10 @@ class BlurIG(Fixed):
     def rule(self) -> str:
         return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
 
-    def suited(self, piecewise: Callable[[], bool]) -> BlurIG:
-        return (
-            replace(self, quadrature=self.quadrature.rule(piecewise())) if isinstance(self.quadrature, Auto) else self
-        )
+    def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> BlurIG:
+        if isinstance(self.quadrature, Auto):
+            return replace(self, quadrature=self.quadrature.chosen(piecewise, pilot))
+        return self
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         for shape in features:

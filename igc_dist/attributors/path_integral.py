@@ -9,7 +9,7 @@ import torch
 
 from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points, column
-from igc_dist.paths import Auto, Design, Grid, Pairs, Path, Quadrature, Straight, rule
+from igc_dist.paths import Auto, Design, Grid, Pairs, Path, Pilot, Quadrature, Straight, rule
 from igc_dist.records import ConfigError
 
 
@@ -78,10 +78,12 @@ class PathIntegral(Fixed):
             return f"{self.design.name}-{n}"
         return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
 
-    def suited(self, piecewise: Callable[[], bool]) -> PathIntegral:
-        if isinstance(self.quadrature, Auto):
-            return replace(self, quadrature=self.quadrature.rule(self.design is not None or piecewise()))
-        return self
+    def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> PathIntegral:
+        if not isinstance(self.quadrature, Auto):
+            return self
+        if self.design is not None:  # it takes no nodes of the rule
+            return replace(self, quadrature=self.quadrature.rule(True))
+        return replace(self, quadrature=self.quadrature.chosen(piecewise, pilot))
 
     @property
     def exact(self) -> bool:

@@ -26,8 +26,8 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
         todo.model.reserved(),
     ):
         todo = job.settled(todo, world)
-        with todo.model.borrowed(world.device):
-            todo = job.decided(todo, world.device)
+        with todo.source.opened(), todo.model.borrowed(world.device):
+            todo = job.tuned(todo, world)
             plan = job.plan_of(todo, world.device, check=False)
             began, few = time.perf_counter(), todo.source.look(range(min(4, len(todo.source))))
             sample = (time.perf_counter() - began) / len(few.target) / max(1, cfg.data.num_workers)
@@ -35,7 +35,9 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
             counted = passes.passes_of(walk)
     stages = todo.stages(plan)
     looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
-    for name, value in (plan.summary() | ({"budget": looks} if todo.budget.limited else {})).items():
+    more = {"budget": looks} if todo.budget.limited else {}
+    more |= {"rule chosen": todo.labels["quadrature"]} if "quadrature" in todo.labels else {}
+    for name, value in (plan.summary() | more).items():
         say(f"{name:<28} {value}")
     fabric = config.typed(cfg).fabric
     say()

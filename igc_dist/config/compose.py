@@ -26,7 +26,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     c = schemas.typed(cfg)
     skip, statistics = skipping(c.on_nonfinite), _statistics(c)
     model = _model(c, allow)
-    quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps)
+    quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps, c.quadrature.tol)
     source = data.ensure(
         building.build(c.data.build, allow),
         c.data.num_workers,
@@ -39,7 +39,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     design = ensure_design(
         c.design.name,
         quadrature,
-        c.quadrature.n_steps or 32,
+        c.quadrature.n_steps,
         c.design.n_draws,
         lambda: baselines.number(baseline, source),
     )

@@ -80,12 +80,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Rule:
-    """The group `quadrature`: a rule's name, and gradient evaluations per (input, baseline); None: what suits it."""
+    """The group `quadrature`: a rule's name, and gradient evaluations per (input, baseline); None: what suits it.
 
-    name: str = "midpoint"
+    Without a name it is "auto", or midpoint if `n_steps` is given. `tol`: the error that "auto" allows, as a part of
+    the correlation (None: 0.01).
+    """
+
+    name: str | None = None
     n_steps: int | None = None
+    tol: float | None = None
 
-    flat: ClassVar[dict[str, str]] = {"name": "quadrature"}
+    flat: ClassVar[dict[str, str]] = {"name": "quadrature", "tol": "quadrature_tol"}
 
 
 @dataclass(frozen=True)

@@ -62,17 +62,23 @@ class TargetConfig:
 
 @dataclass
 class QuadratureConfig:
-    """Rule and number of gradient evaluations per (input, baseline); null: 32, or the number that suits `auto`."""
+    """Rule, and number of gradient evaluations per (input, baseline); null: 32, or the number that suits `auto`.
 
-    name: str = MISSING
-    n_steps: int | None = 32
+    `name`: null is auto, or midpoint if `n_steps` is given. `tol`: the error that auto allows, as a part of the
+    correlation; null: 0.01.
+    """
+
+    name: str | None = None
+    n_steps: int | None = None
+    tol: float | None = None
 
 
 @dataclass
 class DesignConfig:
     """Where gradients are taken: see `designs.py`.
 
-    `n_draws`: gradients per input; null: `quadrature.n_steps` per baseline, or 4 pairs.
+    `n_draws`: gradients per input; null: `quadrature.n_steps` per baseline (1 if that is null, 4 if shifted), or 4
+    pairs.
     """
 
     name: str = "grid"

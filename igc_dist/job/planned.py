@@ -17,7 +17,7 @@ from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
 from igc_dist.model import activations
 from igc_dist.passes import first_look, probe
-from igc_dist.paths import Pairs
+from igc_dist.paths import Pairs, Pilot
 from igc_dist.planning import Plan, Work, make_plan
 from igc_dist.records import ConfigError, IgcError, Shapes
 from igc_dist.secrets import masked_spec
@@ -25,26 +25,27 @@ from igc_dist.store import Store, phases_of
 from igc_dist.tensors import Batch
 
 
-def decided(job: Job, device: torch.device) -> Job:
-    """The job with all choices made that depend on the model's activations, by a forward pass of one sample.
+def decided(job: Job, device: torch.device, pilot: Pilot | None = None) -> Job:
+    """The job with all choices made that depend on the model: by its activations, or by a `pilot` (`job.pilot`).
 
     The model must be borrowed.
     """
-
-    def piecewise() -> bool:
-        few = job.source.look(range(min(4, len(job.source))))
-        job.inputs.check(few, job.baseline if job.attributor.baselines else None)
-        walk = probe(job.inputs, few, device, job.attributor.baselines)
-        try:
-            walk.function.predict(walk.inputs)  # the first call locates a final layer, by extra operators
-            return activations.piecewise(lambda: walk.function.predict(walk.inputs))
-        except IgcError:
-            raise
-        except Exception:  # `plan_of` reports what is wrong with the model
-            return True
-
-    attributor = job.attributor.suited(piecewise)
+    attributor = job.attributor.suited(lambda: piecewise(job, device), pilot)
     return job if attributor is job.attributor else replace(job, attributor=attributor)
+
+
+def piecewise(job: Job, device: torch.device) -> bool:
+    """Whether the activations are piecewise linear, by a forward pass of one sample. The model must be borrowed."""
+    few = job.source.look(range(min(4, len(job.source))))
+    job.inputs.check(few, job.baseline if job.attributor.baselines else None)
+    walk = probe(job.inputs, few, device, job.attributor.baselines)
+    try:
+        walk.function.predict(walk.inputs)  # the first call locates a final layer, by extra operators
+        return activations.piecewise(lambda: walk.function.predict(walk.inputs))
+    except IgcError:
+        raise
+    except Exception:  # `plan_of` reports what is wrong with the model
+        return True
 
 
 def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:

@@ -28,8 +28,8 @@ class Known:
     scores: np.ndarray
     """Correctness and confidence, (n, 2); NaN if y is not a label."""
 
-    def at(self, rows: slice | np.ndarray, outputs: slice) -> Known:
-        """Some rows, some outputs."""
+    def at(self, rows: slice | np.ndarray, outputs: slice | np.ndarray) -> Known:
+        """Some rows, some outputs. One of them at most is an array of numbers."""
         return Known(self.target[rows, outputs], self.prediction[rows, outputs], self.bad[rows], self.scores[rows])
 
 

@@ -20,6 +20,7 @@ from .quadrature import RULES as RULES
 from .quadrature import TRIPLED as TRIPLED
 from .quadrature import Auto as Auto
 from .quadrature import Nested as Nested
+from .quadrature import Pilot as Pilot
 from .quadrature import Quadrature as Quadrature
 from .quadrature import ensure_rule as ensure_rule
 from .quadrature import rule as rule

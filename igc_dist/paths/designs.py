@@ -102,6 +102,8 @@ class Shifted(_Drawn):
     A shifted lattice (Cranley and Patterson 1976): unbiased, and as accurate as the midpoint rule for one sample.
     """
 
+    n_steps: int = 4
+
     name = "shifted"
 
     def _drawn(self, generator: np.random.Generator, n_baselines: int) -> Float64[np.ndarray, "B K"]:
@@ -248,15 +250,15 @@ def check_count(name: str, value: int, design: str) -> None:
 def ensure_design(
     design: str | Design,
     quadrature: Quadrature | Auto,
-    n_steps: int,
+    n_steps: int | None,
     n_draws: int | None = None,
     n_baselines: Callable[[], int] = lambda: 1,
 ) -> Design:
     """Coerce a name, or a design, to a design.
 
-    `grid` takes the quadrature. Designs that place nodes draw `n_steps` nodes per (input, baseline), or `n_draws` per
-    input, divided equally among its `n_baselines()`. Pairs take `n_draws` partners per input, by default 4. Raises
-    `ConfigError`.
+    `grid` takes the quadrature. Designs that place nodes draw `n_steps` nodes per (input, baseline) (None: 1, or 4 if
+    shifted), or `n_draws` per input, divided equally among its `n_baselines()`. Pairs take `n_draws` partners per
+    input, by default 4. Raises `ConfigError`.
     """
     if isinstance(design, Design):
         if n_draws is not None:
@@ -278,7 +280,7 @@ def ensure_design(
     if design not in DESIGNS:
         return Pairs(4 if n_draws is None else n_draws, importance=design == "importance_pairs")
     if n_draws is None:
-        return DESIGNS[design](n_steps)
+        return DESIGNS[design]() if n_steps is None else DESIGNS[design](n_steps)
     if n_draws % n_baselines():
         raise ConfigError(
             f"n_draws={n_draws} with design {design!r}: an input has {n_baselines()} baselines, each with the same "

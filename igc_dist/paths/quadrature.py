@@ -123,34 +123,66 @@ def rule(name: str, n_steps: int) -> Quadrature:
     return Quadrature(f"{name}-{n_steps}", nodes, weights, min(degree, 40))
 
 
+DEFAULT = "auto"
+"""The rule if neither a rule nor a number of nodes is given."""
+TOL = 0.01
+"""The tolerance of a pilot."""
+
+
 @dataclass(frozen=True)
 class Auto:
-    """A rule that is chosen by the activations of the model.
+    """A rule that is chosen by the model.
 
-    It is midpoint if the activations are piecewise linear, else Gauss-Legendre. `n_steps`: the number of nodes; None:
-    32 for midpoint and 8 for Gauss-Legendre. The gradient of a piecewise linear network jumps, so that no rule is
-    better than 1/n. For smooth networks, 8 Gauss nodes give an error of 1e-4 or less.
+    It is midpoint if the activations are piecewise linear, else Gauss-Legendre. `n_steps`: the number of nodes. None: a
+    pilot (`igc_dist.job.pilot`) takes the first of 8, 16, 32, ..., 256 whose error on a few samples is below `tol` of
+    the correlation. Where there is no pilot, it is 32 for midpoint and 8 for Gauss-Legendre. The gradient of a
+    piecewise linear network jumps, so that no rule is better than 1/n.
+
+    Raises `ConfigError` for an `n_steps` below 1, and for a `tol` that is not between 0 and 1.
     """
 
     n_steps: int | None = None
+    tol: float = TOL
 
     def __post_init__(self) -> None:
         if self.n_steps is not None:
             rule("midpoint", self.n_steps)
+        if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not 0 < self.tol < 1:
+            raise ConfigError(f"quadrature.tol={self.tol!r}: give a number between 0 and 1, such as {TOL}")
 
-    def rule(self, piecewise: bool) -> Quadrature:
+    def rule(self, piecewise: bool, n_steps: int | None = None) -> Quadrature:
+        """The rule for these activations. `n_steps`: the number of nodes where it is open."""
         name, default = ("midpoint", 32) if piecewise else ("gauss_legendre", 8)
-        return rule(name, default if self.n_steps is None else self.n_steps)
+        return rule(name, self.n_steps or n_steps or default)
+
+    def chosen(self, piecewise: Callable[[], bool], pilot: Pilot | None) -> Quadrature:
+        """The rule, by a pilot if the number of nodes is open."""
+        return self.rule(piecewise()) if pilot is None or self.n_steps is not None else pilot(self)
 
 
-def ensure_rule(quadrature: str | Quadrature | Auto, n_steps: int | None) -> Quadrature | Auto:
-    """Coerce a name with a number of steps (None: 32), or a rule, to a rule.
+Pilot = Callable[[Auto], Quadrature]
+"""Chooses the rule by trying it on a few samples."""
 
-    "auto" gives `Auto`: the rule is later chosen by the model.
+
+def ensure_rule(
+    quadrature: str | Quadrature | Auto | None, n_steps: int | None, tol: float | None = None
+) -> Quadrature | Auto:
+    """Coerce a name with a number of steps (None: 32, or 33 where it must be odd), or a rule, to a rule.
+
+    None is "auto" without a number of steps, and "midpoint" with one. "auto" gives `Auto`: the rule is later chosen by
+    the model, with the tolerance `tol` (None: 0.01). Raises `ConfigError`, also for a `tol` of a fixed rule.
     """
-    if isinstance(quadrature, Quadrature | Auto):
-        return quadrature
-    return Auto(n_steps) if quadrature == "auto" else rule(quadrature, 32 if n_steps is None else n_steps)
+    name = ("midpoint" if n_steps is not None else DEFAULT) if quadrature is None else quadrature
+    if tol is not None and (name != "auto" or n_steps is not None):
+        raise ConfigError(
+            f"quadrature.tol={tol!r} is for a number of nodes that is open: take quadrature=auto without n_steps, or "
+            "leave tol out"
+        )
+    if isinstance(name, Quadrature | Auto):
+        return name
+    if name == "auto":
+        return Auto(n_steps, TOL if tol is None else tol)
+    return rule(name, n_steps if n_steps is not None else 33 if name in RULES and RULES[name].odd else 32)
 
 
 @dataclass(frozen=True)

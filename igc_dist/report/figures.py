@@ -24,6 +24,7 @@ from matplotlib.ticker import LogFormatter
 from igc_dist import files
 from igc_dist.records import printable
 from igc_dist.report.contents import Floats, column, inputs, labels, main_map, map_names, title_of
+from igc_dist.report.intervals import quantile
 from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
 
 DPI = 144
@@ -164,6 +165,7 @@ def draw_completeness(tree: xr.DataTree, folder: Path, max_outputs: int) -> Draw
     figure = Figure(figsize=(WIDTH, 1.0 + 0.24 * max(len(names), 3)), layout="constrained")
     panels = figure.subplots(1, 1 + len(parts), sharey=True, squeeze=False, width_ratios=[2] + [1] * len(parts))[0]
     spread = column(tree, "correlation_se")
+    spread = None if spread is None else spread * quantile(tree)
     draw_totals(
         panels[0], correlation[:max_outputs], total[:max_outputs], None if spread is None else spread[:max_outputs]
     )
@@ -172,14 +174,14 @@ def draw_completeness(tree: xr.DataTree, folder: Path, max_outputs: int) -> Draw
     panels[0].set_yticks(range(len(names)), labels=[short(name) for name in names])
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     caption = "The gap from a circle to its cross is the sum of the two bars to the right, each with its own scale."
-    caption += "" if spread is None else " Whiskers: standard error of the correlation."
+    caption += "" if spread is None else " Whiskers: 95 % interval of the correlation."
     return save(
         figure, folder / "completeness.png", "completeness", f"{caption} {left_out(len(total), len(names))}".strip()
     )
 
 
 def draw_totals(axes: Axes, correlation: Floats, total: Floats, spread: Floats | None) -> None:
-    """Correlation (circle, standard error) and sum of the map (cross), one row per output."""
+    """Correlation (circle, half of its 95 % interval) and sum of the map (cross), one row per output."""
     place = np.arange(total.size)
     if spread is not None:
         axes.hlines(place, correlation - spread, correlation + spread, color=NEGATIVE, linewidth=1)

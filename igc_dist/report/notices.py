@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import xarray as xr
 
-from igc_dist.report.contents import column, flags, labels, leaf, mapping_of
+from igc_dist.report.contents import flags, labels, leaf, mapping_of
+from igc_dist.report.judgement import judged
 
 Notice = tuple[str, str]
 
 
 def notices_of(tree: xr.DataTree) -> list[Notice]:
     """All notices, the most serious first."""
-    return [*_status(tree), *_constants(tree), *_quadrature(tree), *_budget(tree), *_precision(tree), *_samples(tree)]
+    return [*_status(tree), *_constants(tree), *judged(tree), *_budget(tree), *_precision(tree), *_samples(tree)]
 
 
 def _status(tree: xr.DataTree) -> Iterator[Notice]:
@@ -29,16 +29,6 @@ def _constants(tree: xr.DataTree) -> Iterator[Notice]:
             listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
             where = f"{reason.capitalize()} in {len(names)} of {len(labels(tree))} outputs ({listed})"
             yield "warning", f"{where}: correlation and IGC do not exist and are NaN."
-
-
-def _quadrature(tree: xr.DataTree) -> Iterator[Notice]:
-    quadrature, spread = column(tree, "quadrature_error"), column(tree, "igc_sum_se")
-    if quadrature is not None and spread is not None and (coarse := int(np.sum(np.abs(quadrature) > spread))):
-        yield (
-            "warning",
-            f"The quadrature error exceeds the standard error of the sum for {coarse} of {quadrature.size} outputs: "
-            "use more steps.",
-        )
 
 
 def _budget(tree: xr.DataTree) -> Iterator[Notice]:

@@ -22,7 +22,6 @@ from igc_dist.report.contents import (
     SUM,
     column,
     discreet,
-    flags,
     flatten,
     inputs,
     kept,
@@ -38,6 +37,8 @@ from igc_dist.report.contents import (
     title_of,
 )
 from igc_dist.report.figures import Drawing, draw_all
+from igc_dist.report.intervals import quantile
+from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
 from igc_dist.secrets import masked
 
@@ -53,6 +54,8 @@ SUMMARY = {
     "failed": "not to tolerance",
     "igc_sum": "sum of map",
     "igc_sum_se": "SE of sum",
+    "igc_sum_ci_low": "95 % from",
+    "igc_sum_ci_high": "to",
     "baseline_term": "baseline term",
     "quadrature_error": "quadrature error",
     "target_mean": "target mean",
@@ -156,8 +159,16 @@ def name_of(part: Any) -> str:
 
 
 def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
-    """The existing ones of the named root variables as a table: heads, and per output its label, numbers and flag."""
-    columns = {name: values for name in names if (values := column(tree, name)) is not None}
+    """The existing ones of the named root variables as a table: heads, and per output its label, numbers and flag.
+
+    The ends of the 95 % interval of the sum follow from its standard error.
+    """
+    known = {name: column(tree, name) for name in names}
+    total, spread = known.get("igc_sum"), known.get("igc_sum_se")
+    if total is not None and spread is not None:
+        reach = quantile(tree) * spread
+        known |= {"igc_sum_ci_low": total - reach, "igc_sum_ci_high": total + reach}
+    columns = {name: values for name, values in known.items() if values is not None}
     rows = [
         {
             "label": label,
@@ -167,9 +178,9 @@ def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
             ],
             "flag": flag,
         }
-        for index, (label, flag) in enumerate(zip(labels(tree)[:TABLE_ROWS], flags(tree), strict=False))
+        for index, (label, flag) in enumerate(zip(labels(tree)[:TABLE_ROWS], verdicts(tree), strict=False))
     ]
-    return {"heads": [SUMMARY[name] for name in columns], "rows": rows, "flagged": any(flags(tree))}
+    return {"heads": [SUMMARY[name] for name in columns], "rows": rows, "flagged": any(verdicts(tree))}
 
 
 def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:

@@ -20,7 +20,6 @@ from igc_dist.report.contents import (
     Floats,
     column,
     discreet,
-    flags,
     flatten,
     inputs,
     kept,
@@ -32,6 +31,7 @@ from igc_dist.report.contents import (
     span,
     title_of,
 )
+from igc_dist.report.judgement import judged, verdicts
 
 SKIPPED = 3
 """The largest number of samples that were left out and are named in a summary."""
@@ -56,21 +56,23 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
     """The summary of a run, per output.
 
     Columns are n, correlation, sum of IGC, quadrature error and standard error (of the sum, else of the correlation).
-    Numbers that a method does not have get no column. A last column names constant targets and predictions. The caption
-    says how many outputs beyond `max_rows` are left out, and names the first samples that were left out.
+    Numbers that a method does not have get no column. A last column names constant targets and predictions, and large
+    quadrature errors. The caption says what to do about them, how many outputs beyond `max_rows` are left out, and
+    names the first samples that were left out.
     """
     method = title_of(str(discreet(tree).attrs.get("method", "igc")))
     heads = {"correlation": "correlation", "igc_sum": f"sum of {method}", "quadrature_error": "quadrature error"}
     spread = "correlation_se" if column(tree, "igc_sum_se") is None else "igc_sum_se"
     heads[spread] = "standard error of sum" if spread == "igc_sum_se" else "standard error of correlation"
     columns = {head: values for name, head in heads.items() if (values := column(tree, name)) is not None}
-    names, reasons = labels(tree), flags(tree)
+    names, reasons = labels(tree), verdicts(tree)
     left = len(names) - max_rows
     captions = [f"{left} of {len(names)} outputs are left out"] if left > 0 else []
     if lost := skipped(tree):
         named = "; ".join(f"sample {index}: {reason}" for index, reason in lost[:SKIPPED])
         what = "1 sample was" if len(lost) == 1 else f"{len(lost):,} samples were"
         captions.append(f"{what} left out: {named}" + ("; ..." if len(lost) > SKIPPED else ""))
+    captions += [f"{kind.capitalize()}. {text}" for kind, text in judged(tree)]
     flag = {"flag": False} if any(reasons) else {}
     made = table(
         f"{method} of {len(names)} outputs",

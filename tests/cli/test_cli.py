@@ -162,6 +162,8 @@ MANY = (
     [
         ((*PLAN,), 0, ["shards", "gradient evaluations", "peak host memory per "
 "rank", "store on disk", "outlook 1 rank, each as fast"]),
+        (("plan", "target.outputs=[0,3]", "quadrature=auto", "quadrature.tol=0.5"), 0,
+         ["rule chosen", "by a pilot of 57 samples, which leaves", "open (tol 50.0%)"]),
         ((*PLAN, *MANY), 0, ["outlook 512 ranks time", "an all-reduce:", "first bottleneck"]),
         (("fabric.num_nodes=2", "fabric.devices=4"), 2, ["fabric.num_nodes=2", "torchrun --nnodes=2 "
 "--nproc-per-node=4", "multinode.sh"]),

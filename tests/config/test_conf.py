@@ -23,6 +23,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist import config
+from igc_dist.attributors import PathIntegral
 from igc_dist.config import from_config
 from igc_dist.paths import Auto, Pairs, Stratified
 from igc_dist.planning import Limits
@@ -79,7 +80,11 @@ def test_every_file_composes_and_builds(choice: str) -> None:
         assert [s.name for s in built.statistics] == typed.method.statistics == config.preset(name).statistics
     if group == "quadrature":
         chosen = built.attributor.quadrature
-        assert chosen == Auto() if name == "auto" else chosen.name == f"{name}-{typed.quadrature.n_steps}"
+        assert (
+            chosen == Auto()
+            if name == "auto"
+            else chosen.name == {"default": "midpoint-32", "simpson": "simpson-33"}.get(name, f"{name}-32")
+        )
     if group == "baseline":
         assert type(built.baseline).__name__.lower() == name.replace("black_white", "constants")
     if group == "design":
@@ -90,17 +95,13 @@ def test_every_file_composes_and_builds(choice: str) -> None:
         assert typed.name == name
 
 
+@pytest.mark.pilot
 def test_no_override_is_the_demo() -> None:
-    """igc of the digits, midpoint rule, zeros; the defaults of Python and of the command agree."""
+    """igc of the digits, nodes by a pilot, zeros; the defaults of Python and of the command agree."""
     cfg = config.typed(composed())
-    assert (cfg.method.name, cfg.quadrature.name, cfg.quadrature.n_steps, cfg.seed, cfg.store.samples) == (
-        "igc",
-        "midpoint",
-        32,
-        0,
-        False,
-    )
-    assert from_config(composed(), None).baseline == igc_dist.baselines.Zeros()
+    assert (cfg.method.name, cfg.seed, cfg.store.samples) == ("igc", 0, False)
+    job = from_config(composed(), None)
+    assert (job.baseline, job.attributor) == (igc_dist.baselines.Zeros(), PathIntegral(Auto(tol=0.01)))
     assert cfg.plan == Limits()
 
 

@@ -281,7 +281,7 @@ def test_notices_name_what_spoils_the_numbers(tmp_path: Path) -> None:
     assert "status is running" in text
     assert "Constant target in 2 of 5 outputs ($x_{, _日本)" in text
     assert "Constant prediction in 2 of 5 outputs ([red]_a[/red]\\x1b[31m, _日本)" in text
-    assert "exceeds the standard error of the sum for 1 of 5 outputs" in text
+    assert "The quadrature error is too large in 1 of 5 outputs (plain" in text
     assert "1 sample was skipped" in text
 
 
