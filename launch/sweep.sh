@@ -8,7 +8,7 @@
 #   NPROC      ranks of a run (1)
 #   MINUTES    time limit of a job under submitit (60)
 #
-# Stores: outputs/sweep/<overrides>/store.zarr. Under submitit the exit code says only that all jobs have ended: see igc-dist info.
+# Stores: outputs/sweep/<what is swept>/store.zarr. Under submitit the exit code says only that all jobs have ended: see igc-dist info.
 set -euo pipefail
 
 # An active environment wins; without one the checkout's own is used.

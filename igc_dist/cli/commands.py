@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 # wings are loaded when a name in them is first used: `info` needs no torch, `merge` does
 from igc_dist import report, store, upkeep, watching
 from igc_dist.cli.screen import say
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, near
+
+Flags = Mapping[str, str | None]
+"""The flags of a command line, and their values."""
+
+NONE: Flags = {}
 
 
-def verify(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+def verify(arguments: Sequence[str], flags: Flags = NONE) -> int:
     """Print a line for every damage of a store. Returns 2 if there is any."""
     path = arguments[0]
     verdict = upkeep.verify(path, quick="--quick" in flags)
@@ -41,10 +47,10 @@ def verify(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     return 2 if verdict.lines else 0
 
 
-def info(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+def info(arguments: Sequence[str], flags: Flags = NONE) -> int:
     """Show the content of a store, and who fills it. With --watch, show the progress of its run until it ends."""
-    for flag in flags:
-        return watching.follow(arguments[0], _seconds(flag))
+    if "--watch" in flags:
+        return watching.follow(arguments[0], _seconds(flags["--watch"]))
     filling = store.holder(store.objects_at(arguments[0]))
     with store.consistent(arguments[0]):
         tree = store.results(arguments[0], allow_partial=True)
@@ -52,37 +58,47 @@ def info(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     return 0
 
 
-def _seconds(option: str) -> float | None:
+def _seconds(text: str | None) -> float | None:
     """The seconds in --watch=SECONDS; None for --watch. Raises `ConfigError`."""
-    _, given, text = option.partition("=")
     try:
-        seconds = float(text) if given else None
+        seconds = None if text is None else float(text)
     except ValueError:
         seconds = 0.0
     if seconds is not None and not 0 < seconds < 86400:
-        raise ConfigError(f"{option}: give seconds between two looks, above 0 and below a day, or --watch alone")
+        raise ConfigError(f"--watch={text}: give seconds between two looks, above 0 and below a day, or --watch alone")
     return seconds
 
 
-def write_report(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+def write_report(arguments: Sequence[str], flags: Flags = NONE) -> int:
     """Write the page of a store, next to the store or in a given folder."""
-    path = arguments[0]
+    path, folder = arguments[0], Path(arguments[1]) if len(arguments) > 1 else store.beside(arguments[0])
+    most, names = flags.get("--max-outputs") or "32", flags.get("--outputs")
+    if not most.isdecimal():
+        raise ConfigError(f"--max-outputs {most}: give the number of outputs to draw, 1 or more")
+    outputs = None if names is None else names.split(",")
     with store.consistent(path):
-        page = report.write_report(
-            store.results(path), Path(arguments[1]) if len(arguments) > 1 else store.beside(path)
-        )
-    say(page)
+        written = page(store.results(path), folder, int(most), outputs, flags.get("--sort"))
+    say(written)
     return 0
 
 
-def compare(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+def page(tree: Any, folder: Path, *chosen: Any, **named: Any) -> Path:
+    """Write the page of a tree. Raises `ConfigError` if the folder cannot be written."""
+    try:
+        return report.write_report(tree, folder, *chosen, **named)
+    except OSError as error:
+        raise ConfigError(f"the page cannot be written to {folder} ({error}): give another folder") from error
+
+
+def compare(arguments: Sequence[str], flags: Flags = NONE) -> int:
     """Show the differences between stores."""
+    names = report.told_apart(arguments)
     with store.consistent(" and ".join(arguments)):
-        Console().print(report.compare({argument: store.results(argument) for argument in arguments}))
+        Console().print(report.compare(dict(zip(names, map(store.results, arguments), strict=True))))
     return 0
 
 
-def merge_stores(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+def merge_stores(arguments: Sequence[str], flags: Flags = NONE) -> int:
     """Merge shards of one run from several stores, or runs over disjoint data, into one store."""
     *paths, out = arguments
     with store.consistent(" and ".join(paths)):
@@ -94,7 +110,7 @@ def merge_stores(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
     return 0
 
 
-def make_compact(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
+def make_compact(arguments: Sequence[str], flags: Flags = NONE) -> int:
     """Write a complete store in few files."""
     path, out = arguments
     with store.consistent(path):
@@ -104,17 +120,18 @@ def make_compact(arguments: Sequence[str], flags: Collection[str] = ()) -> int:
 
 
 class Command(NamedTuple):
-    """A command: its function, its numbers of arguments, and its flags. Some flags may have a value (--flag=value)."""
+    """A command: its function, its numbers of arguments, its flags, and its options, which are flags with a value."""
 
-    do: Callable[[Sequence[str], Collection[str]], int]
+    do: Callable[[Sequence[str], Flags], int]
     least: int
     most: int
     flags: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 COMMANDS = {
     "verify": Command(verify, 1, 1, ("--quick",)),
-    "report": Command(write_report, 1, 2),
+    "report": Command(write_report, 1, 2, (), ("--max-outputs", "--outputs", "--sort")),
     "compare": Command(compare, 2, 99),
     "info": Command(info, 1, 1, ("--watch",)),
     "merge": Command(merge_stores, 3, 99, ("--overlap",)),
@@ -123,15 +140,49 @@ COMMANDS = {
 
 
 def call(name: str, arguments: Sequence[str]) -> int:
-    """Run a command and return its exit code. Raises `ConfigError` for a wrong number of arguments or unknown flag."""
+    """Run a command and return its exit code.
+
+    Raises `ConfigError` for a wrong number of arguments, an unknown flag, or an override, which would become a folder.
+    """
     command = COMMANDS[name]
-    flags = {argument for argument in arguments if argument.startswith("-")}
-    paths = [argument for argument in arguments if argument not in flags]
-    if not command.least <= len(paths) <= command.most or not {flag.partition("=")[0] for flag in flags} <= {
-        *command.flags
-    }:
+    paths, flags = _parsed(name, command, arguments)
+    for path in paths:
+        if _OVERRIDE.match(path) and not Path(path).exists():
+            raise ConfigError(
+                f"igc-dist {name} takes no settings, got {path}: it has {_flags(command)}; if it is a folder, give "
+                f"./{path}"
+            )
+    if not command.least <= len(paths) <= command.most:
         raise ConfigError(
             f"igc-dist {name} takes {'a store' if command.most == 1 else 'stores'}, got {[*arguments]}: see igc-dist "
             "--help"
         )
     return command.do(paths, flags)
+
+
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
+
+
+def _flags(command: Command) -> str:
+    return " ".join([*command.flags, *(f"{option} VALUE" for option in command.options)]) or "no flags"
+
+
+def _parsed(name: str, command: Command, arguments: Sequence[str]) -> tuple[list[str], dict[str, str | None]]:
+    """Paths, and flags with their values: ``--flag``, ``--flag=value``, ``--option value``."""
+    paths: list[str] = []
+    flags: dict[str, str | None] = {}
+    left = iter(arguments)
+    for argument in left:
+        if not argument.startswith("-"):
+            paths.append(argument)
+            continue
+        flag, given, value = argument.partition("=")
+        if flag in command.options and not given:
+            value = next(left, "")
+        if flag not in (*command.flags, *command.options) or (flag in command.options and not value):
+            raise ConfigError(
+                f"igc-dist {name} cannot use {argument}{near(flag, (*command.flags, *command.options))}: it has "
+                f"{_flags(command)}"
+            )
+        flags[flag] = value if given or flag in command.options else None
+    return paths, flags

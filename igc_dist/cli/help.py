@@ -13,7 +13,8 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped
   igc-dist verify STORE          check every file of a store (run again to repair it), and results against shards;
                                  --quick: files only
-  igc-dist report STORE [DIR]    write report.html and PNG files, beside the store or into DIR
+  igc-dist report STORE [DIR]    write report.html and PNG files, beside the store or into DIR; --max-outputs 32,
+                                 --outputs 3,17 or names, --sort correlation|n|se
   igc-dist compare STORE STORE.. what differs: specs, correlations, maps
   igc-dist info STORE            status, spec, arrays and provenance
   igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over
@@ -51,10 +52,11 @@ Often used:
   profile=true                               a trace of a few forward passes
 run.json in the run's folder says how the run went, in one document.
 Your own model and data (any class or function of yours that returns them):
-  igc-dist --allow-target mypkg.* model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\
+  igc-dist --allow-target mypkg model.build._target_=mypkg.net +model.build.width=64 model.weights=net.safetensors \\
            data.build._target_=mypkg.Data target=one_hot
 Options:
-  --allow-target PREFIX.*   let the configuration build classes of this package (only here, never in a file)
+  --allow-target PACKAGE    let the configuration build classes of this package (only here, never in a file)
+  --path DIR                import from this folder too: . for your own file beside you
   --trust                   let model.weights be a file that holds code, your own: a pickle or TorchScript
                             (only here, never in a file)
   -m, --multirun            sweep          --cfg job   print the composed configuration
@@ -66,7 +68,7 @@ AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_ALLOW_HTTP=true AWS_TIMEOUT=300s (of
 Logs and page stay in the run's folder, ./NAME.run for report.
 
 Exit codes: 0 done, 2 bad configuration, 3 bad model or data, 4 non-finite values or too low a precision,
-75 stopped by a signal (resumes)
+75 stopped by a signal (resumes). Under torchrun they are those of the ranks; torchrun itself ends with 1.
 """
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -45,8 +47,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(complain(error)) from None
 
 
+PATIENCE = 5.0
+"""Seconds before other ranks than the first of a machine complain."""
+
+
 def complain(error: IgcError) -> int:
-    """Print a readable error. Returns its exit code."""
+    """Print a readable error. Returns its exit code.
+
+    The first rank of a machine has the same error, or names the rank that has it; then its launcher ends the others. So
+    the others wait before they speak, and there is one line.
+    """
+    first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+    if not first and not isinstance(error, Stopped):
+        time.sleep(PATIENCE)
     rank = os.environ.get("RANK")
     who = f"igc-dist{'' if rank is None else f' (rank {rank})'}"
     say(f"{who}: {said(error)}", file=sys.stderr)
@@ -81,20 +94,60 @@ def _on_config(command: str, arguments: list[str], allow: list[str], meeting: Pa
         except IgcError as error:  # the other jobs of a sweep continue
             codes.append(complain(error))
 
-    config.compose_and_call(task, arguments, allow)
+    config.compose_and_call(task, _importing(arguments), allow)
     return next((code for code in codes if code), 0)
 
 
 def _allowed(arguments: list[str]) -> list[str]:
     """Remove from the arguments what the command line allows, and return it: prefixes of `_target_`s, and `TRUST`."""
-    allow = []
-    while "--allow-target" in arguments:
-        at = arguments.index("--allow-target")
-        if at + 1 >= len(arguments):
-            raise ConfigError("--allow-target needs a prefix, for example mypkg.*")
-        allow.append(arguments[at + 1])
-        del arguments[at : at + 2]
+    allow = _taken(arguments, "--allow-target", "a package, for example mypkg")
+    for prefix in allow:
+        if not _PREFIX.fullmatch(prefix):
+            was = ": the shell made it of a pattern" if Path(prefix).exists() else ""
+            raise ConfigError(
+                f"--allow-target {prefix} is no dotted name{was}: give the package alone, --allow-target mypkg, or put "
+                "mypkg.* in quotes"
+            )
+        file = Path(prefix)
+        if file.suffix in (".py", ".pyc", ".pyi") and file.exists():
+            raise ConfigError(
+                f"--allow-target {prefix} is a file here, which the shell may have made of {file.stem}.*: give the "
+                f"package alone, --allow-target {file.stem}, or put {file.stem}.* in quotes"
+            )
     if config.TRUST in arguments:
         arguments.remove(config.TRUST)
         allow.append(config.TRUST)
     return allow
+
+
+_PREFIX = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(\.\*?)?")
+"""A dotted name, alone or with .* behind it."""
+
+
+def _importing(arguments: Sequence[str]) -> list[str]:
+    """The arguments without ``--path DIR``, after these folders were added to those that Python imports from.
+
+    They come last, so that no file in them hides an installed package.
+    """
+    left = [*arguments]
+    for text in _taken(left, "--path", "the folder of your modules, for example --path ."):
+        folder = Path(os.path.expanduser(text)).resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"--path {text}: there is no such folder")
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    return left
+
+
+def _taken(arguments: list[str], option: str, what: str) -> list[str]:
+    """Remove an option from the arguments, wherever it stands, and return its values."""
+    values = []
+    places = [place for place, argument in enumerate(arguments) if argument.partition("=")[0] == option]
+    for place in reversed(places):
+        _, given, value = arguments.pop(place).partition("=")
+        if not given:
+            value = arguments.pop(place) if place < len(arguments) else ""
+        if not value:
+            raise ConfigError(f"{option} needs {what}")
+        values.append(value)
+    return values[::-1]

@@ -93,7 +93,7 @@ def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path, meetin
 def _show(cfg: Any, path: str | Path, beside: Path) -> None:
     """Show the results on the screen, and write the page."""
     tree = store.open(path)
-    page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs) if cfg.report.enabled else None
+    page = cli.commands.page(tree, beside, max_outputs=cfg.report.max_outputs) if cfg.report.enabled else None
     Console().print(report.summary_table(tree))
     say(f"store:  {path}")
     if page is not None:
@@ -150,12 +150,7 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path, meeting: Path | None)
     if stores:
         trees = {column: store.open(path) for column, path in stores.items()}
         source = config.from_config(cfg, None, allow).source
-        try:
-            page = report.write_gallery(
-                trees, lambda index: source.fetch(index).inputs[0].double().cpu().numpy(), folder
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        page = report.write_gallery(trees, lambda index: source.fetch(index).inputs[0].double().cpu().numpy(), folder)
         say(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
         say(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
     return next(iter(codes), 0)

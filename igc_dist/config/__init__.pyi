@@ -7,11 +7,11 @@ from .command_line import compose_again as compose_again
 from .command_line import compose_and_call as compose_and_call
 from .command_line import folder_flags as folder_flags
 from .command_line import hydra_job as hydra_job
-from .command_line import leaves as leaves
 from .command_line import override as override
 from .command_line import quoted as quoted
 from .compose import from_config as from_config
 from .discreet import check_name as check_name
+from .explaining import leaves as leaves
 from .groups import Data as Data
 from .groups import Design as Design
 from .groups import Fabric as Fabric

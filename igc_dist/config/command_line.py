@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal import hydra as internal
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -20,9 +20,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from igc_dist.config.discreet import check_folder, discreet, learn
+from igc_dist.config.explaining import explained
 from igc_dist.config.permitted import check_hydra
 from igc_dist.config.schemas import folder
-from igc_dist.records import ConfigError, near
+from igc_dist.config.sweeping import named
+from igc_dist.records import ConfigError
 
 
 class Checked(ConfigLoaderImpl):
@@ -83,14 +85,14 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         task(cfg)
         tasks.clear()
 
-    before, sys.argv = sys.argv, ["igc-dist", *arguments]
+    before, sys.argv = sys.argv, ["igc-dist", *named(arguments)]
     loader = internal.ConfigLoaderImpl
     internal.ConfigLoaderImpl, Checked.allow = Checked, tuple(allow)  # type: ignore[misc]
     try:
         with discreet():
             hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(told)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(explained(error)) from error
     except Exception as error:
         if tasks or isinstance(error, ConfigError):
             raise
@@ -107,28 +109,6 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         internal.ConfigLoaderImpl = loader  # type: ignore[misc]
 
 
-def _explain(error: Exception) -> str:
-    text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    key = re.search(r"Could not override '([^']+)'", text)
-    if key is None:
-        return text
-    hint = near(key[1], leaves())
-    return f"unknown setting {key[1]!r}{hint}. {text}"
-
-
-def leaves() -> list[str]:
-    """Every dotted key of the default configuration."""
-
-    def walk(node: Any, prefix: str) -> list[str]:
-        if not isinstance(node, Mapping):
-            return [prefix]
-        return [key for name in node for key in walk(node[name], f"{prefix}.{name}" if prefix else str(name))]
-
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(folder()), version_base="1.3"):
-        return walk(OmegaConf.to_container(hydra.compose("config")), "")
-
-
 def hydra_job() -> tuple[Path, list[str]]:
     """The job's folder and its overrides. Works only inside a task."""
     found = HydraConfig.get()
@@ -140,7 +120,7 @@ def compose_again(overrides: Sequence[str]) -> Any:
     try:
         return hydra.compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(explained(error)) from error
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
@@ -177,9 +157,9 @@ def _in_quotes(text: str) -> str:
 
 
 def folder_flags(arguments: Sequence[str]) -> list[str]:
-    """The --config-dir of a command line and its overrides of Hydra's search path, to pass on to ranks."""
-    kept = [argument for argument in arguments if argument.startswith(("hydra.searchpath=", "--config-dir="))]
-    for flag in ("--config-dir", "-cd"):
-        if flag in arguments[:-1]:
-            kept += ["--config-dir", arguments[list(arguments).index(flag) + 1]]
+    """The folders that a command line names (--config-dir, --path, Hydra's search path), to pass on to ranks."""
+    kept = [each for each in arguments if each.startswith(("hydra.searchpath=", "--config-dir=", "--path="))]
+    for flag, value in pairwise(arguments):
+        if flag in ("--config-dir", "-cd", "--path"):
+            kept += [flag, value]
     return kept

@@ -59,14 +59,14 @@ def check_targets(node: Any, allowed: Sequence[str]) -> None:
                 "escape it"
             )
         if keys[-1] == "_target_" and not is_allowed(value, allowed):
-            raise ConfigError(_refused(value))
+            raise ConfigError(_refused(value, allowed))
 
 
-def _refused(target: Any) -> str:
-    return (
-        f"_target_ {target!r} is not allowed: the command line may allow it with --allow-target "
-        f"{str(target).rsplit('.', 1)[0]}.*"
-    )
+def _refused(target: Any, allowed: Sequence[str]) -> str:
+    home = str(target).rsplit(".", 1)[0]
+    if isinstance(target, str) and _under(target, allowed):  # a package shows it that does not define it
+        home = str(getattr(_located(target), "__module__", home))
+    return f"_target_ {target!r} is not allowed: the command line may allow it with --allow-target {home}"
 
 
 def is_allowed(target: Any, allowed: Sequence[str]) -> bool:
@@ -103,8 +103,12 @@ def _located(target: str) -> Any:
             found = (
                 getattr(found, name) if hasattr(found, name) else importlib.import_module(".".join((first, *rest[:n])))
             )
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"_target_ {target!r} is not found: {error}") from error
+    except Exception as error:
+        # the command does not import from the current folder, as python -m does
+        there = isinstance(error, ModuleNotFoundError) and error.name == first
+        hint = ", and the current folder is not searched: give its folder with --path DIR" if there else ""
+        why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"_target_ {target!r} is not found: {why}{hint}") from error
     return found
 
 
@@ -116,7 +120,7 @@ def check_hydra(node: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """
     for keys, value in _leaves(node):
         if keys[-1] == "_target_" and not is_allowed(value, (*HYDRA, *allowed)):
-            raise ConfigError(_refused(value))
+            raise ConfigError(_refused(value, (*HYDRA, *allowed)))
         named = f"hydra.{'.'.join(map(str, keys))}={value!r}"
         if keys[0] in ("job_logging", "hydra_logging"):
             if keys[-1] in ("()", "class") and value not in HANDLERS:
@@ -142,7 +146,7 @@ def check_hydra(node: Mapping[str, Any], allowed: Sequence[str]) -> None:
             and not _under("hydra_plugins.", allowed)
         ):
             raise ConfigError(
-                f"{named} is not allowed: it runs a command, which --allow-target hydra_plugins.* on the command line "
+                f"{named} is not allowed: it runs a command, which --allow-target hydra_plugins on the command line "
                 "allows"
             )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,25 @@ PIECE = 16 << 20
 
 Piece = tuple[NDArray[Any], NDArray[Any], tuple[NDArray[Any], NDArray[Any]] | None]
 """Cells of two arrays, and of their standard errors."""
+
+
+def told_apart(paths: Sequence[str]) -> list[str]:
+    """Short names of stores: what differs in their paths, part by part. A path that comes again gets a number."""
+    parts = [path.rstrip("/").split("/") for path in paths]
+    before = _shared(parts)
+    after = _shared([each[before:][::-1] for each in parts])
+    items = [re.split(",|__", "/".join(each[before : len(each) - after])) for each in parts]
+    common = set.intersection(*map(set, items))
+    short = [",".join(item for item in each if item not in common) for each in items]
+    names = [name or path for name, path in zip(short, paths, strict=True)]
+    return [
+        f"{name} ({again})" if (again := 1 + names[:place].count(name)) > 1 else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _shared(lists: Sequence[Sequence[str]]) -> int:
+    return sum(1 for _ in takewhile(lambda same: len({*same}) == 1, zip(*lists, strict=False)))
 
 
 @dataclass(frozen=True)

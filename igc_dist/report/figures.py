@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from igc_dist import files
-from igc_dist.records import printable
+from igc_dist.records import ConfigError, printable
 from igc_dist.report.contents import Floats, column, inputs, labels, main_map, map_names, title_of
 from igc_dist.report.intervals import quantile
 from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
@@ -63,7 +63,7 @@ def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings
     A figure shows at most `max_outputs` outputs.
     """
     if max_outputs < 1:
-        raise ValueError(f"max_outputs is {max_outputs}; give the number of outputs to draw, 1 or more")
+        raise ConfigError(f"max_outputs is {max_outputs}; give the number of outputs to draw, 1 or more")
     files.folder(folder)
     main: dict[str, Drawing] = {}
     others: dict[str, list[Drawing]] = {}

@@ -15,7 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from igc_dist import files
-from igc_dist.records import printable
+from igc_dist.records import ConfigError, printable
 from igc_dist.report.contents import Floats, discreet, inputs, labels, mapping_of, number, title_of
 from igc_dist.report.figures import house_style, save
 from igc_dist.report.maps import HATCH, axes_at, colours, fold_features, mark_missing, symmetric_norm
@@ -53,10 +53,10 @@ def write_gallery(
     `trees` are by the overrides that made them. Each row is a sample, with its attribution to the output with the
     largest target: for a classifier, its label. `fetch` returns the samples with given indices as the model got them,
     (n, *P). If there are several inputs, the first is drawn. At most 16 samples are drawn. Returns the path of the
-    page. Raises ValueError if there is no store, or if the stores have different samples or outputs.
+    page. Raises `ConfigError` if there is no store, or if the stores have different samples or outputs.
     """
     if not trees:
-        raise ValueError("a gallery needs the store of one method at least")
+        raise ConfigError("a gallery needs the store of one method at least")
     folder = Path(os.path.expanduser(folder))
     trees = {masked_text(name): discreet(tree) for name, tree in trees.items()}
     first = next(iter(trees.values()))
@@ -65,7 +65,7 @@ def write_gallery(
     for name, tree in trees.items():
         index = tree.children["samples"].to_dataset()["index"]
         if labels(tree) != labels(first) or not np.array_equal(index.values, samples["index"].values):
-            raise ValueError(
+            raise ConfigError(
                 f"the store of {name} has other samples or outputs than the first one: a gallery is of the same ones"
             )
     rows = [labels(first)[output] for output in chosen[:ROWS]]

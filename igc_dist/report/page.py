@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from igc_dist.report.figures import Drawing, draw_all
 from igc_dist.report.intervals import quantile
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
+from igc_dist.report.selection import selected
 from igc_dist.secrets import masked
 
 TABLE_ROWS = 2000  # a page with more table rows opens slowly; the store has all rows
@@ -66,19 +67,28 @@ SUMMARY = {
 IDENTITY = ("igc_sum", "correlation", "baseline_term", "quadrature_error")
 
 
-def write_report(tree: xr.DataTree, folder: str | Path, max_outputs: int = 32) -> Path:
+def write_report(
+    tree: xr.DataTree,
+    folder: str | Path,
+    max_outputs: int = 32,
+    outputs: Sequence[str | int] | None = None,
+    sort: str | None = None,
+) -> Path:
     """Draw the store `tree` and write `folder`/report.html with the same figures as PNG files in `folder`/figures.
 
-    At most `max_outputs` outputs are drawn in each figure, and its caption says how many were left out; tables list up
-    to 2000. Returns the path of the page. Raises ValueError for a max_outputs below 1, `ConfigError` for a folder that
-    is a link, OSError where the folder cannot be written.
+    `outputs`, `sort`: see `selected`. At most `max_outputs` outputs are drawn in each figure, and its caption says how
+    many were left out; tables list up to 2000. Returns the path of the page. Raises `ConfigError` for a max_outputs
+    below 1, for outputs that the store does not have and for a folder that is a link, OSError where the folder cannot
+    be written.
     """
-    folder, tree = Path(os.path.expanduser(folder)), discreet(tree)
-    files.folder(folder)
+    folder, total = Path(os.path.expanduser(folder)), len(labels(tree))
+    files.refuse_links(folder)
+    tree = discreet(selected(tree, outputs, sort))
+    chosen = {} if outputs is None else {"outputs": f"{len(labels(tree)):,} of {total:,}"}
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
-        "facts": facts(tree),
+        "facts": facts(tree) | chosen,
         "notices": notices_of(tree),
         "summary": summary_rows(tree, tuple(SUMMARY)),
         "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,

@@ -149,7 +149,7 @@ def mapping_table(title: str, values: Mapping[str, Any]) -> Table:
 def compare(trees: Mapping[str, xr.DataTree]) -> Group:
     """How stores differ from the first store: keys of the spec, correlation and sum per output, and every shared map.
 
-    Raises ValueError for fewer than two stores, for outputs that differ or are in another order, and for maps of
+    Raises `ConfigError` for fewer than two stores, for outputs that differ or are in another order, and for maps of
     different shapes.
     """
     check_comparable(trees)

@@ -127,7 +127,9 @@ def test_multirun_makes_a_directory_per_job_and_skips_finished_ones(tmp_path: Pa
     code, said = forked(folder, "-m", *TINY, "seed=1,2", "baseline=zeros,mean")
     assert code == 0, said
     stores = sorted(folder.rglob("store.zarr"))
-    assert len(stores) == 4
+    assert [path.parent.name for path in stores] == [
+        f"baseline={baseline}__seed={seed}" for baseline in ("mean", "zeros") for seed in (1, 2)
+    ]
     assert len({igc_dist.open(path).attrs["spec_hash"] for path in stores}) == 4
     written = {p: p.stat().st_mtime_ns for path in stores for p in path.rglob("*")}
     code, said = forked(folder, "-m", *TINY, "seed=1,2,3", "baseline=zeros,mean")
@@ -181,7 +183,7 @@ MANY = (
         (("baseline=samples", "baseline.k=5000"), 2, ["baseline.k=5000", "1797"]),
         (("target.outputs=[11]",), 2, ["11", "10 outputs"]),
         (("model.weights=nowhere.safetensors",), 3, ["nowhere.safetensors", "no such file"]),
-        (("model.build._target_=os.getcwd",), 2, ["os.getcwd", "not allowed", "--allow-target os.*"]),
+        (("model.build._target_=os.getcwd",), 2, ["os.getcwd", "not allowed", "--allow-target os"]),
         (("--allow-target",), 2, ["--allow-target needs a prefix"]),
         (("--allow-target", "tests.ranks.*", "data.build._target_=tests.ranks.Rows"), 3, ["the model failed on inputs "
 "of "

@@ -268,7 +268,8 @@ def test_fifty_secrets_are_planted() -> None:
         (("name=${oc.env:PLAIN}",), (2, "would name a folder after a secret")),
         (("store.path=${oc.env:HF_TOKEN}/a.zarr",), (2, "would name a folder after a secret")),
         (("data.names=[${oc.env:HF_TOKEN}]",), (2, "the name of a secret")),
-        (("-m", "seed=1,2"), (2, "would name a folder after a secret")),
+        (("-m", "seed=1,2"), (0, "store: ")),
+        (("-m", "name='${oc.env:PLAIN}',b"), (2, "would name a folder after a secret")),
     ],
 )
 def test_a_run_leaves_nothing_of_them(more: tuple[str, ...], ends: tuple[int, str], tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Which outputs of a store are shown, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from igc_dist.records import ConfigError, near
+from igc_dist.report.contents import SUM, Floats, column, labels
+
+SORTS = {"correlation": ("correlation",), "n": ("n",), "se": ("correlation_se", f"{SUM}_se")}
+"""The variables that outputs may be sorted by: the first that the store has."""
+
+
+def selected(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort: str | None = None) -> xr.DataTree:
+    """The tree with these outputs only, in this order, or sorted.
+
+    `outputs`: names; a number that is no name is a position. `sort`: "correlation" or "n", the largest first, or "se",
+    the smallest standard error of the correlation (else of the sum) first; NaN is last. Raises `ConfigError` for an
+    output or a variable that the store does not have.
+    """
+    names = labels(tree)
+    places = (
+        np.arange(len(names)) if outputs is None else np.array([_place(name, names) for name in outputs], dtype=int)
+    )
+    if sort is not None:
+        key = _key(tree, sort)[places]
+        places = places[np.argsort(key if sort == "se" else -key, kind="stable")]  # NaN is sorted to the end
+    return tree if outputs is None and sort is None else tree.isel(output=places)
+
+
+def _place(name: str | int, names: Sequence[str]) -> int:
+    if (text := str(name)) in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    raise ConfigError(
+        f"output {text!r} is none of the {len(names)} of the store{near(text, names)}: give names or numbers from 0"
+    )
+
+
+def _key(tree: xr.DataTree, sort: str) -> Floats:
+    found = [values for name in SORTS.get(sort, ()) if (values := column(tree, name)) is not None]
+    if not found:
+        can = [each for each, names in SORTS.items() if any(column(tree, name) is not None for name in names)]
+        raise ConfigError(f"outputs cannot be sorted by {sort!r}: the store has {', '.join(can) or 'nothing of it'}")
+    return found[0]
