@@ -69,6 +69,7 @@ def attribute(
     fields: Any = None,
     weights: Any = None,
     slices: Any = None,
+    on_unlabelled: str = "fail",
     reduce: Any = None,
     names: Sequence[str] | None = None,
     dims: Sequence[Any] | None = None,
@@ -115,7 +116,7 @@ def attribute(
     `model`: an `nn.Module` or LightningModule, which is restored afterwards; or `igc_dist.Model` (`forward`,
     `forward_kwargs`, `output`, `channels_last`, `compiled`, `final_layer`, `embedding`, `embedding_kwargs`,
     `n_categorical`, `categories`). `data`: see `igc_dist.data.ensure`; or `igc_dist.Data` (`stage`, `num_workers`,
-    `prefetch`, `fields`, `weights`, `slices`, `names`, `dims`).
+    `prefetch`, `fields`, `weights`, `slices`, `on_unlabelled`, `names`, `dims`).
 
     `method`: a preset of conf/method by name (igc, bsc, guided_igc, ...; per sample ig, ig2, smoothgrad, ...), or
     `igc_dist.Method`; `attributor` and `statistics` (or `statistic`, `igc_dist.Statistic`) override its parts.
@@ -192,7 +193,7 @@ def attribute(
         budget=budget or Budget(),
         method=method if attributor is None else attributor.name,
         weights=weighted(source, weights),
-        slices=sliced(source, slices),
+        slices=sliced(source, slices, on_unlabelled),
     )
     accelerator = accelerator or lent.device.type
     ranks = joined(

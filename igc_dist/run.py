@@ -108,9 +108,9 @@ class Run:
         job, plan, store = self.job, self.plan, self.store
         pending = self.world.share(lambda: store.pending("predict"))
         self.meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
-        predictor = Predictor(
-            job.inputs, job.source, job.targets, plan, self.world.device, job.skip, job.needs_mean, job.weights
-        )
+        unlabelled = None if job.slices is None else job.slices.unlabelled
+        data = job.inputs, job.source, job.targets
+        predictor = Predictor(*data, plan, self.world.device, job.skip, job.needs_mean, job.weights, unlabelled)
 
         def fold(number: int) -> dict[str, Any]:
             arrays = predictor.run(number).arrays(plan.shapes.input_names)

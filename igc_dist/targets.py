@@ -24,7 +24,7 @@ class Targets:
     store, in their order. `n_others`: for one-hot targets, take gradients at each path point for the label's own output
     and for this number of other outputs, which are drawn, instead of for all.
 
-    Raises `ConfigError` for no, negative or duplicate outputs.
+    Raises `ConfigError` for no, negative or duplicate outputs, and for duplicate names.
     """
 
     outputs: Sequence[int] | None = None
@@ -39,6 +39,9 @@ class Targets:
                 f"target.n_others={n!r}: give the number of outputs to draw beside the label's, at least 1, or null "
                 "for all"
             )
+        called = [str(name) for name in self.names or ()]
+        if doubled := sorted({name for name in called if called.count(name) > 1}):
+            raise ConfigError(f"target.names has {doubled} more than once: give each output a name of its own")
         if self.outputs is None:
             return
         chosen = [int(k) for k in self.outputs]
@@ -74,26 +77,33 @@ class Targets:
         return integer and y[:1].numel() == 1 and n_outputs > 1
 
     def encode(self, y: Tensor, n_outputs: int) -> Float64[Tensor, "n J"]:
-        """The data set's y as (n, n_outputs) float64. Raises `DataError` if it does not fit the outputs."""
-        integer = not (y.is_floating_point() or y.is_complex())
+        """The data set's y as (n, n_outputs) float64; NaN or infinity for all outputs where a label is so.
+
+        Integer labels with missing ones come as floats. Raises `DataError` if y does not fit the outputs.
+        """
+        if y.is_complex():
+            raise DataError(f"y is complex ({y.dtype}): give real targets, such as y.abs() or y.real")
         flat = y.reshape(len(y), -1)
         if self.are_labels(y, n_outputs):
-            if not integer or flat.shape[1] != 1:
+            known = flat.isfinite()
+            whole = flat[known]
+            if flat.shape[1] != 1 or bool((whole != whole.long()).any()):
                 raise DataError(
                     f"target.one_hot needs one integer label per sample, got y of shape {tuple(y.shape[1:])} and type "
                     f"{y.dtype}"
                 )
-            if flat.min() < 0 or flat.max() >= n_outputs:
+            if len(whole) and (whole.min() < 0 or whole.max() >= n_outputs):
                 raise DataError(
-                    f"labels run from {int(flat.min())} to {int(flat.max())}, but the model has {n_outputs} outputs "
+                    f"labels run from {int(whole.min())} to {int(whole.max())}, but the model has {n_outputs} outputs "
                     f"(0 to {n_outputs - 1})"
                 )
-            return one_hot(flat[:, 0].long(), n_outputs).double()
+            code = one_hot(torch.where(known, flat, 0)[:, 0].long(), n_outputs).double()
+            return torch.where(known, code, flat.double())
         if flat.shape[1] != n_outputs:
             raise DataError(
                 f"y has {flat.shape[1]} values per sample (shape {tuple(y.shape[1:])}), but the model has {n_outputs} "
                 "outputs: "
-                "they must match, or y must be an integer label with target=one_hot"
+                "they must match, or y must be an integer label with target=one_hot (say so if some labels are missing)"
             )
         return flat.double()
 

@@ -26,7 +26,7 @@ PACKAGE, TESTS = ROOT / "igc_dist", ROOT / "tests"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 TEST_FILES = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py"))
 
-GROUND = ("records", "tensors", "seeds", "faults", "secrets", "files")
+GROUND = ("records", "arrays", "tensors", "seeds", "faults", "secrets", "files")
 """The ground floor imports nothing of the package but `records`, which imports nothing of it."""
 
 WINGS = (
@@ -82,6 +82,7 @@ PICKLED = {
 """Collectives of torch that pickle what they send, and unpickle what comes."""
 
 LATE: dict[tuple[str, str], str] = {
+    ("arrays.py", "pandas"): "half a second, only for arrays of objects, text or dates; xarray brings it",
     ("cli/runs.py", "igc_dist.run"): "brings torch and the passes: plan and a refused configuration do without",
     ("demo/digits.py", "sklearn.datasets"): "a second, and only where its data file lies elsewhere",
     ("faults.py", "torch"): "only where a test asks for a card that is full; the ground floor has no torch",

@@ -4,7 +4,7 @@ A baseline object gives `count` baselines for each of the n samples of a micro-b
 `shared`, all samples have the same baselines. The baseline output is then constant and completeness is exact (``rho0 =
 0``, see `statistics/correlation.py`).
 
-May import: data, seeds, tensors, records.
+May import: data, seeds, tensors, arrays, records.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from igc_dist.arrays import is_array, real
 from igc_dist.baselines.base import Baseline, Surroundings, check_positive, is_number
 from igc_dist.baselines.drawn import Blur, Noise, Partners, Resampled
 from igc_dist.baselines.references import References
@@ -39,7 +36,7 @@ def ensure(baseline: Any) -> Baseline:
     """Coerce a user's wish to a `Baseline`.
 
     None gives zeros, a float a constant, a list of floats several constants, and an int K gives K shared data samples.
-    Tensors and `Baseline` objects are also accepted.
+    Arrays, one for each input, and `Baseline` objects are also accepted. Raises `ConfigError`.
     """
     if isinstance(baseline, Baseline):
         return baseline
@@ -56,14 +53,11 @@ def ensure(baseline: Any) -> Baseline:
         return Samples(int(baseline))
     if isinstance(baseline, numbers.Real):
         return Constant(float(baseline))
-    if isinstance(baseline, Tensor | np.ndarray):
-        return Given((torch.as_tensor(baseline),))
-    if (
-        isinstance(baseline, list | tuple)
-        and baseline
-        and all(isinstance(value, Tensor | np.ndarray) for value in baseline)
-    ):
-        return Given(tuple(torch.as_tensor(value) for value in baseline))
+    if is_array(baseline):
+        value = real(baseline, "baseline", ConfigError)
+        return Given((value,)) if value.ndim else ensure(value.item())
+    if isinstance(baseline, list | tuple) and baseline and all(map(is_array, baseline)):
+        return Given(tuple(baseline))
     if isinstance(baseline, list | tuple) and baseline and all(map(is_number, baseline)):
         return Constants(tuple(baseline))
     raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from igc_dist import seeds
+from igc_dist.arrays import real
 from igc_dist.baselines.base import Baseline, Surroundings, check_positive, enough, is_number
 from igc_dist.records import ConfigError
 from igc_dist.tensors import Batch, Tensors
@@ -23,6 +24,10 @@ class Constant(Baseline):
     shared = True
     pooled = False
 
+    def __post_init__(self) -> None:
+        if not is_number(self.value) or not math.isfinite(self.value):
+            raise ConfigError(f"baseline.value={self.value!r}: give a finite number, for example 0.0")
+
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         return tuple(torch.full((1, 1, *x.shape[1:]), float(self.value), dtype=x.dtype) for x in batch.inputs)
 
@@ -32,6 +37,7 @@ class Zeros(Constant):
     """Every feature at 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.value != 0:
             raise ConfigError(f"Zeros(value={self.value}): use Constant({self.value})")
 
@@ -65,11 +71,24 @@ class Constants(Baseline):
 
 @dataclass(frozen=True, eq=False)
 class Given(Baseline):
-    """Baselines given by the user: per input one (*P) or several (B, *P), shared by all samples."""
+    """Baselines given by the user: per input one (*P) or several (B, *P), shared by all samples.
 
-    values: Tensors
+    Raises `ConfigError` for values that are not finite real numbers.
+    """
+
+    values: Any
     shared = True
     pooled = False
+
+    def __post_init__(self) -> None:
+        names = ["baseline"] if len(self.values) == 1 else [f"baseline[{i}]" for i in range(len(self.values))]
+        values = tuple(real(value, name, ConfigError) for value, name in zip(self.values, names, strict=True))
+        for value, name in zip(values, names, strict=True):
+            wrong = torch.nonzero(~torch.isfinite(value))
+            if len(wrong):
+                at = tuple(wrong[0].tolist())
+                raise ConfigError(f"{name} is {float(value[at])} at index {at}: give finite numbers")
+        object.__setattr__(self, "values", values)
 
     def count(self, n_pool: int, features: Sequence[tuple[int, ...]]) -> int:
         if len(self.values) != len(features):

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from igc_dist import baselines, seeds
 from igc_dist import data as sources
 from igc_dist.api import attribute
+from igc_dist.arrays import real
 from igc_dist.attributors import Identity
 from igc_dist.compat.arguments import Seed, rows_of, takes_one
 from igc_dist.compat.drawn import Addressed
@@ -164,7 +165,7 @@ class Method:
             raise ConfigError(f"{name} has {len(arrays)} arrays for {len(self._example.inputs)} inputs: give one each")
         for value, like in zip(arrays, self._example.inputs, strict=True):
             # lists of floats become float64, as in numpy
-            array = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value))
+            array = real(value, name, ConfigError)
             shape = tuple(like.shape[1:])
             rows = array[None] if array.ndim == len(shape) else array
             if tuple(rows.shape[1:]) != shape or not len(rows):

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from igc_dist.arrays import real
 from igc_dist.attributors import Attributor
 from igc_dist.model import Model, numerics
 from igc_dist.records import ConfigError, DataError
@@ -33,7 +34,7 @@ class Called(Model):
     def asked(self, x: np.ndarray) -> np.ndarray:
         """The gradients at points, in their shape and type."""
         given = self.function(x, call_model_args=self.args, expected_keys=[INPUT_OUTPUT_GRADIENTS])
-        grads = np.asarray(given[INPUT_OUTPUT_GRADIENTS], dtype=x.dtype)
+        grads = real(given[INPUT_OUTPUT_GRADIENTS], INPUT_OUTPUT_GRADIENTS).numpy().astype(x.dtype)
         if grads.shape != x.shape:
             raise DataError(SHAPE_ERROR_MESSAGE[INPUT_OUTPUT_GRADIENTS].format(x.shape, grads.shape))
         return grads
@@ -75,12 +76,13 @@ def mask(walk: Attributor, model: Called, x: np.ndarray, start: np.ndarray | Non
 
 def start(given: Any, x: np.ndarray) -> np.ndarray:
     """A baseline like x; zeros for None."""
-    x0 = np.zeros_like(x) if given is None else np.asarray(given, dtype=x.dtype)
+    x0 = np.zeros_like(x) if given is None else floating(given, "x_baseline").astype(x.dtype)
     if x0.shape != x.shape:
         raise DataError(f"Baseline size {x0.shape} does not match input size {x.shape}: give one of the same shape")
     return x0
 
 
-def floating(x: Any) -> np.ndarray:
-    x = np.asarray(x)
+def floating(value: Any, name: str = "x_value") -> np.ndarray:
+    """The numbers of an array as floats. Raises `DataError` for complex, missing or no numbers."""
+    x = real(value, name).numpy()
     return x if x.dtype.kind == "f" else x.astype(np.float64)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from igc_dist.arrays import real
 from igc_dist.attributors import PathIntegral
 from igc_dist.model import Model
 from igc_dist.paths import rule
@@ -272,10 +273,7 @@ def _ends(model: Model, xs: Tensors, baselines: Any, device: torch.device) -> tu
         raise ConfigError(f"{len(given)} baselines for {len(xs)} inputs: give a tuple with one for each")
     dtype, starts = model.dtype(xs), []
     for x, x0 in zip(xs, given, strict=True):
-        try:
-            start = torch.as_tensor(x0, dtype=dtype, device=device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"a baseline is {x0!r}: give a number or a tensor ({error})") from error
+        start = real(x0, "a baseline", ConfigError).to(device, dtype)
         start = start.expand(1, *x.shape[1:]) if start.ndim == 0 else start
         if start.shape[1:] != x.shape[1:] or len(start) not in (1, len(x)):
             raise ConfigError(

@@ -233,7 +233,7 @@ class XRAI(CoreSaliency):
             found = [one.GetMask(x, call_model_function, call_model_args, x0, given.steps, batch_size) for x0 in starts]
             a = np.mean(found, axis=0)
         else:
-            a = np.asarray(base_attribution)
+            a = floating(base_attribution, "base_attribution")
             if a.shape != x.shape:
                 raise DataError(
                     "The base attribution shape should be the same as the shape of `x_value`. "

@@ -62,7 +62,8 @@ class Data:
     `dataset`: see `igc_dist.data.ensure`; for a data module the loader of `stage` is used. `num_workers`: the number of
     processes that read. `prefetch`: a thread reads the next batch. `fields`: the keys of x and of y, for samples that
     are dicts. `weights`, `slices`: an array or the name of an attribute of the data set; every slice gets its own
-    results. `names`: the names of the inputs. `dims`: the names of the dimensions of each input.
+    results. `on_unlabelled`: "fail" refuses samples without a slice label, "skip" leaves them out and lists them.
+    `names`: the names of the inputs. `dims`: the names of the dimensions of each input.
     """
 
     dataset: Any
@@ -72,6 +73,7 @@ class Data:
     fields: Any = None
     weights: Any = None
     slices: Any = None
+    on_unlabelled: str = "fail"
     names: Sequence[str] | None = None
     dims: Sequence[Any] | None = None
 

@@ -93,7 +93,8 @@ def _under(name: str, prefixes: Sequence[str]) -> bool:
 def _located(target: str) -> Any:
     """The object of a dotted name, found as Hydra finds it.
 
-    Attributes come first, so `igc_dist.baselines.np.load` is numpy's. Raises `ConfigError` if the name does not exist.
+    Attributes come first, so `igc_dist.baselines.base.np.load` is numpy's. Raises `ConfigError` if the name does not
+    exist.
     """
     first, *rest = target.split(".")
     try:

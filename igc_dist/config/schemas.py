@@ -46,6 +46,7 @@ class DataConfig:
     y: str | None = None
     weights: str | None = None
     slices: str | None = None
+    on_unlabelled: str = "fail"
     names: list[str] | None = None
     dims: list[Any] | None = None
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from igc_dist.data.items import plain
 from igc_dist.data.samples import Fields, first_line, pair, wrong_with
 from igc_dist.records import ConfigError, DataError, IgcError
 
@@ -123,7 +124,7 @@ class Reading(Dataset[Any]):
         if self.collate is not default_collate:
             return pair(self.collate(items), self.fields, "the batch of the collate function")
         named = ((f"sample {index}", item) for index, item in zip(indices, items, strict=True))
-        return default_collate([pair(item, self.fields, name) for name, item in named])
+        return default_collate(plain([pair(item, self.fields, name) for name, item in named], indices))
 
 
 @dataclass

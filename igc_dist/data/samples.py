@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import ConcatDataset, Subset
 
 from igc_dist.records import ConfigError, DataError
@@ -63,14 +62,14 @@ def pair(item: Any, fields: Fields | None, what: str) -> Any:
 
 
 def _numbers(value: Any) -> Any:
-    """Lists of numbers as a tensor, because a list is otherwise several inputs."""
+    """Lists of numbers as an array, because a list is otherwise several inputs."""
     if not isinstance(value, list):
         return value
     try:
         array = np.asarray(value)
     except ValueError:  # of different lengths
         return value
-    return torch.from_numpy(array) if array.dtype.kind in "biuf" else value
+    return array if array.dtype.kind in "biufcO" else value
 
 
 def wrong_with(items: Sequence[Any], indices: Sequence[int], error: Exception) -> str:
@@ -125,6 +124,8 @@ def advice(value: Any) -> str:
         return "turn it into a tensor, for example by the data set's transform (torchvision.transforms.ToTensor())"
     if isinstance(value, Mapping):
         return "give its arrays as a tuple"
+    if value is None:
+        return "give arrays, tensors or numbers; NaN says that a target is missing"
     return "give arrays, tensors or numbers"
 
 

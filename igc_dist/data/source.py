@@ -1,7 +1,8 @@
 """Data sets addressed by global index.
 
 The contract: a map-style data set (`__len__` and `__getitem__`) with items ``(x, y)`` or ``((x1, x2, ...), y)``. An
-index must give the same item each time. Every index is read once; nothing is dropped, repeated or padded.
+index must give the same item each time. Every index is read once; nothing is dropped, repeated or padded. A value of y
+that is masked, None or NA is NaN, a missing target; such a value of x is an error.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
+from igc_dist.arrays import entries, is_array, tensor
 from igc_dist.data.loaders import chosen, loader_of, one_data_set
 from igc_dist.data.pairs import in_memory, paired
 from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
 from igc_dist.data.samples import advice, fields_of, kind_of, other_shape, pair, parts, path_of
 from igc_dist.records import ConfigError, DataError
-from igc_dist.tensors import Batch, Tensors
+from igc_dist.tensors import Batch
 
 
 class Source:
@@ -147,20 +149,20 @@ class Source:
                 ) from fault.error
         if read.wrong is not None:
             raise DataError(read.wrong.text) from read.wrong.error
-        x, y = read.batch
-        for name, value in parts(x, y):
-            self._check(name, value, read.indices)
-        inputs: Tensors = tuple(map(_plain, x if isinstance(x, list | tuple) else (x,)))
-        y = _plain(y)
+        *inputs, y = (self._checked(name, value, read.indices) for name, value in parts(*read.batch))
         unread = {n: fault.text for n, fault in read.faults.items()}
-        return Batch(np.asarray(read.indices, dtype=np.int64), inputs, y, unread)
+        return Batch(np.asarray(read.indices, dtype=np.int64), tuple(inputs), y, unread)
 
-    def _check(self, name: str, value: Any, indices: Sequence[int]) -> None:
-        """Raise `DataError` unless a part of a batch is a tensor with a row, of the same shape, for each sample."""
-        if not isinstance(value, Tensor):
+    def _checked(self, name: str, value: Any, indices: Sequence[int]) -> Tensor:
+        """A part of a batch as a tensor.
+
+        Raises `DataError` unless it has a row, of the same shape, for each sample.
+        """
+        if not is_array(value):
             raise DataError(
                 f"sample {indices[0]}: {name} collates to {kind_of(value)}, expected a tensor: {advice(value)}"
             )
+        value = tensor(value, f"samples {', '.join(map(str, indices))}: {name}", gaps=name == "y")
         if value.shape[:1] != (len(indices),):
             raise DataError(
                 f"samples {', '.join(map(str, indices))}: {name} collates to shape {tuple(value.shape)}, expected "
@@ -170,27 +172,25 @@ class Source:
         other, expected = self._seen.setdefault(name, (indices[0], shape))
         if shape != expected:
             raise DataError(other_shape(name, indices[0], shape, other, expected))
+        return value
 
-    def column(self, wish: Any, name: str) -> np.ndarray:
-        """One value per sample: an array, or the name of an attribute (or column) of the data set that holds them.
+    def column(self, wish: Any, name: str) -> tuple[np.ndarray, Bool[np.ndarray, " N"]]:
+        """One value per sample, and where it is missing: an array, or the name of an attribute or column of the data.
 
         Looks through `Subset`s. Raises `DataError` if there is none, or if its length is not that of the data set.
         """
         values = _attribute(self.dataset, wish) if isinstance(wish, str) else wish
         if values is None:
-            there = [
-                key
-                for key, value in vars(self.dataset).items()
-                if hasattr(value, "__len__") and len(value) == len(self)
-            ]
+            attributes = getattr(self.dataset, "__dict__", {})  # a list has none
+            there = [key for key, value in attributes.items() if hasattr(value, "__len__") and len(value) == len(self)]
             raise DataError(
                 f"{name}={wish!r}: the data set {type(self.dataset).__name__} has no such attribute with one value "
                 "per sample" + (f"; it has {', '.join(map(repr, there))}" if there else ": give an array")
             )
-        found = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+        found, missing = entries(values, name)
         if found.shape != (len(self),):
             raise DataError(f"{name} has shape {found.shape}: expected one value for each of the {len(self)} samples")
-        return found
+        return found, np.zeros(len(found), bool) if missing is None else missing
 
     def check_deterministic(self) -> None:
         """Read a few indices twice. Raises `DataError` if they differ: a read must not depend on earlier reads."""
@@ -205,11 +205,6 @@ class Source:
                         "reproduced or resumed. "
                         "Switch random augmentation off, or seed it by the index"
                     )
-
-
-def _plain(x: Tensor) -> Tensor:
-    """A tensor without a history, which may take part in a graph."""
-    return x.clone() if x.is_inference() else x.detach()
 
 
 def _blanked(batch: Batch) -> Batch:
@@ -230,7 +225,11 @@ def _attribute(dataset: Any, name: str) -> Any:
     """An attribute or a named column of a data set; for a `Subset`, only its rows."""
     if isinstance(dataset, Subset):
         values = _attribute(dataset.dataset, name)
-        return None if values is None else np.asarray(values)[np.asarray(dataset.indices)]
+        if values is None:
+            return None
+        found, missing = entries(values, name)
+        rows = np.asarray(dataset.indices)
+        return found[rows] if missing is None else np.ma.array(found[rows], mask=missing[rows])
     if name in getattr(dataset, "column_names", ()):
         return dataset[name]
     return getattr(dataset, name, None)
@@ -255,11 +254,12 @@ def ensure(
 ) -> Source:
     """Coerce the user's data to a `Source`.
 
-    Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, a `DataLoader` or a
-    `LightningDataModule` (the loader ``{stage}_dataloader``). Of a loader, the dataset, the collate function, the
-    samples of its sampler (see `loaders.chosen`) and the settings of its workers are used; its batch size is not, and
-    memory is pinned if the device is a CUDA one. `fields`: the keys of x and of y, for samples that are dicts, or for a
-    dict of arrays. `on_bad_sample`: fail, or skip samples that cannot be read. Raises `DataError` or `ConfigError`.
+    Takes a map-style dataset, a pair of arrays ``(x, y)`` or ``((x1, x2), y)``, in memory or not (`pairs.paired`), a
+    `DataLoader` or a `LightningDataModule` (the loader ``{stage}_dataloader``). Of a loader, the dataset, the collate
+    function, the samples of its sampler (see `loaders.chosen`) and the settings of its workers are used; its batch size
+    is not, and memory is pinned if the device is a CUDA one. `fields`: the keys of x and of y, for samples that are
+    dicts, or for a dict of arrays. `on_bad_sample`: fail, or skip samples that cannot be read. Raises `DataError` or
+    `ConfigError`.
     """
     if isinstance(data, Source):
         return data
@@ -279,5 +279,5 @@ def ensure(
         data, given["fields"] = pair(data, fields_of(fields), "the data"), None
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
-        return Source(paired(x, y), num_workers=num_workers, **given)
+        return Source(paired(x, y), num_workers=num_workers, prefetch=prefetch, **given)
     return Source(one_data_set(data), num_workers=num_workers, prefetch=prefetch, **given)

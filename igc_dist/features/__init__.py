@@ -7,7 +7,7 @@ correlation. A deviation is not linear, so it must be computed from the reduced 
 free function; a probe checks whether it preserves sums. XRAI, in `regions`, looks at the image. (The IGC package,
 arXiv:2404.13910, calls a reducer a post-function.)
 
-May import: data, secrets, tensors, records.
+May import: data, secrets, tensors, arrays, records.
 """
 
 from igc_dist.features.functions import Function, Joint

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from igc_dist.arrays import absent, numbers
 from igc_dist.features.names import Names, Shape
 from igc_dist.records import ConfigError
 
@@ -68,7 +69,9 @@ class Segments(Sums):
     labels: Any
 
     def __post_init__(self) -> None:
-        labels = np.asarray(self.labels)
+        labels, missing = numbers(self.labels, "reduce: labels", ConfigError)
+        if missing is not None:
+            raise ConfigError(absent("reduce: labels", missing))
         if labels.dtype.kind not in "iub" or not labels.size or not labels.ndim:
             raise ConfigError(
                 f"reduce: labels of type {labels.dtype} and shape {labels.shape}, expected an array of integers from 0"

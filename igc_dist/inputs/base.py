@@ -58,6 +58,11 @@ class Inputs(ABC):
         """
         dtype, m = self.model.dtype(raw), self.n_categorical(raw)
         for name, x in zip(input_names(len(raw)), raw[: len(raw) - m], strict=False):
+            if x.is_complex():
+                raise DataError(
+                    f"{what} {name} is complex ({x.dtype}), and a path needs real numbers: give its parts, such as "
+                    "torch.view_as_real(x), and let the model join them"
+                )
             if not x.is_floating_point():
                 raise DataError(
                     f"{what} {name} has type {x.dtype}: gradients need floating point; convert it in the data set "

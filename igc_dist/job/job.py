@@ -106,7 +106,8 @@ class Job:
         thresholds = None if self.grouping is None else self.grouping.thresholds(targets())
         if self.slices is None:
             return Cells(grouping=self.grouping, thresholds=thresholds)
-        return Cells(self.slices.number, len(self.slices.labels), self.grouping, thresholds)
+        number = np.maximum(self.slices.number, 0)  # samples without a label have no weight
+        return Cells(number, len(self.slices.labels), self.grouping, thresholds)
 
     @property
     def model(self) -> Model:

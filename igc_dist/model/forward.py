@@ -208,6 +208,11 @@ class ForwardPass:
                 raw = final.layer(z) if as_layer is None else as_layer(z)
         with numerics.as_called(inputs[0].device):
             y = selected(raw, output)
+        if y.is_complex():
+            raise ModelError(
+                f"the model's output is complex ({y.dtype}), and only a real number has a gradient to follow: name the "
+                "number to explain, for example output=lambda z: z.abs() (model.output)"
+            )
         if y.ndim == 1 and len(y) == len(inputs[0]):
             y = y[:, None]
         if y.ndim != 2 or len(y) != len(inputs[0]):

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from igc_dist.arrays import real
 from igc_dist.model.selection import selected
 from igc_dist.records import ConfigError, ModelError
 
@@ -30,6 +31,11 @@ class Adapter(ABC):
             part = selected(raw, None if self.of is None else [self.of] if isinstance(self.of, str) else self.of)
         except ModelError as error:
             raise ModelError(f"{error} (of {type(self).__name__}: say with `of` which part it takes)") from error
+        if part.is_complex():
+            raise ModelError(
+                f"{type(self).__name__} takes real numbers, and the result is complex ({part.dtype}): give output a "
+                "function that makes them real, for example lambda z: z.abs()"
+            )
         # under autocast the result has half precision, which is too low for the next steps
         return self.outputs(part if part.dtype == torch.float64 else part.float())
 
@@ -104,7 +110,7 @@ class Detection(Adapter):
     labels: Sequence[int]
 
     def __post_init__(self) -> None:
-        boxes = torch.as_tensor(self.boxes)
+        boxes = real(self.boxes, "Detection: boxes", ConfigError)
         if boxes.ndim != 2 or boxes.shape != (len(self.labels), 4):
             raise ConfigError(
                 f"Detection: boxes of shape {tuple(boxes.shape)} for {len(self.labels)} labels, give (J, 4) and (J,)"
@@ -180,7 +186,7 @@ def _references(adapter: Adapter, part: Tensor, reference: Any) -> Float[Tensor,
 
 
 def _tensor(values: Any, like: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+    return real(values, "the array of an output", ConfigError).to(dtype=like.dtype, device=like.device)
 
 
 def _unit(z: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from igc_dist.data import Source, input_names
@@ -25,9 +25,10 @@ from igc_dist.tensors import Batch, Tensors
 
 log = logging.getLogger(__name__)
 
-UNREAD = 6
+NO_LABEL, UNREAD = 5, 6
 BAD = {
     **{k: f"NaN or infinity in its {what}" for k, what in enumerate(("input", "target", "prediction", "gradient"), 1)},
+    NO_LABEL: "no label in slices",
     UNREAD: "it cannot be read",
 }
 """Why a sample was left out. 0: the sample is fit for use. NaN in a target means that it is missing, which is allowed.
@@ -201,6 +202,8 @@ class Predictor:
     sums: bool
     weight: Float64[np.ndarray, " N"] | None = None
     """Weight of each sample of the data set."""
+    unlabelled: Bool[np.ndarray, " N"] | None = None
+    """Samples that are to be left out, as they have no label in slices."""
 
     def run(self, fold: int) -> Predicted:
         """Predictions and targets of a fold.
@@ -220,6 +223,8 @@ class Predictor:
                 every[n] = torch.nan
             y = every[:, self.plan.work.outputs]
             codes = _codes(y.nan_to_num(posinf=torch.inf, neginf=-torch.inf), 2)
+            if self.unlabelled is not None:
+                codes = np.where(self.unlabelled[batch.index], np.uint8(NO_LABEL), codes)
             codes[[*batch.unread]] = UNREAD
             for x in batch.inputs:
                 codes = np.where(codes > 0, codes, _codes(x, 1))
@@ -247,7 +252,7 @@ class Predictor:
         return Predicted(torch.from_numpy(weight), *tables, tuple(totals))
 
     def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
-        wrong = np.flatnonzero((codes > 0) & (codes != UNREAD))
+        wrong = np.flatnonzero((codes > 0) & (codes != UNREAD) & (codes != NO_LABEL))
         if len(wrong) and not self.skip:
             n = int(wrong[0])
             raise NonFiniteError(
@@ -264,14 +269,15 @@ def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
 def scored(outputs: Float[Tensor, "n J"], one_hot: Float64[Tensor, "n J"]) -> Float64[np.ndarray, "n 2"]:
     """Correctness (0 or 1) and the probability of the label, from all outputs.
 
-    Outputs are probabilities if every row is a distribution, otherwise logits. NaN where an output is not finite.
+    Outputs are probabilities if every row is a distribution, otherwise logits. NaN where an output is not finite or the
+    label is missing.
     """
     f, label = outputs.double(), one_hot.argmax(1)
     known = f.isfinite().all(1)
     probable = bool(((f >= 0).all(1) & ((f.sum(1) - 1).abs() < 1e-3) | ~known).all())
     p = (f if probable else f.softmax(1)).gather(1, label[:, None])[:, 0]
     both = torch.stack([(f.argmax(1) == label).double(), p], 1)
-    return torch.where(known[:, None], both, torch.nan).numpy()
+    return torch.where((known & ~one_hot.isnan().any(1))[:, None], both, torch.nan).numpy()
 
 
 def centre_of(means: Float64[np.ndarray, "F 3 J"]) -> Centre:

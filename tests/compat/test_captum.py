@@ -414,7 +414,7 @@ def test_the_module_is_lent() -> None:
         ({"target": torch.tensor([True])}, "target=True: give None, an int"),
         ({"target": [True, 0, 1, 0, 1]}, "give None, an int"),
         ({"target": (0, slice(0, 1))}, "2 indices after the batch are too many"),
-        ({"baselines": "zeros"}, "a baseline is 'zeros': give a number or a tensor"),
+        ({"baselines": "zeros"}, "a baseline holds text"),
         ({"baselines": torch.zeros(2, 3)}, r"shape \(2, 3\) for an input of shape \(5, 3\)"),
         ({"baselines": torch.zeros(3)}, r"shape \(3,\) for an input of shape \(5, 3\)"),
         ({"baselines": (0.0, 0.0)}, "2 baselines for 1 inputs"),

@@ -158,7 +158,7 @@ GADGETS = (
     "igc_dist.config.building.build", "igc_dist.store.store.Store.existing", "igc_dist_evil.Model", "igc_dist",
     "igc_dist.demo", "",
     # under a prefix, but from elsewhere
-    "igc_dist.baselines.np.load", "igc_dist.baselines.torch.load", "igc_dist.baselines.torch.hub.load",
+    "igc_dist.baselines.base.np.load", "igc_dist.baselines.base.torch.load", "igc_dist.baselines.base.torch.hub.load",
     "igc_dist.baselines.numbers",
     "igc_dist.baselines.drawn.gaussian_filter", "igc_dist.baselines.base.dataclass", "igc_dist.demo.digits.load_file",
     "igc_dist.baselines.drawn.seeds.hashlib.new",

@@ -127,7 +127,7 @@ ITEMS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "dicts inside": (lambda i: ({"a": X}, Y), {}, "sample 0: x collates to a dict.* give its arrays as a tuple"),
     "images": (image, {}, "sample 0: x is a PIL image: turn it into a tensor.*ToTensor"),
     "nothing": (lambda i: None, {}, "sample 0 cannot be read: the data set gives None"),
-    "no target": (lambda i: (X, None), {}, "sample 0: y is None"),
+    "no target": (lambda i: (X, None), {}, "sample 0: y is None.*NaN says that a target is missing"),
     "x alone": (lambda i: X, {}, r"sample 0 is a Tensor: it must be a pair \(x, y\)"),
     "one of three": (lambda i: (X, X, Y) if i == 5 else (X, Y), {}, "sample 5 is a tuple of 3: it must be a pair"),
     "text": (lambda i: ("a", Y), {}, "sample 0: x.*str.*give arrays, tensors or numbers"),

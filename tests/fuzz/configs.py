@@ -24,7 +24,7 @@ TOKENS = (
     "_target_: igc_dist.baselines.Constant",
     "baseline: {_target_: igc_dist.baselines.base.np.save, arr: [1], file: a}\n",
     "reduce: {_target_: os.mkdir, _args_: [a]}\n",
-    "_target_: igc_dist.baselines.np.load",
+    "_target_: igc_dist.baselines.base.np.load",
     "_target_: builtins.open",
     "_partial_: true",
     "_recursive_: false",

@@ -38,7 +38,7 @@ TARGETS = (
     "os.system",
     "igc_dist.baselines.Zeros",
     "igc_dist.baselines.Constant",
-    "igc_dist.baselines.np.load",
+    "igc_dist.baselines.base.np.load",
     "igc_dist",
     "",
     "..",

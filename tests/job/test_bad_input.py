@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 import igc_dist
 from igc_dist import baselines
+from igc_dist.model import Probability
 from igc_dist.records import ConfigError, DataError, ModelError, NonFiniteError, StoreError
 from igc_dist.store import Store
 from tests import models
@@ -55,6 +56,13 @@ BEFORE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "more resampled than data": ({"baseline": baselines.Resampled(N + 1)}, ConfigError, f"k={N + 1}.*at most {N}"),
     "baseline 0": ({"baseline": 0}, ConfigError, r"baseline=0.*float \(0.0\)"),
     "baseline of another shape": ({"baseline": torch.zeros(4)}, ConfigError, r"\(4,\): expected \(3,\)"),
+    "baseline of text": ({"baseline": np.array(["a", "b", "c"])}, ConfigError, "baseline holds text"),
+    "complex baseline": ({"baseline": X[0] + 1j}, ConfigError, "baseline is complex.*real numbers"),
+    "masked baseline": ({"baseline": np.ma.array([0.0, 1, 2], mask=[0, 0, 1])}, ConfigError, r"missing.*\(2,\)"),
+    "baseline of NaN": ({"baseline": X[0] * torch.nan}, ConfigError, r"is nan at index \(0,\)"),
+    "constant NaN": ({"baseline": float("nan")}, ConfigError, "baseline.value=nan: give a finite number"),
+    "second baseline complex": ({"baseline": (X[0], X[0] + 1j)}, ConfigError, r"baseline\[1\] is complex"),
+    "complex inputs": ({"data": (X + 1j, target())}, DataError, "x is complex.*view_as_real"),
     "baseline for other inputs": ({"baseline": (torch.zeros(3), torch.zeros(3))}, ConfigError, "2 tensors.*1 inputs"),
     "blur of a vector": ({"baseline": baselines.Blur(1.0)}, ConfigError, r"two dimensions.*\(3,\)"),
     "no steps": ({"n_steps": 0}, ConfigError, "n_steps=0.*at least 1"),
@@ -113,6 +121,13 @@ def test_known_before_the_first_forward(name: str) -> None:
 LOOK: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "output out of range": ({"target": 2}, ConfigError, "has 2: the model has 2 outputs, give 0 to 1"),
     "y of another width": ({"data": (X, torch.zeros(N, 3))}, DataError, "3 values.*2 outputs.*one_hot"),
+    "complex targets": ({"data": (X, target() + 1j)}, DataError, "y is complex.*y.abs"),
+    "complex output": ({"model": models.Function(lambda x: two(x) + 1j)}, ModelError, "complex.*z.abs"),
+    "complex part of an output": (
+        {"model": models.Function(lambda x: two(x) + 1j), "output": Probability()},
+        ModelError,
+        "Probability takes real numbers.*z.abs",
+    ),
     "label out of range": ({"data": (X, torch.arange(N) + 1)}, DataError, "1 to 4.*2 outputs"),
     "names that do not pair": ({"target": igc_dist.Targets(names=("a",))}, ConfigError, "1 names for 2"),
     "x of another shape": ({"model": nn.Linear(4, 2).double()}, ModelError, r"\(4, 3\).*RuntimeError"),

@@ -53,6 +53,12 @@ def test_names_must_pair_up() -> None:
         Targets(names=("a", "b")).select(3)
 
 
+def test_names_differ() -> None:
+    """Also as the text that the store keeps of them."""
+    with pytest.raises(ConfigError, match=r"\['1', 'a'\] more than once"):
+        Targets(names=("a", 1, "a", "b", "1"))  # type: ignore[arg-type]
+
+
 def test_encoding() -> None:
     """Float vectors stay, a scalar serves one output, integer labels become one-hot by themselves where there are
     several outputs."""
@@ -75,7 +81,7 @@ def test_encoding() -> None:
         (torch.zeros(2, 3), None, "3 values per sample.*4 outputs"),
         (torch.tensor([0, 4]), None, "0 to 4.*4 outputs"),
         (torch.tensor([-1, 0]), None, "-1 to 0.*4 outputs"),
-        (torch.tensor([0.0, 1.0]), True, "integer label.*float32"),
+        (torch.tensor([0.0, 0.5]), True, "integer label.*float32"),
         (torch.zeros(2, 2, dtype=torch.long), True, "integer label"),
         (torch.tensor([0.0, 1.0]), None, "1 values per sample.*one_hot"),
     ],
