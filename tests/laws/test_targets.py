@@ -54,9 +54,9 @@ def test_names_must_pair_up() -> None:
 
 
 def test_names_differ() -> None:
-    """Also as the text that the store keeps of them."""
-    with pytest.raises(ConfigError, match=r"\['1', 'a'\] more than once"):
-        Targets(names=("a", 1, "a", "b", "1"))  # type: ignore[arg-type]
+    """Each output has a name of its own."""
+    with pytest.raises(ConfigError, match=r"\['a', 'c'\] more than once"):
+        Targets(names=("a", "c", "a", "b", "c"))
 
 
 def test_encoding() -> None:
