@@ -4,7 +4,7 @@
 #   launch/sweep.sh baseline=zeros,mean quadrature.n_steps=8,16 [overrides]                                one after the other, here
 #   LAUNCHER=submitit_slurm NPROC=8 launch/sweep.sh baseline=zeros,mean hydra.launcher.partition=gpu ...   each a SLURM job, from a login node
 #
-#   LAUNCHER   basic | submitit_slurm | submitit_local (pip install 'igc-dist[submitit]') | another of Hydra's (basic)
+#   LAUNCHER   basic | submitit_slurm | submitit_local (pip install 'igc-dist[submitit]') | another of Hydra's, with --allow-target hydra_plugins.* (basic)
 #   NPROC      ranks of a run (1)
 #   MINUTES    time limit of a job under submitit (60)
 #

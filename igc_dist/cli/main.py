@@ -78,9 +78,6 @@ def _rank() -> int:
 def _on_config(command: str, arguments: list[str], allow: list[str], meeting: Path | None = None) -> int:
     """Run a command on configurations, once or per job of a sweep. Returns the first exit code that is not 0."""
     arguments = config.quoted(arguments)
-    for flag in {"-m", "--multirun"} & {*arguments}:  # Hydra accepts it only before the overrides
-        arguments.remove(flag)
-        arguments.insert(0, flag)
     for number in (signal.SIGTERM, signal.SIGUSR1):  # until the run has handlers, an exit loses nothing
         signal.signal(number, lambda *_: os._exit(Stopped.exit_code))
     codes: list[int] = []

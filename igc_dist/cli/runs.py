@@ -22,7 +22,7 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Pat
 
     `meeting`: the folder where this rank meets the others, if a launcher on this machine started it.
     """
-    folder, overrides = config.hydra_job()
+    folder, _ = config.hydra_job()
     path = located(cfg)
     beside = store.beside(path, folder)
     alone = distributed.environment() is None
@@ -35,7 +35,7 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Pat
         )
     if alone and cfg.fabric.devices > 1:
         own = [config.override("store.path", path), config.override("hydra.run.dir", folder)]
-        return distributed.launch(cfg.fabric.devices, [*config.folder_flags(arguments), *overrides, *own], allow)
+        return distributed.launch(cfg.fabric.devices, [*config.for_ranks(arguments), *own], allow)
     if cfg.gallery:
         if isinstance(path, str):
             raise ConfigError(
@@ -125,11 +125,14 @@ def columns(cfg: Any) -> dict[str, Any]:
     _, overrides = config.hydra_job()
     if len({*cfg.gallery}) < len(cfg.gallery):
         raise ConfigError(f"gallery={list(cfg.gallery)}: give each method once, or with another setting")
+    words = {}
     for column in cfg.gallery:
         config.check_name("gallery", column)
-    return {
-        column: config.compose_again([*overrides, *shlex.split(column), "store.samples=true"]) for column in cfg.gallery
-    }
+        try:
+            words[column] = [*shlex.split(column), "store.samples=true"]
+        except ValueError as error:
+            raise ConfigError(f"gallery has {column!r}, which does not parse ({error}): quote as in a shell") from error
+    return {column: config.compose_again(overrides, more) for column, more in words.items()}
 
 
 def _gallery(cfg: Any, allow: Sequence[str], folder: Path, meeting: Path | None) -> int:

@@ -5,7 +5,7 @@ from .building import build as build
 from .building import build_attributor as build_attributor
 from .command_line import compose_again as compose_again
 from .command_line import compose_and_call as compose_and_call
-from .command_line import folder_flags as folder_flags
+from .command_line import for_ranks as for_ranks
 from .command_line import hydra_job as hydra_job
 from .command_line import override as override
 from .command_line import quoted as quoted

@@ -23,11 +23,11 @@ def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
     """
     try:
         plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    except OmegaConfBaseException as error:
+        if not isinstance(plain, Mapping) or "_target_" not in plain:
+            raise ConfigError(f"{plain!r} cannot be built: it needs a _target_, the dotted name of a class or function")
+        check_targets(plain, (*ALLOWED, *allow))
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
-    if not isinstance(plain, Mapping) or "_target_" not in plain:
-        raise ConfigError(f"{plain!r} cannot be built: it needs a _target_, the dotted name of a class or function")
-    check_targets(plain, (*ALLOWED, *allow))
     try:
         return instantiate({**plain, **extra}, _convert_="all")
     except ConfigError:

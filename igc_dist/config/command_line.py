@@ -6,68 +6,24 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal import hydra as internal
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from igc_dist.config.discreet import check_folder, discreet, learn
+from igc_dist.config import flags
+from igc_dist.config.discreet import discreet, learn
 from igc_dist.config.explaining import explained
-from igc_dist.config.permitted import check_hydra
+from igc_dist.config.loader import SEARCH, Checked
+from igc_dist.config.permitted import check_column
 from igc_dist.config.schemas import folder
 from igc_dist.config.sweeping import named
 from igc_dist.records import ConfigError
-
-
-class Checked(ConfigLoaderImpl):
-    """Hydra's loader, which checks Hydra's own node before Hydra acts on it.
-
-    Each job of a sweep is composed and checked again. This is a class of its own because launcher plug-ins hand it to
-    other processes.
-    """
-
-    allow: tuple[str, ...] = ()
-
-    def load_configuration(self, *args: Any, **keywords: Any) -> Any:
-        cfg = super().load_configuration(*args, **keywords)
-        learn(cfg)
-        # not resolved, because some values are not known yet
-        check_hydra(dict(OmegaConf.to_container(cfg.hydra, resolve=False)), self.allow)  # type: ignore[arg-type]
-        _check_interpolations(cfg.hydra)
-        check_folder(cfg, "hydra.sweep.dir" if keywords.get("run_mode") == RunMode.MULTIRUN else "hydra.run.dir")
-        return cfg
-
-    def load_sweep_config(self, *args: Any, **keywords: Any) -> Any:
-        cfg = super().load_sweep_config(*args, **keywords)
-        check_folder(cfg, "hydra.sweep.subdir")
-        return cfg
-
-
-def _check_interpolations(node: Any) -> None:
-    """Raise `ConfigError` if a mapping or a list of Hydra's node is an interpolation: its result was not checked."""
-    for key in range(len(node)) if OmegaConf.is_list(node) else node:
-        if OmegaConf.is_missing(node, key):
-            continue
-        if OmegaConf.is_interpolation(node, key):
-            raw = str(node._get_node(key)._value())
-            try:
-                whole = OmegaConf.is_config(node[key])
-            except OmegaConfBaseException:
-                whole = (
-                    raw.count("${") > 1
-                )  # not known yet: the job's number or folder is text, but a nested name may be anything
-            if whole:
-                raise ConfigError(f"hydra: {key}={raw} is not allowed: give the node itself, not an interpolation")
-        elif OmegaConf.is_config(node[key]):
-            _check_interpolations(node[key])
 
 
 def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allow: Sequence[str] = ()) -> None:
@@ -85,9 +41,10 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         task(cfg)
         tasks.clear()
 
-    before, sys.argv = sys.argv, ["igc-dist", *named(arguments)]
+    chosen, overrides = flags.split(arguments)
+    before, sys.argv = sys.argv, ["igc-dist", *named([*chosen, *overrides])]
     loader = internal.ConfigLoaderImpl
-    internal.ConfigLoaderImpl, Checked.allow = Checked, tuple(allow)  # type: ignore[misc]
+    internal.ConfigLoaderImpl = partial(Checked, allow=allow)  # type: ignore[misc, assignment]
     try:
         with discreet():
             hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(told)()
@@ -97,7 +54,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         if tasks or isinstance(error, ConfigError):
             raise
         # some inputs fail in Hydra's own assertions: `hydra.verbose=1`, `+=x`, a key below null
-        said = f"{type(error).__name__}: {error}".rstrip(": ")
+        said = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
         raise ConfigError(
             f"the command line {[*arguments]} composes to no configuration ({said}): see igc-dist --help"
         ) from error
@@ -115,10 +72,15 @@ def hydra_job() -> tuple[Path, list[str]]:
     return Path(found.runtime.output_dir), list(found.overrides.task)
 
 
-def compose_again(overrides: Sequence[str]) -> Any:
-    """The configuration of other overrides, inside a task. Raises `ConfigError` for an override that does not fit."""
+def compose_again(overrides: Sequence[str], column: Sequence[str]) -> Any:
+    """The configuration with the words of a gallery's `column` more, inside a task.
+
+    Raises `ConfigError` for a word that does not fit, or that a file may not say.
+    """
+    for word in column:
+        check_column(word)
     try:
-        return hydra.compose("config", list(overrides))
+        return hydra.compose(HydraConfig.get().job.config_name, [*overrides, *column])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explained(error)) from error
 
@@ -156,10 +118,9 @@ def _in_quotes(text: str) -> str:
     return f"'{escaped}'"
 
 
-def folder_flags(arguments: Sequence[str]) -> list[str]:
-    """The folders that a command line names (--config-dir, --path, Hydra's search path), to pass on to ranks."""
-    kept = [each for each in arguments if each.startswith(("hydra.searchpath=", "--config-dir=", "--path="))]
-    for flag, value in pairwise(arguments):
-        if flag in ("--config-dir", "-cd", "--path"):
-            kept += [flag, value]
-    return kept
+def for_ranks(arguments: Sequence[str]) -> list[str]:
+    """The words that compose this job again, from those of the command line; inside a task."""
+    said, _ = flags.split(arguments)
+    kept = [flag for flag in said if flag.startswith(("--config-dir=", "--config-name=", "--path="))]
+    found = HydraConfig.get().overrides
+    return [*kept, *(word for word in found.hydra if word.startswith(f"{SEARCH}=")), *found.task]

@@ -8,7 +8,7 @@ from typing import Any
 
 from igc_dist import baselines, data, inputs
 from igc_dist.config import building, schemas
-from igc_dist.config.permitted import TRUST
+from igc_dist.config.permitted import TRUST, check_public
 from igc_dist.data import sliced, weighted
 from igc_dist.job import Job, named_statistics, skipping
 from igc_dist.model import Model, load_weights
@@ -24,6 +24,10 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     `allow`: what the command line allows, prefixes of `_target_`s and `permitted.TRUST`.
     """
     c = schemas.typed(cfg)
+    for setting in ("forward", "embedding", "final_layer"):
+        check_public(f"model.{setting}", getattr(c.model, setting))
+    for setting in ("weights", "slices"):
+        check_public(f"data.{setting}", getattr(c.data, setting))
     skip, statistics = skipping(c.on_nonfinite), _statistics(c)
     model = _model(c, allow)
     quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps, c.quadrature.tol)

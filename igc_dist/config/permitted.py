@@ -7,6 +7,7 @@ command line.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,9 +28,9 @@ TRUST = "--trust"
 HYDRA = (
     "hydra._internal.core_plugins.basic_launcher.",
     "hydra._internal.core_plugins.basic_sweeper.",
-    "hydra_plugins.",
+    "hydra_plugins.hydra_submitit_launcher.",
 )
-"""Launchers and sweepers that Hydra itself builds."""
+"""Launchers and sweepers that Hydra itself builds. What other plug-ins run, nobody here has looked at."""
 
 COMMANDS = frozenset(("setup", "python", "additional_parameters", "srun_args", "custom_search_space"))
 """Settings of plug-ins that are shell commands, or dotted names that are called."""
@@ -44,6 +45,13 @@ HANDLERS = frozenset(
     )
 )
 """Classes allowed in a logging configuration. Hydra would build any other class with any arguments."""
+
+
+FILES = frozenset(("run.dir", "sweep.dir", "sweep.subdir", "job.name", "verbose", "searchpath"))
+"""What a file may set under ``hydra:``, and `NAMING`. All else of Hydra is for the command line."""
+
+NAMING = "job.config.override_dirname."
+"""How Hydra names the folder of a job of a sweep."""
 
 
 def check_targets(node: Any, allowed: Sequence[str]) -> None:
@@ -113,6 +121,42 @@ def _located(target: str) -> Any:
     return found
 
 
+def check_file(name: str, node: Any) -> None:
+    """Raise `ConfigError` if the file `name` says to Hydra what it may not. `node`: what it has as ``hydra``."""
+    for keys, value in _leaves(node):
+        dotted = ".".join(map(str, keys))
+        nothing = value is None and dotted in ("output_subdir", "")
+        if not (dotted in FILES or dotted.startswith(NAMING) or nothing):
+            raise ConfigError(
+                f"{name} sets hydra{dotted and '.'}{dotted}, which is not allowed in a file: give it on the command "
+                f"line. Files may set hydra.{{{','.join(sorted((*FILES, NAMING + '*')))}}}"
+            )
+
+
+def check_search(path: Any) -> None:
+    """Raise `ConfigError` for an entry of Hydra's search path that is no folder: Hydra would import a package."""
+    if "://" in str(path) and not str(path).startswith("file://"):
+        raise ConfigError(f"hydra.searchpath has {path!r}, which is not allowed: give a folder")
+
+
+def check_word(word: str) -> None:
+    """Raise `ConfigError` for an override that looks like a flag."""
+    if word.startswith("-"):
+        raise ConfigError(f"{word} is not allowed among overrides: they are key=value")
+
+
+def check_column(word: str) -> None:
+    """Raise `ConfigError` for a word of a gallery that a file may not say."""
+    if re.match(r"[+~]*hydra\b", word):
+        raise ConfigError(f"gallery has {word}, which is not allowed: settings of Hydra are for the command line")
+
+
+def check_public(setting: str, name: Any) -> None:
+    """Raise `ConfigError` if the name of an attribute has ``__``: a walk over such names reaches everything."""
+    if isinstance(name, str) and "__" in name:
+        raise ConfigError(f"{setting}={name!r} is not allowed: give a name without __")
+
+
 def check_hydra(node: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Raise `ConfigError` for anything in Hydra's own node that Hydra would run before any code of this package.
 
@@ -134,6 +178,8 @@ def check_hydra(node: Mapping[str, Any], allowed: Sequence[str]) -> None:
                 raise ConfigError(f"{named} is not allowed: give ext://sys.stdout or ext://sys.stderr")
             if isinstance(value, str) and "${" in value and keys[-1] != "filename":
                 raise ConfigError(f"{named} is not allowed: give the value itself, not an interpolation")
+            if keys[-1] == "style" and value != "%":  # another one reads attributes of attributes
+                raise ConfigError(f"{named} is not allowed: the style of a format is %")
             if keys[-1] in ("mode", "filemode") and value != "a":
                 raise ConfigError(f"{named} is not allowed: a log is added to, give a")
         if keys[:2] == ("job", "env_set"):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from igc_dist.__main__ import main
-from igc_dist.config import folder_flags
 
 MODULE = """
 from functools import partial
@@ -79,10 +78,3 @@ def test_what_cannot_be_allowed_or_found(
     err = capsys.readouterr().err
     assert left.value.code == 2
     assert [word for word in words if word not in err] == [], err
-
-
-def test_ranks_get_every_folder() -> None:
-    arguments = ["a=1", "--path", "x", "--path=y", "-cd", "z", "--path", "~/w", "hydra.searchpath=[v]", "-m"]
-    assert folder_flags(arguments) == [
-        *("--path=y", "hydra.searchpath=[v]"), *("--path", "x"), *("-cd", "z"), *("--path", "~/w")
-    ]  # fmt: skip
