@@ -6,6 +6,7 @@ import logging
 import re
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,14 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path, meeting: Path | None)
     if stores:
         trees = {column: store.open(path) for column, path in stores.items()}
         source = config.from_config(cfg, None, allow).source
-        page = report.write_gallery(trees, lambda index: source.fetch(index).inputs[0].double().cpu().numpy(), folder)
+        page = report.write_gallery(trees, partial(_images, source), folder)
         say(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
         say(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
     return next(iter(codes), 0)
+
+
+def _images(source: Any, indices: list[int]) -> Any:
+    """The first input of some samples; NaN for a sample that cannot be read."""
+    with source.opened():
+        (batch,) = source.batches(indices, len(indices))
+    return batch.inputs[0].double().cpu().numpy()

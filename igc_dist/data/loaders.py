@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -118,11 +119,13 @@ def _own(module: Any, name: str) -> bool:
 
 
 def one_data_set(data: Any, words: str = "the data are") -> Any:
-    """The data. Raises `DataError` if they are None, or several loaders."""
+    """The data. Raises `DataError` if they are None, or several data sets or loaders, such as a dict of splits."""
     several = [*data.values()] if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else []
-    if data is None or (len(several) and all(isinstance(each, DataLoader) for each in several)):
-        what = "None" if data is None else f"{len(several)} loaders"
-        raise DataError(
-            f"{words} {what}: give one data set or one loader (torch.utils.data.ConcatDataset joins several)"
-        )
+    if data is None or (len(several) and all(map(_is_data_set, several))):
+        what = "None" if data is None else f"{len(several)} data sets or loaders"
+        raise DataError(f"{words} {what}: give one of them (torch.utils.data.ConcatDataset joins several data sets)")
     return data
+
+
+def _is_data_set(value: Any) -> bool:
+    return isinstance(value, DataLoader | Dataset) or hasattr(value, "column_names")

@@ -186,12 +186,17 @@ class Loader:
     def _coming(self, loader: DataLoader[Any]) -> Iterator[Read]:
         try:
             yield from _started(loader)
-        except PASSED:
-            raise
+        except PASSED as error:
+            if not str(error).startswith("Caught "):
+                raise
+            told = str(error).strip().splitlines()[-1]  # of the traceback in a worker
+            raise type(error)(told.partition(": ")[2]) from None
         except Exception as error:
             said = str(error)
-            if self.num_workers and "DataLoader worker" in said:
+            if self.num_workers and said.startswith(("DataLoader", "Caught ")):
                 raise DataError(of_worker(said)) from None
+            if self.num_workers and isinstance(error, EOFError | OSError):  # it ended before its batch was taken over
+                raise DataError(of_worker(f"{type(error).__name__} {said}".strip())) from None
             if self.num_workers and "daemonic" in said:
                 raise ConfigError(
                     f"num_workers={self.num_workers}: a daemonic process, such as a worker of a pool, cannot start "
@@ -228,6 +233,8 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
 def of_worker(said: str) -> str:
     """What a `DataLoader` says about its workers, without their tracebacks."""
     lines = said.strip().splitlines()
+    if "timed out" in lines[0]:
+        return "no worker process gave a batch within the timeout of the loader: raise it, or set timeout=0 (no limit)"
     if lines[0].startswith("Caught "):
         return f"a worker process that reads data failed: {lines[-1]}"
     return (

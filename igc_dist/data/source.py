@@ -121,15 +121,14 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """The workers end with the block. Raises `DataError` in it if a worker has ended before."""
+        """The workers end with the block. Raises `DataError` if a worker has ended before."""
         try:
-            yield
+            with closing(self._loader):
+                yield
         except RuntimeError as error:  # torch raises it wherever the main thread is when a worker ends
             if not str(error).startswith("DataLoader worker"):
                 raise
             raise DataError(of_worker(str(error))) from None
-        finally:
-            self._loader.close()
 
     def path(self, index: int) -> str | None:
         """The path of a sample, if the data set tells it."""
@@ -275,9 +274,10 @@ def ensure(
         if not data.num_workers:  # they are None then
             workers = {name: value for name, value in workers.items() if value is not None}
         return Source(chosen(data), data.collate_fn, num_workers or data.num_workers, prefetch, workers, **given)
+    data = one_data_set(data)
     if isinstance(data, Mapping):
         data, given["fields"] = pair(data, fields_of(fields), "the data"), None
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
         return Source(paired(x, y), num_workers=num_workers, prefetch=prefetch, **given)
-    return Source(one_data_set(data), num_workers=num_workers, prefetch=prefetch, **given)
+    return Source(data, num_workers=num_workers, prefetch=prefetch, **given)

@@ -138,6 +138,25 @@ def test_a_worker_that_ends_is_a_data_error() -> None:
         igc_dist.attribute(Net(), Dying(12), num_workers=1, **SETTINGS)
 
 
+def refusing(worker: int) -> None:
+    raise ValueError("no such file")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"worker_init_fn": refusing}, "a worker process that reads data failed: ValueError: no such file"),
+        ({"timeout": 0.1}, "no worker process gave a batch within the timeout of the loader"),
+    ],
+)
+def test_workers_that_fail_have_one_line(settings: dict[str, Any], said: str) -> None:
+    source = ensure(DataLoader(Rows(4, pause=0.3), num_workers=1, **settings))
+    with source.opened(), pytest.raises(DataError) as caught:
+        list(source.batches(range(4), 4))
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
 def test_data_that_cannot_be_sent_to_workers() -> None:
     class Local(Rows):
         """Cannot be pickled."""
@@ -173,6 +192,13 @@ def test_a_sample_that_cannot_be_read_has_its_index_and_path(num_workers: int, p
 def test_every_error_of_a_data_set_is_one_of_ours(error: Exception) -> None:
     with pytest.raises(DataError, match=rf"sample 0 .* cannot be read: {type(error).__name__}"):
         ensure(Files(broken=(0,), error=error)).fetch([0])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_our_own_errors_keep_their_words(num_workers: int) -> None:
+    source = ensure(Files(broken=(2,), error=igc_dist.records.ModelError("no such embedding")), num_workers)
+    with source.opened(), pytest.raises(igc_dist.records.ModelError, match=r"^no such embedding$"):
+        list(source.batches(range(4), 2))
 
 
 def test_paths_are_found_through_parts() -> None:

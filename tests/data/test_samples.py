@@ -185,8 +185,8 @@ def part(n: int = 3) -> DataLoader[Any]:
     ("module", "stage", "said"),
     [
         (Module(part()), "test", "Module has no test_dataloader: choose another data.stage, of val"),
-        (Module([part(), part()]), "val", r"Module.val_dataloader\(\) gives 2 loaders.*ConcatDataset"),
-        (Module({"a": part(), "b": part()}), "val", "gives 2 loaders: give one"),
+        (Module([part(), part()]), "val", r"Module.val_dataloader\(\) gives 2 data sets or loaders.*ConcatDataset"),
+        (Module({"a": part(), "b": part()}), "val", "gives 2 .*loaders: give one"),
         (Module(), "val", "gives None"),
         (
             Module(part(), AttributeError("no data_val\nmore")),
@@ -202,5 +202,6 @@ def test_a_data_module_gives_one_loader(module: Any, stage: str, said: str) -> N
 
 def test_the_one_loader_of_a_data_module() -> None:
     assert len(ensure(Module([part(5)]), stage="val")) == 5
-    with pytest.raises(DataError, match="the data are 2 loaders"):
-        ensure([part(), part()])
+    for several in ([part(), part()], (Rows(), Rows()), {"train": Dicts(), "test": Dicts()}):
+        with pytest.raises(DataError, match="the data are 2 data sets or loaders: give one of them"):
+            ensure(several, fields=FIELDS)

@@ -18,6 +18,7 @@ from igc_dist.report import gallery, write_gallery
 from igc_dist.report.figures import house_style
 from igc_dist.report.gallery import ROWS, Column, column_of, draw_gallery, picture
 from tests.cli.test_cli import forked
+from tests.commands import TINY
 
 
 def store(seed: int, method: str, shape: dict[str, int], n: int = 4, names: str = "abc") -> xr.DataTree:
@@ -204,3 +205,12 @@ def test_a_gallery_on_two_ranks(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "gallery" / "gallery.png").exists()
     path = tmp_path / "outputs" / "gallery" / "method=ig" / "store.zarr"
     assert igc_dist.open(path).attrs["provenance"]["ranks"] == 2
+
+
+@pytest.mark.e2e
+def test_a_sample_that_cannot_be_read_has_an_empty_panel(tmp_path: Path) -> None:
+    build = "data.build={_target_: tests.ranks.Torn, n: 9}"
+    small = (*TINY[:3], build, "experiment=gallery", "quadrature.n_steps=2", "on_bad_sample=skip")
+    code, said = forked(tmp_path, *small, "gallery=['method=ig']")
+    assert code == 0, said
+    assert "stores: 1 of 1" in said
