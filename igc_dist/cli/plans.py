@@ -29,6 +29,7 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
         with todo.source.opened(), todo.model.borrowed(world.device):
             todo = job.tuned(todo, world)
             plan = job.plan_of(todo, world.device, check=False)
+            dear = job.as_dear_as_the_grid(todo, world.device)
             began, few = time.perf_counter(), todo.source.look(range(min(4, len(todo.source))))
             sample = (time.perf_counter() - began) / len(few.target) / max(1, cfg.data.num_workers)
             walk = passes.probe(todo.inputs, few, world.device, todo.attributor.baselines)
@@ -37,6 +38,7 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
     looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
     more = {"budget": looks} if todo.budget.limited else {}
     more |= {"rule chosen": todo.labels["quadrature"]} if "quadrature" in todo.labels else {}
+    more |= {"design": dear} if dear else {}
     for name, value in (plan.summary() | more).items():
         say(f"{name:<28} {value}")
     fabric = config.typed(cfg).fabric

@@ -2,6 +2,7 @@ from . import modes as modes
 from . import trial as trial
 from .job import Job as Job
 from .pilot import tuned as tuned
+from .planned import as_dear_as_the_grid as as_dear_as_the_grid
 from .planned import decided as decided
 from .planned import plan_of as plan_of
 from .planned import store_of as store_of

@@ -17,7 +17,7 @@ from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
 from igc_dist.model import activations
 from igc_dist.passes import first_look, probe
-from igc_dist.paths import Pairs, Pilot
+from igc_dist.paths import Auto, Pairs, Pilot
 from igc_dist.planning import Plan, Work, make_plan
 from igc_dist.records import ConfigError, IgcError, Shapes
 from igc_dist.secrets import masked_spec
@@ -46,6 +46,23 @@ def piecewise(job: Job, device: torch.device) -> bool:
         raise
     except Exception:  # `plan_of` reports what is wrong with the model
         return True
+
+
+def as_dear_as_the_grid(job: Job, device: torch.device) -> str:
+    """Says that a design draws as many nodes as the grid has; empty if it draws fewer. The model must be borrowed."""
+    attributor: Any = job.attributor
+    while hasattr(attributor, "attributor"):
+        attributor = attributor.attributor
+    design = getattr(attributor, "design", None)
+    if design is None or isinstance(design, Pairs):  # no nodes are drawn, or no baseline has nodes of its own
+        return ""
+    grid = Auto().rule(piecewise(job, device))
+    if len(design) < len(grid):
+        return ""
+    return (
+        f"{design.name} takes {len(design)} nodes for each baseline, as many as design=grid has by default "
+        f"({grid.name}), which is accurate for every sample: take fewer (quadrature.n_steps, design.n_draws), or it"
+    )
 
 
 def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:

@@ -166,6 +166,9 @@ MANY = (
 "rank", "store on disk", "outlook 1 rank, each as fast"]),
         (("plan", "target.outputs=[0,3]", "quadrature=auto", "quadrature.tol=0.5"), 0,
          ["rule chosen", "by a pilot of 57 samples, which leaves", "open (tol 50.0%)"]),
+        (("plan", "design=stratified", "quadrature.n_steps=32"), 0, ["baselines x nodes 1 x 32",
+         "design stratified takes 32 nodes for each baseline, as many as design=grid has by default (midpoint-32)"]),
+        (("plan", "design=shifted"), 0, ["baselines x nodes 1 x 4"]),
         ((*PLAN, *MANY), 0, ["outlook 512 ranks time", "an all-reduce:", "first bottleneck"]),
         (("fabric.num_nodes=2", "fabric.devices=4"), 2, ["fabric.num_nodes=2", "torchrun --nnodes=2 "
 "--nproc-per-node=4", "multinode.sh"]),

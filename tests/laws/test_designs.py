@@ -130,6 +130,16 @@ def test_the_grid_is_the_default() -> None:
         assert np.array_equal(igc_dist.attribute(model, data, n_steps=3, design=design)["x/igc"].values, expected)
 
 
+@pytest.mark.pilot
+@pytest.mark.parametrize(("name", "wanted"), {"stratified": 1, "random": 1, "shifted": 4}.items())
+def test_a_design_that_draws_takes_few_nodes_by_default(name: str, wanted: int) -> None:
+    """Whichever rule it is given beside; a number that is given is taken. Only `plan` compares it with the grid."""
+    model, data = problem()
+    for settings, n in (({}, wanted), ({"quadrature": "trapezoid"}, wanted), ({"n_steps": 32}, 32)):
+        tree = igc_dist.attribute(model, data, design=name, n_folds=2, threads=1, **settings)
+        assert tree.attrs["provenance"]["rule"] == f"{name}-{n}"
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
