@@ -1,5 +1,6 @@
 from . import address as address
 from . import admission as admission
+from . import arrays as arrays
 from . import beacon as beacon
 from . import bound as bound
 from . import guarded as guarded

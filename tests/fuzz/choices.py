@@ -83,3 +83,28 @@ class Choices:
         if self.below(4):
             return deepcopy(self.of(HOSTILE))  # what it is put into changes it
         return self.below(2**32) if self.below(2) else self.bytes(self.below(9)).decode("latin-1")
+
+
+def leaf(choices: Choices, document: Any) -> str:
+    """Change, remove or add something somewhere below. Returns what was done."""
+    where: list[Any] = []
+    above = document
+    while True:
+        keys = list(above) if isinstance(above, dict) else range(len(above))
+        if not keys:
+            return "nothing"
+        key = choices.of(keys)
+        where.append(key)
+        if not isinstance(above[key], dict | list) or not above[key] or choices.below(5) == 0:
+            break
+        above = above[key]
+    how = choices.below(8)
+    if how == 0:
+        del above[key]
+    elif how == 1 and isinstance(above, dict):
+        above[str(choices.value())] = above[key]
+    elif how == 2 and isinstance(above, list):
+        above.append(above[key])
+    else:
+        above[key] = choices.value()
+    return f"leaf {'.'.join(map(str, where))}: way {how}"

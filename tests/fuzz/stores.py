@@ -8,13 +8,12 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from igc_dist.records import StoreError
-from igc_dist.store import Array, Dim, Phase, Store, admission, array, reading, sealed, unsealed
-from tests.fuzz.choices import Choices
+from igc_dist.store import Array, Dim, Phase, Store, admission, array, bound, guarded, reading, rebuilt, sealed, unsealed
+from tests.fuzz.choices import Choices, leaf
 
 LAYOUT = (
     Phase(
@@ -57,8 +56,11 @@ class Target:
     """What a fuzzer calls with bytes."""
 
     def __init__(self, folder: Path) -> None:
-        admission.MAX_CHUNK = admission.MAX_TEXT = admission.MAX_DOCUMENT = SMALL
-        admission.MAX_SHARDS, admission.MAX_CHUNKS = 1000, 1000
+        limits = dict.fromkeys(("MAX_CHUNK", "MAX_TEXT", "MAX_DOCUMENT"), SMALL)
+        limits |= dict.fromkeys(("MAX_SHARDS", "MAX_CHUNKS"), 1000) | {"LEAST": 64 << 20}
+        for module in (admission, bound, guarded, rebuilt):
+            for name in limits.keys() & vars(module).keys():
+                setattr(module, name, limits[name])
         self.path = folder / "store.zarr"
         make(self.path)
         self.whole = {
@@ -115,7 +117,7 @@ class Target:
         about = unsealed(self.whole["zarr.json"]) or {}
         everything = {"attributes": about, "metadata": document["consolidated_metadata"]["metadata"]}
         for _ in range(choices.below(3) + 1):
-            self.leaf(choices, everything["metadata" if choices.below(2) else "attributes"])
+            self.story.append(leaf(choices, everything["metadata" if choices.below(2) else "attributes"]))
         if choices.below(8) == 0:  # arrays are then described by their own documents
             about["status"] = "running"
         try:
@@ -125,29 +127,6 @@ class Target:
         self.put("zarr.json", text)
         if wish == 1:
             self.put("shards/zarr.json", text)
-
-    def leaf(self, choices: Choices, document: Any) -> None:
-        """Change, remove or add something somewhere below."""
-        where, above = [], document
-        while True:
-            keys = list(above) if isinstance(above, dict) else range(len(above))
-            if not keys:
-                return
-            key = choices.of(keys)
-            where.append(key)
-            if not isinstance(above[key], dict | list) or not above[key] or choices.below(5) == 0:
-                break
-            above = above[key]
-        how = choices.below(8)
-        if how == 0:
-            del above[key]
-        elif how == 1 and isinstance(above, dict):
-            above[str(choices.value())] = above[key]
-        elif how == 2 and isinstance(above, list):
-            above.append(above[key])
-        else:
-            above[key] = choices.value()
-        self.story.append(f"leaf {'.'.join(map(str, where))}: way {how}")
 
     def file(self, choices: Choices) -> None:
         """One file: some bytes, cut, gone, a link, a folder, or another's content."""
@@ -169,7 +148,7 @@ class Target:
             file.write_bytes(self.whole[choices.of([*self.whole])])
         elif how == 5 and key.endswith("zarr.json"):
             document = json.loads(text)
-            self.leaf(choices, document)
+            self.story.append(leaf(choices, document))
             file.write_text(json.dumps(document))
         elif how == 6:
             file.write_bytes(choices.bytes(choices.below(64)))
