@@ -223,7 +223,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The choices by key; empty if the file is missing or cannot be read."""
     try:
         found = json.loads(files.read(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -232,7 +232,9 @@ def _is_choice(found: Any, sized: bool) -> bool:
     if not isinstance(found, dict) or not isinstance(found.get("channels_last"), bool) or "micro_batch" not in found:
         return False
     rows = found["micro_batch"]
-    return (isinstance(rows, int) and not isinstance(rows, bool) and rows >= 1) or (rows is None and not sized)
+    return (isinstance(rows, int) and not isinstance(rows, bool) and 1 <= rows <= LARGEST) or (
+        rows is None and not sized
+    )
 
 
 def _write(path: Path, choices: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import zipfile
@@ -26,6 +27,11 @@ def load_weights(module: nn.Module, path: str, trust: bool = False) -> None:
         raise ModelError(f"model.weights={path!r}: there is no such file")
     if (why := _code(path)) and not trust:
         raise ModelError(_refused(path, why))
+    if not trust and (swells := _swells(path)):
+        raise ModelError(
+            f"model.weights={path!r} {swells}: it could take any size in memory. Save the state dict again "
+            "(torch.save, or safetensors), or give --trust on the command line if the file is your own"
+        )
     try:
         module.load_state_dict(_state(path, trust, bool(why)))
     except pickle.UnpicklingError as error:
@@ -56,12 +62,33 @@ def _state(path: str, trust: bool, archive: bool) -> Any:
 
 def _code(path: str) -> str:
     """The reason why an archive is TorchScript, or an empty text; other pickled content is found during reading."""
-    if path.endswith(".safetensors") or not zipfile.is_zipfile(path):
+    if path.endswith(".safetensors"):
         return ""
-    with zipfile.ZipFile(path) as file:
-        parts = {name.split("/", 1)[-1] for name in file.namelist()}
+    parts = {part.filename.split("/", 1)[-1] for part in _parts(path)}
     return (
         "is a TorchScript archive"
         if "constants.pkl" in parts or any(part.startswith("code/") for part in parts)
         else ""
     )
+
+
+def _swells(path: str) -> str:
+    """The reason why a few bytes of a file could become many in memory, or an empty text."""
+    size = Path(path).stat().st_size
+    if path.endswith(".safetensors") or size == 0:
+        return ""
+    parts = _parts(path)
+    if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > size:
+        return "has compressed or overlapping parts, which torch.save never writes"
+    # of all that torch builds without trust, only this takes memory by a number in the file
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return "makes a bytearray" if text.find(b"\nbytearray\n") >= 0 else ""
+
+
+def _parts(path: str) -> list[zipfile.ZipInfo]:
+    """The parts of an archive; none for another file, and for a broken archive, which torch refuses."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError):
+        return []

@@ -193,6 +193,8 @@ def plan_of(found: Mapping[str, Any]) -> Joined:
     shapes, cuts = Shapes(**_fields(Shapes, plan["shapes"])), {name: plan[name] for name in CUTS}
     if not all(isinstance(cut, int) and cut > 0 for cut in (*cuts.values(), work["n_baselines"])):
         raise ValueError("its cuts are no numbers of at least 1")
+    if not isinstance(plan["seed"], int) or not -(1 << 63) <= plan["seed"] < 1 << 63:
+        raise ValueError("its seed is no number of 64 bits")
     return Joined(shapes, Work(**work), Limits(host_memory=plan["host_memory"]), plan["seed"], **cuts, pieces=pieces)
 
 

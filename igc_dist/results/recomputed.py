@@ -207,6 +207,8 @@ def passed_in(view: View, about: Mapping[str, Any]) -> Passed:
         for name, used in budget["used"].items()
         if name in view.phases
     }
+    if any(its.n_folds > view.plan.n_folds for its in walked.values()):
+        raise StoreError(f"store {view.path}: its budget used more folds than there are, no run wrote it")
     return Passed(budget["reason"], walked)
 
 

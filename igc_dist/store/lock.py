@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 import uuid
@@ -29,6 +30,11 @@ from igc_dist.store.objects import LOCK, Objects
 from igc_dist.store.owner import Owner
 
 log = logging.getLogger(__name__)
+
+MOST = 1 << 16
+"""Bytes of a lock."""
+
+_NUMBERED = re.compile(re.escape(LOCK) + "[0-9]{1,18}")
 
 RENEW = 5.0
 """Seconds between renewals: after this time another machine knows that a holder lives."""
@@ -61,6 +67,8 @@ class Holder:
             found = json.loads(text)
             owner = found.pop("owner")
             owner = Owner(str(owner["host"]), str(owner["machine"]), int(owner["pid"]), int(owner["began"]))
+            if not 0 < owner.pid < 1 << 31:  # a message asks the user to end this process
+                return None
             return cls(owner, int(found["ranks"]), float(found["since"]), str(found["token"]), int(found["beat"]))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
@@ -221,8 +229,8 @@ def holder(objects: Objects) -> Holder | None:
 
 def _locks(objects: Objects) -> dict[str, bytes]:
     """The bytes of all locks by key, the lowest first."""
-    keys = [key for key in objects.beginning(LOCK) if key.removeprefix(LOCK).isdecimal()]
-    return {key: text for key in sorted(keys, key=_number) if (text := objects.get(key)) is not None}
+    keys = [key for key in objects.beginning(LOCK) if _NUMBERED.fullmatch(key)]
+    return {key: text for key in sorted(keys, key=_number) if (text := objects.get(key, MOST)) is not None}
 
 
 def _number(key: str) -> int:

@@ -16,6 +16,7 @@ from igc_dist.faults import fault
 from igc_dist.records import StoreError
 from igc_dist.store.address import objects_at
 from igc_dist.store.arrays import encoded, fill_of, stored
+from igc_dist.store.bound import Bound
 from igc_dist.store.guarded import opened
 from igc_dist.store.layout import DIGEST, Phase
 
@@ -123,10 +124,12 @@ class Shards:
     def objects_of(self, phase: str, numbers: Iterable[int]) -> dict[str, bytes]:
         """The objects of some shards, to send to another rank's memory."""
         family = self.phases[phase]
+        arrays = (*family.arrays.values(), family.digest)
         return {
-            key: self.objects.get(key) or b""
+            key: self.objects.get(key, Bound.of(array).most) or b""
             for number in numbers
-            for key in (*family.keys(number), family.digest_key(number))
+            for array in arrays
+            for key in array.keys(family.cell(number))
         }
 
     def absorb(self, objects: Mapping[str, bytes]) -> None:

@@ -12,7 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from igc_dist.records import StoreError
-from igc_dist.store import Array, Dim, Phase, Store, admission, array, bound, guarded, reading, rebuilt, sealed, unsealed
+from igc_dist.store import (
+    Array,
+    Dim,
+    Phase,
+    Store,
+    admission,
+    array,
+    bound,
+    guarded,
+    reading,
+    rebuilt,
+    sealed,
+    unsealed,
+)
 from tests.fuzz.choices import Choices, leaf
 
 LAYOUT = (

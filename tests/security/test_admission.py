@@ -22,7 +22,7 @@ import igc_dist
 from igc_dist.cli import commands
 from igc_dist.records import StoreError
 from igc_dist.report import compare, write_report
-from igc_dist.store import Folder, Store, array_of, attributes, bound, guarded, rebuilt, sealed, unsealed
+from igc_dist.store import Folder, Store, array_of, attributes, bound, guarded, holder, rebuilt, sealed, unsealed
 from igc_dist.upkeep import compact, merge, verify
 from tests.fuzz import stores
 from tests.ranks import attribute
@@ -280,10 +280,11 @@ def test_a_chunk_of_a_terabyte(key: str, store: Path, tmp_path: Path) -> None:
         file.truncate(1 << 40)
     uses: list[Callable[[], Any]] = [
         lambda: igc_dist.open(store),
-        lambda: Store.existing(store),
-        lambda: merge([store, store], tmp_path / "out"),
+        lambda: Store.existing(store).verify(),
         lambda: Folder(store).get(key),
     ]
+    if key.startswith("shards/"):
+        uses.append(lambda: merge([store, store], tmp_path / "out"))
     for use in uses:
         with bounded(), pytest.raises(StoreError, match=rf"{key} has 1,099,511,627,776 bytes"):
             use()
@@ -419,3 +420,72 @@ def test_a_deep_document(store: Path) -> None:
     for read in (igc_dist.open, attributes, lambda path: commands.call("info", [str(path)])):
         with pytest.raises(StoreError, match="is not a readable igc-dist store"):
             read(store)
+
+
+# -- beside the store --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 10**40},
+        {"seed": 0.5},
+        {"pieces": [[10**15, 10**14]]},
+        {"work": None},
+        {"host_memory": "a"},
+    ],
+)
+def test_recipes_that_lie(changes: dict[str, Any], ran: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(ran, tmp_path / "store.zarr"))
+    changed(path, lambda about, _: about["recipe"]["plan"].update(changes))
+    with bounded(), pytest.raises(StoreError, match=r"no run writ|no run wrote"):
+        verify(path)
+
+
+def test_a_budget_of_more_folds_than_there_are(ran: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(ran, tmp_path / "store.zarr"))
+    changed(path, lambda about, _: about["budget"].update(used={"attribute": 10**9}))
+    with bounded(), pytest.raises(StoreError, match="more folds than there are"):
+        compact(path, tmp_path / "out")
+
+
+LOCKS: dict[str, bytes] = {
+    "deep": b"[" * 50_000,
+    "a process of all": json.dumps(
+        {"owner": {"host": "a", "machine": "b", "pid": -1, "began": 0}, "ranks": 1, "since": 0, "token": "t", "beat": 0}
+    ).encode(),
+    "a number that is none": b'{"owner": {"host": "a", "machine": "b", "pid": NaN, "began": 1e999}}',
+    "no time": json.dumps(
+        {"owner": {"host": "\x1b[2J", "machine": "b", "pid": 7, "began": 0}, "ranks": 1, "since": 1e300, "token": "t",
+         "beat": 0}
+    ).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_locks_that_lie(kind: str, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No advice to end the processes of others, no escapes, and a store with them opens."""
+    put(store, ".lock-000007", LOCKS[kind])
+    put(store, ".lock-" + "9" * 200, LOCKS[kind])
+    put(store, ".beacon", LOCKS[kind])
+    found = holder(Folder(store))
+    assert found is None if kind != "no time" else "\x1b" not in str(found) and "an unknown time" in str(found)
+    assert commands.call("info", [str(store)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_lock_of_gigabytes(store: Path) -> None:
+    put(store, ".lock-000007", b"")
+    with (store / ".lock-000007").open("r+b") as file:
+        file.truncate(1 << 31)
+    with bounded(), pytest.raises(StoreError, match=r"\.lock-000007 has 2,147,483,648 bytes"):
+        holder(Folder(store))
+
+
+def test_a_shard_that_is_much_larger_than_its_array_is_not_merged(store: Path, tmp_path: Path) -> None:
+    """Although its digest is right."""
+    its = Store.existing(store)
+    its.objects.set(its.phases["predict"].keys(0)[0], bytes(1 << 16))
+    its.commit("predict", 0)
+    with pytest.raises(StoreError, match="has 65,536 bytes, such a chunk of a store has at most 1,056"):
+        merge([store, store], tmp_path / "out")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,72 @@ def test_a_file_cannot_trust_itself(tmp_path: Path) -> None:
         from_config(cfg, None)
     with pytest.raises(ModelError, match="do not load into DigitsCNN"):
         from_config(cfg, None, [TRUST])
+
+
+class Large:
+    """A gigabyte of zeros when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (1 << 30,)
+
+
+def bomb(kind: str, path: Path) -> str:
+    """A small file that could take much memory."""
+    whole = Path(written("state dict", nn.Linear(3, 2), path.with_suffix(".whole")))
+    if kind == "a bytearray":
+        torch.save({"weight": Large()}, path)
+    elif kind == "a legacy bytearray":
+        torch.save({"weight": Large()}, path, _use_new_zipfile_serialization=False)
+    elif kind == "an overlap":
+        data = bytearray(whole.read_bytes())
+        with zipfile.ZipFile(whole) as file:
+            n = file.getinfo("net/data/0").file_size if "net/data/0" in file.namelist() else 24
+        at = data.rindex(n.to_bytes(4, "little") * 2)  # in the directory: compressed and plain size
+        data[at : at + 8] = (1 << 30).to_bytes(4, "little") * 2
+        path.write_bytes(data)
+    else:
+        with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as out:
+            for part in source.infolist():
+                value = bytes(1 << 24) if part.filename.endswith("data/0") else source.read(part)
+                out.writestr(part.filename, value, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 16
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["compressed", "an overlap", "a bytearray", "a legacy bytearray"])
+def test_a_bomb_is_refused_unless_trusted(kind: str, tmp_path: Path) -> None:
+    path = bomb(kind, tmp_path / "net.pt")
+    with pytest.raises(ModelError, match=r"could take any size in memory.*--trust"):
+        load_weights(nn.Linear(3, 2), path)
+
+
+HEADERS: dict[str, Any] = {
+    "many elements": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]},
+    "many elements, no bytes": {"dtype": "F32", "shape": [1 << 20, 1 << 20], "data_offsets": [0, 0]},
+    "an empty product": {"dtype": "F32", "shape": [1 << 40, 0], "data_offsets": [0, 0]},
+    "an overflow": {"dtype": "F32", "shape": [1 << 62, 1 << 62], "data_offsets": [0, 0]},
+    "backwards": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+    "no header": None,
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_headers_that_lie(kind: str, tmp_path: Path) -> None:
+    """safetensors compares them with the file before anything is allocated."""
+    header = json.dumps({"weight": HEADERS[kind]}).encode()
+    size = 1 << 60 if HEADERS[kind] is None else len(header)
+    (tmp_path / "net.safetensors").write_bytes(size.to_bytes(8, "little") + header)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="do not load"):
+            load_weights(nn.Linear(3, 2), str(tmp_path / "net.safetensors"))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", [b"", b"PK\x05\x06", b"PK\x03\x04" + bytes(40), b"\x80\x02" + b"]" * 10_000 + b"."])
+def test_what_is_no_file_of_weights(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "net.pt").write_bytes(text)
+    with pytest.raises(ModelError):
+        load_weights(nn.Linear(3, 2), str(tmp_path / "net.pt"))
