@@ -107,7 +107,15 @@ def test_a_store_keeps_its_micro_batch(own_cache: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "damage", ["not JSON {", "[1, 2]", '{"KEY": {"micro_batch": 0, "channels_last": false}}', '{"KEY": 3}']
+    "damage",
+    [
+        "not JSON {",
+        "[1, 2]",
+        "[" * 100_000,
+        '{"KEY": 3}',
+        '{"KEY": {"micro_batch": 0, "channels_last": false}}',
+        '{"KEY": {"micro_batch": 1000000000, "channels_last": false}}',
+    ],
 )
 def test_a_file_that_cannot_be_used_is_ignored(damage: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clocked(monkeypatch, lambda last, rows: abs(rows - 8) + 1)
