@@ -21,6 +21,13 @@ SCALE, BACK_OFF = 2.0**12, 2.0**4
 a ResNet-18)."""
 
 
+LOST = (
+    "the forward detaches them, runs under torch.no_grad(), calls autograd.grad without create_graph=True, or has "
+    "layers without a gradient, such as quantized ones (then give the model from before its quantization)"
+)
+"""Why an output that changes with the inputs may have no gradient, and the way out."""
+
+
 def gradients(totals: Sequence[Tensor], points: Tensors, scaled: bool) -> Iterator[tuple[int, Tensors]]:
     """The gradient of each of these scalars to the points: (its place, one (n, *P) tensor per input).
 
@@ -30,8 +37,15 @@ def gradients(totals: Sequence[Tensor], points: Tensors, scaled: bool) -> Iterat
     for j, total in enumerate(totals):
         if total.requires_grad:
             yield j, gradient(total, points, j < len(totals) - 1, scaled)
-        else:  # constant by construction; `predict.py` has refused outputs that lost their graph
+        else:  # constant by construction; `passes.first_look` has refused outputs that lost their graph
             yield j, tuple(torch.zeros_like(x) for x in points)
+
+
+def reached(total: Tensor, points: Tensors) -> list[bool]:
+    """Whether a gradient of the scalar reaches each of the points."""
+    if not total.requires_grad:
+        return [False] * len(points)
+    return [g is not None for g in torch.autograd.grad(total, points, allow_unused=True)]
 
 
 def gradient(total: Tensor, points: Tensors, retain: bool, scaled: bool) -> Tensors:
@@ -44,11 +58,14 @@ def gradient(total: Tensor, points: Tensors, retain: bool, scaled: bool) -> Tens
     def at(scale: float) -> Tensors:
         seed = torch.full_like(total, scale) if scaled else None
         try:
-            grads = torch.autograd.grad(total, points, seed, retain_graph=retain or scale > 1, materialize_grads=True)
+            found = torch.autograd.grad(total, points, seed, retain_graph=retain or scale > 1, allow_unused=True)
         except RuntimeError as error:
             if out_of_memory(error):  # not a fault of the model: the walk may go on in smaller pieces
                 raise
             raise ModelError(_explain(error)) from error
+        if all(g is None for g in found):
+            raise ModelError(f"no gradient of an output reaches the inputs: {LOST}")
+        grads = tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, points, strict=True))
         return tuple(g / scale for g in grads) if scaled else grads
 
     if not scaled:
@@ -106,8 +123,5 @@ def _explain(error: RuntimeError) -> str:
             f"first ({text})"
         )
     if "does not require grad" in text:
-        return (
-            "an output has no gradient with respect to the inputs: the forward detaches them or uses torch.no_grad() "
-            f"({text})"
-        )
+        return f"an output has no gradient with respect to the inputs: {LOST} ({text})"
     return f"the backward pass failed: {text}"

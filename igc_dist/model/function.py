@@ -184,10 +184,12 @@ class Model(ForwardPass):
         """
         return derivatives.directional(self._forward, points, i, tangent)[:, outputs]
 
-    def differentiable(self, inputs: Tensors) -> bool:
-        """Whether the outputs depend on the inputs through the autograd graph."""
+    def reached(self, inputs: Tensors) -> list[bool]:
+        """Whether a gradient of the outputs reaches each input."""
+        points = tuple(x.detach().requires_grad_() for x in inputs)
         with torch.enable_grad():
-            return self._forward(tuple(x.detach().requires_grad_() for x in inputs)).requires_grad
+            y = self._forward(points)
+        return derivatives.reached(y.sum(), points)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pass 1, forward only: a first check of model and data, then predictions and targets of every sample.
+"""Pass 1, forward only: predictions and targets of every sample.
 
 It finds the centres of all sums of pass 2 and the samples that are not fit for use.
 """
@@ -6,7 +6,6 @@ It finds the centres of all sums of pass 2 and the samples that are not fit for 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
-from igc_dist.data import Source, input_names
-from igc_dist.inputs import Inputs, Walk
-from igc_dist.model import PRECISIONS, footprint, memory, passes
+from igc_dist.data import Source
+from igc_dist.inputs import Inputs
 from igc_dist.planning import Plan
-from igc_dist.records import ConfigError, DataError, ModelError, NonFiniteError, Passes, Shapes
+from igc_dist.records import DataError, NonFiniteError
 from igc_dist.statistics import Centre
 from igc_dist.targets import Targets
-from igc_dist.tensors import Batch, Tensors
+from igc_dist.tensors import Batch
 
 log = logging.getLogger(__name__)
 
@@ -33,123 +31,6 @@ BAD = {
 }
 """Why a sample was left out. 0: the sample is fit for use. NaN in a target means that it is missing, which is allowed.
 """
-
-
-def probe(inputs: Inputs, few: Batch, device: torch.device, baselines: bool) -> Walk:
-    """A walk of one sample for measuring shapes and memory; it ends where it starts, or has no baselines.
-
-    The model is not called.
-    """
-    one = tuple(x[:1].nan_to_num() for x in inputs.take(few.inputs, device))
-    return inputs.walk(one, tuple(x[None] for x in one) if baselines else ())
-
-
-def first_look(
-    inputs: Inputs,
-    walk: Walk,
-    few: Batch,
-    n_samples: int,
-    targets: Targets,
-    device: torch.device,
-    gradients: bool = True,
-) -> Shapes:
-    """Check the model on a few of the `n_samples` samples, and measure what a plan needs for walks like the probe.
-
-    Raises `DataError` if y does not fit the outputs. Raises `ModelError` if the forward fails, is not repeatable,
-    depends on other samples of the batch, or has lost its graph.
-    """
-    model, taken = inputs.model, inputs.take(few.inputs, device)
-    try:
-        y = inputs.predict(taken)
-    except (ModelError, ConfigError):
-        raise
-    except Exception as error:
-        shapes = [tuple(x.shape) for x in taken]
-        raise ModelError(f"the model failed on inputs of shapes {shapes}: {type(error).__name__}: {error}") from error
-    targets.select(y.shape[1])
-    targets.encode(few.target, y.shape[1])
-    inputs.prove(taken)
-    _check_function(inputs, taken, y, gradients)
-    features = inputs.features(walk)
-    return Shapes(
-        n_samples,
-        y.shape[1],
-        input_names(len(features)),
-        features,
-        walk.inputs[0].element_size(),
-        *footprint_of(walk, _gradients(walk)),
-        memory.resident(),
-        raw=tuple(tuple(x.shape[1:]) for x in few.inputs),
-        walk=tuple(tuple(x.shape[1:]) for x in walk.inputs),
-        n_latents=model.n_latents,
-    )
-
-
-def _check_function(kind: Inputs, inputs: Tensors, y: Tensor, gradients: bool) -> None:
-    fine = torch.isfinite(y).all(1)
-    fine &= torch.stack([torch.isfinite(x.flatten(1)).all(1) if x.ndim > 1 else torch.isfinite(x) for x in inputs]).all(
-        0
-    )
-    rows = torch.nonzero(fine)[:, 0]
-    inputs, y = tuple(x[rows] for x in inputs), y[rows]
-    if not len(rows):
-        return
-    # a batch statistic moves outputs by about their spread; rounding by 1e-3 (TF32) or 1e-2 (bf16) of their size
-    half = PRECISIONS[kind.model.precision] is not None
-    tolerance = (0.1 if half else 1e-6 if y.dtype == torch.float64 else 1e-2) * float(y.abs().max()) + 1e-12
-    again = kind.predict(inputs)
-    if float((again - y).abs().max()) > tolerance:
-        raise ModelError(
-            "the model gives another output each time it sees the same batch, even in eval mode: make its forward "
-            "deterministic"
-        )
-    if len(rows) > 1:
-        part = max(1, len(rows) // 2)
-        alone = kind.predict(tuple(x[:part] for x in inputs))
-        if float((alone - y[:part]).abs().max()) > tolerance:
-            raise ModelError(
-                "the model's output for a sample depends on the other samples of its batch (a BatchNorm that uses "
-                "batch statistics even in "
-                "eval mode, with track_running_stats=False or an overridden train()?): give it running statistics"
-            )
-        walk = kind.walk(inputs, ())
-        if gradients and not walk.function.differentiable(walk.inputs) and float(y.std(0).max()) > 0:
-            raise ModelError(
-                "the outputs change with the inputs, but have lost their graph: the forward detaches them, runs "
-                "under torch.no_grad(), or calls autograd.grad without create_graph=True"
-            )
-
-
-def _gradients(walk: Walk) -> Callable[[Tensors], None]:
-    def work(points: Tensors) -> None:
-        for _ in walk.function.gradients(points, [0, 0]):
-            pass
-
-    return work
-
-
-def footprint_of(walk: Walk, work: Callable[[Tensors], None]) -> tuple[int, int]:
-    """Bytes of `work` on points of a walk of one sample: (fixed, per row), from 2 and 4 rows."""
-
-    def peak(n_rows: int) -> int:
-        points = tuple(x.expand(n_rows, *x.shape[1:]).contiguous() for x in walk.inputs)
-        device = points[0].device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-            work(points)
-            return torch.cuda.max_memory_allocated(device) - before
-        return footprint.peak_of(lambda: work(points))
-
-    peak(2)  # first calls may build caches
-    two, four = peak(2), peak(4)
-    row = max(0, four - two) // 2
-    return max(0, two - 2 * row), row
-
-
-def passes_of(walk: Walk) -> Passes:
-    """The work of the model for one row, from a walk of one sample."""
-    return passes(lambda: walk.function.gradients(walk.inputs, [0, 0]))
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ LOOK: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r"\(4, 2, 1\).*flatten",
     ),
     "output in a dict": ({"model": models.Function(lambda x: {"out": two(x)})}, ModelError, "'out'.*model.output"),
-    "detached": ({"model": models.Function(lambda x: two(x.detach()))}, ModelError, "lost their graph.*detaches"),
+    "detached": ({"model": models.Function(lambda x: two(x.detach()))}, ModelError, "does not reach them.*detaches"),
     "cut of a nonlinear statistic": (
         {"statistics": ["moments"], "baseline": 2, "baseline_block": 1},
         ConfigError,

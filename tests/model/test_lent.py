@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 import igc_dist
 from igc_dist.__main__ import main
@@ -54,10 +55,9 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "default dtype": lambda: put(torch.get_default_dtype, torch.set_default_dtype, torch.float64),
     "default device": lambda: torch.device("meta"),
     "inference mode": torch.inference_mode,
-    "no_grad": torch.no_grad,
     "anomaly": lambda: put(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, True),
     "matmul": lambda: put(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"),
-    "deterministic": lambda: put(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, True),
+    "deterministic": lambda: put(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, False),
     "flush denormal": lambda: put(lambda: sys.float_info.min / 2 == 0, torch.set_flush_denormal, True),
     "errstate": lambda: np.errstate(all="raise"),
 }
@@ -71,9 +71,15 @@ class Sensitive(nn.Module):
         self.inside = net()
 
     def forward(self, x: Tensor) -> Tensor:
-        flags = float(torch.is_anomaly_enabled()) + 2 * torch.are_deterministic_algorithms_enabled()
-        flags += 4 * (torch.get_float32_matmul_precision() != "highest") + 8 * (sys.float_info.min / 2 == 0)
-        return self.inside(x) * (1 + flags) * torch.full((), 1 / 3).to(x)
+        flags = (
+            torch.is_anomaly_enabled(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision() != "highest",
+            sys.float_info.min / 2 == 0,
+            torch.get_default_dtype() is not torch.float32,
+            np.geterr()["divide"] != "warn",
+        )
+        return self.inside(x) * (1 + sum(2.0**k for k, flag in enumerate(flags) if flag)) * torch.ones(()).to(x)
 
 
 @pytest.mark.parametrize("name", CONTEXTS)
@@ -224,6 +230,11 @@ def test_data_that_carry_a_graph() -> None:
     model = net()
     y, x = model(X), X.clone().requires_grad_() * 1
     np.testing.assert_array_equal(maps(model, x, y), maps(model, X, y.detach()))
+    with torch.inference_mode():
+        made = Y * 1
+    batch = ensure(DataLoader([(x[:1], made[:1])], collate_fn=lambda items: items[0])).fetch([0])  # type: ignore[arg-type]
+    assert not batch.inputs[0].requires_grad
+    assert not batch.target.is_inference()
 
 
 class Squeezed(nn.Module):
@@ -291,6 +302,52 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
     "a device that is not there": (net, {"accelerator": "mps"}, ConfigError, "accelerator=mps.*take cpu or auto"),
     "an unknown device": (net, {"accelerator": "cudaa"}, ConfigError, "accelerator=cudaa.*take cpu or auto"),
 }
+
+
+class Rounded(torch.autograd.Function):
+    """Its result claims a gradient and has none, as that of a quantized layer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round(decimals=2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:  # type: ignore[override]
+        return None
+
+
+class Quantized(Forces):
+    def forward(self, x: Tensor) -> Tensor:
+        return Rounded.apply(self.energy(x))  # type: ignore[no-any-return]
+
+
+def test_layers_without_a_gradient() -> None:
+    """Methods that take gradients refuse them, the others do not."""
+    model = Quantized(True)
+    with pytest.raises(ModelError, match=r"not reach them.*before its quantization"):
+        maps(model)
+    with pytest.raises(ModelError, match="no gradient of an output reaches the inputs"):
+        list(Model(model).gradients((X,), [0]))
+    assert np.asarray(igc_dist.attribute(model, (X, Y), method="bsc", n_folds=2)["x/bsc"]).any()
+
+
+class Both(nn.Module):
+    """The second input acts without a gradient."""
+
+    def __init__(self, acts: bool) -> None:
+        super().__init__()
+        self.one, self.acts = net(), acts
+
+    def forward(self, x: Tensor, x1: Tensor) -> Tensor:
+        return self.one(x) + self.acts * x1.detach().sum(1, keepdim=True)
+
+
+def test_inputs_without_a_gradient(caplog: pytest.LogCaptureFixture) -> None:
+    """One that acts is named, one that does not is fine."""
+    for acts in (True, False):
+        caplog.clear()
+        igc_dist.attribute(Both(acts), ((X, 3 * X), Y), quadrature="midpoint", n_steps=1, n_folds=2)
+        assert ("no gradient reaches the input x1" in caplog.text) is acts
 
 
 @pytest.mark.parametrize("name", REFUSED)
