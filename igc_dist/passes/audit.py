@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -12,7 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from igc_dist import seeds
-from igc_dist.model import HIGHER, Model
+from igc_dist.model import HIGHER, Model, memory
 from igc_dist.passes.attribute import Engine
 from igc_dist.passes.findings import Known
 from igc_dist.planning import TERMS
@@ -81,7 +82,7 @@ class Auditor:
         assert self._sums is not None
         low = walk(self.engine.inputs.model)
         try:
-            with self.engine.inputs.model.higher() as model:
+            with self._higher() as model:
                 high = walk(model)
         except (RuntimeError, ModelError) as error:
             raise self._failed(error) from error
@@ -89,6 +90,18 @@ class Auditor:
             flat = [v.double().reshape(len(v), -1).cpu().numpy() for v in (one, two)]
             self._sums[0] += (flat[1] ** 2).sum(1)
             self._sums[1] += ((flat[0] - flat[1]) ** 2).sum(1)
+
+    @contextmanager
+    def _higher(self) -> Iterator[Model]:
+        """The model in the higher precision.
+
+        Freed memory is returned before and after: tensors of one width do not fit the holes that those of the other
+        left in the heap.
+        """
+        memory.give_back()
+        with self.engine.inputs.model.higher() as model:
+            yield model
+        memory.give_back()
 
     def _failed(self, error: Exception) -> ModelError:
         precision = HIGHER[self.engine.inputs.model.precision]
@@ -102,7 +115,7 @@ class Auditor:
     def _again(self, shard: Shard, some: Batch, known: Known, halved: bool) -> Attribution:
         plan = self.engine.plan
         points = plan.points_per_batch if halved else max(1, plan.points_per_batch // 2)
-        with self.engine.inputs.model.higher() as model:
+        with self._higher() as model:
             inputs = self.engine.inputs.around(model)
             engine = replace(
                 self.engine, inputs=inputs, plan=replace(plan, points_per_batch=points), check=None, _shared={}

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from igc_dist.records import StoreError, printable
-from igc_dist.store.objects import LOCK, Objects
+from igc_dist.store.objects import BEACON, LOCK, Objects
 from igc_dist.store.owner import Owner
 
 log = logging.getLogger(__name__)
@@ -216,6 +216,20 @@ class Lock:
                     self.objects.path,
                     getattr(error, "strerror", None) or error,
                 )
+
+
+def tidy(objects: Objects) -> None:
+    """Remove what runs that died after their last write left beside a complete store: locks, and a status.
+
+    Only of dead processes of this machine: nothing tells those of another one from runs that end just now.
+    """
+    if objects.path is None:
+        return
+    with suppress(OSError, StoreError):  # a store that may only be read stays as it is
+        seen = {key: Holder.read(text) for key, text in _locks(objects).items()}
+        dead = [key for key, each in seen.items() if each is not None and each.owner.near and not each.owner.lives()]
+        for key in [*([BEACON] if dead and len(dead) == len(seen) else []), *dead]:
+            objects.drop(key)
 
 
 def holder(objects: Objects) -> Holder | None:

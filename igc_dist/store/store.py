@@ -37,6 +37,7 @@ from igc_dist.store.arrays import GROUP, chunks_of, document_of, documents_of, g
 from igc_dist.store.documents import differences, sealed, unsealed
 from igc_dist.store.guarded import root
 from igc_dist.store.layout import Array, Phase, array_of
+from igc_dist.store.lock import tidy
 from igc_dist.store.schema import SCHEMA, upgraded
 from igc_dist.store.shards import Shards
 
@@ -75,13 +76,15 @@ class Store(Shards):
         """Create the store, or continue one of the same spec.
 
         Returns whether it is complete within the same budget, and undamaged. `lock` is called before anything is
-        written, and may raise; a complete store needs no lock.
+        written, and may raise; a complete store needs no lock, and loses that of a run that was killed after its last
+        write.
 
         Raises `StoreError` for a store of another spec, with the keys that differ, for one of another layout, and for a
         folder that is not a store.
         """
         with self.objects.explained():
             if self._ready(budget):
+                tidy(self.objects)
                 return True
             lock()
             found = self._mine()  # again: another run may have continued it meanwhile

@@ -187,7 +187,7 @@ MANY = (
         (("target.outputs=[11]",), 2, ["11", "10 outputs"]),
         (("model.weights=nowhere.safetensors",), 3, ["nowhere.safetensors", "no such file"]),
         (("model.build._target_=os.getcwd",), 2, ["os.getcwd", "not allowed", "--allow-target os"]),
-        (("--allow-target",), 2, ["--allow-target needs a prefix"]),
+        (("--allow-target",), 2, ["--allow-target needs a package"]),
         (("--allow-target", "tests.ranks.*", "data.build._target_=tests.ranks.Rows"), 3, ["the model failed on inputs "
 "of "
 "shapes"]),

@@ -18,7 +18,7 @@ import pytest
 import igc_dist
 from igc_dist.__main__ import main
 from igc_dist.records import Stopped, StoreError
-from igc_dist.store import LOCK, Lock, Objects, Owner, Store, holder, machine, objects_at
+from igc_dist.store import BEACON, LOCK, Lock, Objects, Owner, Store, holder, machine, objects_at
 from igc_dist.store.folder import ABANDONED
 from igc_dist.store.lock import Holder
 from tests.commands import TINY, command, started, until
@@ -388,6 +388,23 @@ def test_a_complete_store_needs_no_lock(tmp_path: Path, monkeypatch: pytest.Monk
     (path / "x" / "igc" / "c" / "0" / "0").unlink()
     run(path)
     assert taken == [1, 1]
+
+
+def test_a_complete_store_loses_what_a_killed_run_left(tmp_path: Path, dead: Owner) -> None:
+    """A run that is killed after its last write leaves its lock and its status; they go when the store is asked for
+    again, but not those of a run that may live."""
+    path = tmp_path / "store.zarr"
+    run(path)
+    whole, objects = files(path), objects_at(path)
+    objects.set(BEACON, b"{}")
+    left(objects, dead, 7)
+    run(path)
+    assert files(path) == whole
+    objects.set(BEACON, b"{}")
+    for owner, number in ((dead, 7), (Owner.this(), 8), (AFAR, 9)):
+        left(objects, owner, number)
+    run(path)
+    assert objects.beginning(".") == [BEACON, f"{LOCK}000008", f"{LOCK}000009"]
 
 
 def test_an_error_gives_the_lock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
