@@ -3,8 +3,9 @@
 
 A round fills a store while two to four things go wrong, on one to three ranks by turns, and then lets one run go to its
 end. The bits have to be those of a run that nothing disturbs, and no run may write a shard again whose digest was right
-before. Then the store reader and the config loader are fuzzed for a while each (`tests/fuzz`). Out of memory inside a
-walk is left out: it goes on in smaller micro-batches, whose rounding differs (`tests/distributed/test_matrix.py`).
+before. Then the store reader, the config loader and the masker are fuzzed for a while each (`tests/fuzz`). Out of
+memory inside a walk is left out: it goes on in smaller micro-batches, whose rounding differs
+(`tests/distributed/test_matrix.py`).
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ _SHELL = frozenset((
 _LAUNCHERS = ("SLURM", "PBS_", "LSB_", "TORCHELASTIC_", "OMP_", "CUDA_")
 """Variables of a shell and of launchers, which hold no secrets whatever they are called."""
 
-_learned: set[str] = set()
+_learned: dict[str, None] = {}
+MOST = 500
+"""The number of learned values that are remembered: the last ones."""
 
 Values = tuple[tuple[str, ...], re.Pattern[str] | None]
 """What is searched for in a text: pieces, the longest first, and a pattern of words that are replaced as a whole."""
@@ -111,7 +113,7 @@ def learn(node: Any, said: int = 0) -> None:
         for item in node:
             learn(item, said)
     elif isinstance(node, str | int | float) and not isinstance(node, bool) and _keep(str(node), said):
-        _learned.add(str(node))
+        _remember(str(node))
 
 
 def given(name: str, value: Any) -> None:
@@ -119,7 +121,14 @@ def given(name: str, value: Any) -> None:
     text = str(value)
     plain = text.startswith("/") or text.split("://")[0] in ("s3", "gs", "az", "file") or number(text) is not None
     if not plain and len(text) >= 8 and name not in _SHELL and not name.startswith(_LAUNCHERS) and _keep(text, 2):
-        _learned.add(text)
+        _remember(text)
+
+
+def _remember(value: str) -> None:
+    _learned.pop(value, None)
+    _learned[value] = None
+    if len(_learned) > MOST:
+        del _learned[next(iter(_learned))]
 
 
 def number(text: str) -> float | None:
@@ -150,7 +159,12 @@ def _forms(value: str) -> Iterator[str]:
     """A value as libraries print it: escaped, quoted, and each long line of it alone."""
     for form in (value, *(line for line in value.splitlines() if len(line) >= 16)):
         yield from (form, repr(form)[1:-1], json.dumps(form)[1:-1], json.dumps(form, ensure_ascii=False)[1:-1])
-        yield from (quote(form, safe=""), quote(form), quote_plus(form), html.escape(form), html.escape(form, False))
+        yield from (
+            quote(form, "", errors="replace"),
+            quote(form, errors="replace"),
+            quote_plus(form, errors="replace"),
+        )
+        yield from (html.escape(form), html.escape(form, False))
 
 
 def by_value(text: str, values: Values) -> str:

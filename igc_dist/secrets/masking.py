@@ -11,13 +11,15 @@ from igc_dist.records import shown
 from igc_dist.secrets.known import MASK, OURS, REFERENCE, Values, by_value, is_mixed, known, learn, of_environment, says
 from igc_dist.secrets.texts import cleaned, masked_text
 
+TOKEN = 12
+"""The shortest mix of letters and digits that passes for a token."""
+
 
 def masked(value: Any) -> Any:
     """A document with its secrets replaced by `MASK`: texts and long numbers under keys that say secret, and secrets
     inside of all other texts, keys too.
 
-    Numbers of fewer than four digits, truth values and None stay, and so does `${oc.env:NAME}`. Masking twice is
-    masking once.
+    Numbers of fewer than four digits, truth values and None stay, and so does `${oc.env:NAME}`.
     """
     return _masked(value, 0, known(), lambda text, said: MASK)
 
@@ -34,8 +36,8 @@ def masked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     environment = of_environment()
 
     def marked(text: str, said: int) -> str:
-        token = (said == 2 and is_mixed(text)) or by_value(text, environment) != text
-        return MASK if token else f"{MASK} ({hashlib.sha256(text.encode()).hexdigest()[:4]})"
+        token = (said == 2 and len(text) >= TOKEN and is_mixed(text)) or by_value(text, environment) != text
+        return MASK if token else f"{MASK} ({hashlib.sha256(text.encode(errors='replace')).hexdigest()[:4]})"
 
     return dict(_masked(spec, 0, known(), marked))
 

@@ -12,8 +12,7 @@ _NAMED = re.compile(
     r"(?<![\w.~+-])([~+-]{0,2}[A-Za-z_][\w.-]*+)((?:\\*+['\"])?+\]?+)([ \t]*+(?:=>|={1,3}|:(?!//))[ \t]*+|[ \t]++)"
 )
 _LINE = re.compile(r"[^\n'\"]+")
-_BLANKS = re.compile(r"\s*")
-_LAST = re.compile(r"((?:--)?[A-Za-z_][\w.-]*)['\"]?([=:]*)\Z")
+_OPENED = re.compile(r"[bBrRuUfF]{0,2}\\*['\"]|[{(\[]")
 _BARE = re.compile(r"\S+")
 _QUOTE = re.compile(r"[bBrRuUfF]{0,2}(\\*['\"])")
 _PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
@@ -21,9 +20,8 @@ _PREFIX = re.compile(
     r"(?<![\w-])(?:(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abprs]-|npm_|pypi-)(?=[A-Za-z_-]*+\d)[\w-]{16,}"
     r"|A[KS]IA[0-9A-Z]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
-_BEARER = re.compile(
-    r"\b(Bearer[ \t]++|bearer[ \t]++(?=\S*\d)|Basic[ \t]++(?=[\w+/=-]{8})(?=\S*[\d=]))(?!\*\*\*)[^\s'\"]+"
-)
+_SCHEMES = {"Bearer": re.compile(""), "bearer": re.compile(r"\S*\d"), "Basic": re.compile(r"(?=[\w+/=-]{8})\S*[\d=]")}
+"""Words before the value of a header, and what the value looks like where the word may be one of prose."""
 
 
 def masked_text(text: str) -> str:
@@ -38,7 +36,7 @@ def cleaned(text: str, values: Values) -> str:
         text = _PRIVATE.sub(MASK, text)
     if "://" in text:
         text = _RUN.sub(_url, text)
-    return _BEARER.sub(rf"\g<1>{MASK}", _named(_PREFIX.sub(MASK, text)))
+    return _named(_PREFIX.sub(MASK, text))
 
 
 def _url(found: re.Match[str]) -> str:
@@ -55,19 +53,21 @@ def _url(found: re.Match[str]) -> str:
 
 def _named(text: str) -> str:
     """A text with the values after names that say secret masked: ``token=x``, ``{'auth': {...}}``, ``--password x``."""
-    parts, done = [], 0
+    spans: list[tuple[int, int]] = []
+    done = closed = 0
     for found in _NAMED.finditer(text):
         start = found.end()
-        if found.start() < done or not _is_named(text, found):
+        # a value inside of another may reach further, unless that is in brackets
+        if start < closed or (start < done and not _OPENED.match(text, start)) or not _is_named(text, found):
             continue
-        end = _end(text, start, found[1])
-        while end < len(text) and (inner := _swallowed(text[max(start, end - 80) : end])):
-            end = _end(text, _BLANKS.match(text, end).end(), inner)  # type: ignore[union-attr]
+        end, bracket = _end(text, start, found[1])
         if _is_plain(text[start:end]):
             continue
-        parts += [text[done:start], MASK]
-        done = end
-    return "".join([*parts, text[done:]]) if parts else text
+        begin = spans.pop()[0] if found.start() < done else start
+        done, closed = max(done, end), end if bracket else closed
+        spans.append((begin, done))
+    cuts = [0, *(at for span in spans for at in span), len(text)]
+    return MASK.join(text[cuts[n] : cuts[n + 1]] for n in range(0, len(cuts), 2))
 
 
 def _is_named(text: str, found: re.Match[str]) -> bool:
@@ -75,7 +75,9 @@ def _is_named(text: str, found: re.Match[str]) -> bool:
     name, closed, mark = found[1].lstrip("~+-"), found[2], found[3]
     said, before = says(name), text[found.start() - 1 : found.start()]
     if not mark.strip():
-        return said > 0 and not closed and found[1].startswith("--")
+        scheme = _SCHEMES.get(name)
+        value = scheme is not None and scheme.match(text, found.end()) is not None
+        return not closed and (value or (said > 0 and found[1].startswith("--")))
     if closed or said == 0:
         return said > 0
     if ":" in mark and before in ("/", "\\"):  # a file
@@ -86,33 +88,24 @@ def _is_named(text: str, found: re.Match[str]) -> bool:
     return (before in ("{", "?", "&") or not line.strip()) and (mark == "=" or ":" in mark)
 
 
-def _swallowed(value: str) -> str:
-    """The name that says secret at the end of a value, or nothing: in ``token:x},options='--password`` it is one."""
-    last = _LAST.search(value)
-    named = last is not None and bool(last[2] or last[1].startswith("--")) and says(last[1].lstrip("-")) > 0
-    return last[1].lstrip("-") if last is not None and named else ""
-
-
-def _end(text: str, start: int, name: str) -> int:
-    """Where the value that begins at `start` ends: a quoted text, a bracket with all inside, or up to a blank."""
+def _end(text: str, start: int, name: str) -> tuple[int, bool]:
+    """Where the value that begins at `start` ends, and whether it is in brackets."""
     opened = _QUOTE.match(text, start)
     if opened is not None:
         at = text.find(opened[1], opened.end())
         while opened[1] in ("'", '"') and at > 0 and text[at - 1] == "\\":
             at = text.find(opened[1], at + 1)
-        return len(text) if at < 0 else at + len(opened[1])
+        return (len(text) if at < 0 else at + len(opened[1])), False
     if text[start : start + 1] in ("{", "[", "("):
         depth = 0
         for at in range(start, len(text)):
             depth += (text[at] in "{[(") - (text[at] in "}])")
             if depth == 0:
-                return at + 1
-        return len(text)
-    if name.lower().rsplit("-")[-1] in ("authorization", "cookie"):  # a header, which has blanks
-        found = _LINE.match(text, start)
-    else:
-        found = _BARE.match(text, start)
-    return start if found is None else found.end()
+                return at + 1, True
+        return len(text), True
+    header = name.lower().rsplit("-")[-1] in ("authorization", "cookie")  # which has blanks
+    found = (_LINE if header else _BARE).match(text, start)
+    return (start if found is None else found.end()), False
 
 
 def _is_plain(value: str) -> bool:

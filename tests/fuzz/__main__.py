@@ -1,5 +1,5 @@
-"""Coverage-guided fuzzing of the store reader and the config loader: ``python -m tests.fuzz [--seconds S] [--seed K]
-[--only TARGET]``.
+"""Coverage-guided fuzzing of the store reader, the config loader and the masker of secrets: ``python -m tests.fuzz
+[--seconds S] [--seed K] [--only TARGET]``.
 
 Each target runs in a process of its own, for so many seconds, with bounded memory: what it is given is read, or refused
 with an error of ours; another exception, an effect, more memory or more time is a finding, which is printed with the
@@ -21,8 +21,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
-TARGETS = ("stores", "configs")
-WATCHED = {"stores": ("igc_dist", "zarr"), "configs": ("igc_dist", "hydra", "omegaconf")}
+TARGETS = ("stores", "configs", "secrets")
+WATCHED = {
+    "stores": ("igc_dist", "zarr"),
+    "configs": ("igc_dist", "hydra", "omegaconf"),
+    "secrets": ("igc_dist",),
+}
 """Packages whose branches guide the fuzzer: ours, and those that bytes of others are handed to."""
 
 MEMORY = 1 << 30

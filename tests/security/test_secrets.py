@@ -88,9 +88,15 @@ def test_what_is_none_stays() -> None:
         f"Bearer {HIDDEN}",
         f"-----BEGIN RSA PRIVATE KEY-----\n{HIDDEN}\n",
         f"got ghp_{HIDDEN}xyz, and",
+        f'token= token = "{HIDDEN}"',
+        f"token=' token={{a: [1]}} token='{HIDDEN}' ",
+        f"Bearer  token='{HIDDEN}'",
+        f"Authorization: token=b'{HIDDEN}'",
+        f"token= Bearer {HIDDEN}",
     ],
 )
 def test_by_form(text: str) -> None:
+    """URLs, headers, keys; and names inside of the values of others, as a fuzzer found them."""
     assert HIDDEN not in masked({"path": [text]})["path"][0]
     assert HIDDEN not in masked_text(f"cannot read {text}: no route")
 
@@ -113,9 +119,9 @@ def test_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_masking_takes_a_time_linear_in_the_text() -> None:
     """Names, quotes, brackets and schemes that end nowhere, of which the text of a stranger may be full."""
     for piece in ("a://", "token='", "token={", "key: ", "sk-", "eyJ-", "bearer ", "authorization:x'", "\\'", "hf_a-"):
-        began = time.perf_counter()
+        began = time.process_time()
         masked_text(f"{piece * (200_000 // len(piece))}@")
-        assert time.perf_counter() - began < 5, piece
+        assert time.process_time() - began < 5, piece
 
 
 def test_logs() -> None:
