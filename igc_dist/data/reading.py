@@ -70,7 +70,8 @@ class Reading(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> Read:
         """Read samples and put them into a batch. A `DataLoader` calls this."""
-        items, wished = self._items(indices), tuple(indices)
+        wished = tuple(indices)
+        items = [Fault("the data set gives None") if item is None else item for item in self._items(indices)]
         faults = {n: item for n, item in enumerate(items) if isinstance(item, Fault)}
         if faults and not self.skip:
             return Read(wished, None, faults)
@@ -100,12 +101,11 @@ class Reading(Dataset[Any]):
 
     def _item(self, index: int) -> Any:
         try:
-            item = self.dataset[int(index)]
+            return self.dataset[int(index)]
         except PASSED:
             raise
         except Exception as error:
             return Fault(f"{type(error).__name__}: {first_line(error)}", error)
-        return Fault("the data set gives None") if item is None else item
 
     def _spare(self, items: Sequence[Any], last: int) -> Any:
         """A sample to take the place of those that cannot be read; if need be, the next one that can be."""
@@ -115,7 +115,7 @@ class Reading(Dataset[Any]):
         fault = items[0]
         for step in range(1, len(self)):
             item = self._item((last + step) % len(self))
-            if not isinstance(item, Fault):
+            if item is not None and not isinstance(item, Fault):
                 return item
         raise DataError(f"no sample can be read: {fault.text}")
 

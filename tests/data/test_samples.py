@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import igc_dist
 from igc_dist.data import ensure
@@ -147,6 +147,16 @@ def test_other_samples_are_named_with_index_and_way_out(name: str, num_workers: 
         for _ in source.batches(range(N), 2):
             pass
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", [{4}, {2, 3, 4}])
+def test_none_is_a_sample_that_cannot_be_read_however_it_is_read(broken: set[int]) -> None:
+    data = Made(lambda i: None if i in broken else (X, Y))
+    for read in (data, Subset(data, range(N))):  # a `Subset` reads several at once
+        with pytest.raises(DataError, match=r"sample \d cannot be read: the data set gives None"):
+            list(ensure(read).batches(range(N), 2))
+        found = ensure(read, on_bad_sample="skip").batches(range(N), 2)
+        assert {int(batch.index[n]) for batch in found for n in batch.unread} == broken
 
 
 @pytest.mark.parametrize("data", [Stream(), Unsized(), DataLoader(Stream()), DataLoader(Unsized())])
