@@ -19,7 +19,7 @@ from igc_dist.records import DataError, IgcError
 Error = type[IgcError]
 
 NO_NUMBERS = {
-    "U": "text: number the labels first, as np.unique(labels, return_inverse=True)[1] does",
+    "U": "text: give numbers; np.unique(labels, return_inverse=True)[1] numbers labels",
     "M": "dates: give numbers, as (dates - dates[0]) / np.timedelta64(1, 'D') does",
     "m": "time differences: give numbers, as differences / np.timedelta64(1, 's') does",
     "V": "records of several fields: give a table of numbers, one column for each",

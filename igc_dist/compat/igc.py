@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
+from igc_dist.arrays import real
 from igc_dist.attributors import BaselineShapley as Shapley
 from igc_dist.attributors import Identity
 from igc_dist.compat.arguments import Int, Seed, plain, rows_of
@@ -215,7 +216,7 @@ class NaiveTTest(Method):
         `cat_ranges`: (a, b) for the groups y <= a and y >= b, or one pair per output.
         """
         data, (outputs, where) = self._data(n_x, x_seed), self._outputs(y_idx)
-        ranges = np.asarray(cat_ranges, dtype=np.float64)
+        ranges = real(cat_ranges, "cat_ranges", ConfigError).numpy().astype(np.float64)
         if ranges.ndim not in (1, 2) or ranges.shape[-1] != 2:
             raise ConfigError(f"cat_ranges={cat_ranges!r}: give (a, b), or one such pair per output")
         if ranges.ndim == 2 and outputs is not None:  # from the requested order to that of the outputs

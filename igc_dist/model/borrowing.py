@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -115,10 +115,18 @@ def widen(whole: nn.Module) -> None:
             tensor.data = tensor.data.float()
 
 
+def double(tensors: Iterable[Tensor]) -> None:
+    """Make weights float64, and complex ones complex128: `nn.Module.double` leaves these as they are."""
+    for tensor in tensors:
+        if tensor.is_floating_point() or tensor.is_complex():
+            tensor.data = tensor.data.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
 @contextmanager
 def data_kept(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Floating-point parameters and buffers of modules. Their data is restored when the block ends."""
-    held = {t: t.data for m in modules for t in (*m.parameters(), *m.buffers()) if t.is_floating_point()}
+    """Parameters and buffers of modules that hold no integers. Their data is restored when the block ends."""
+    every = (t for m in modules for t in (*m.parameters(), *m.buffers()))
+    held = {t: t.data for t in every if t.is_floating_point() or t.is_complex()}
     try:
         yield [*held]
     finally:

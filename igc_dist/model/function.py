@@ -51,6 +51,7 @@ class Model(ForwardPass):
         with self.reserved(), borrowing.borrowed(whole, device):
             if self.precision == "64-true":
                 whole.double()
+                borrowing.double([*whole.parameters(), *whole.buffers()])
             borrowing.widen(whole)
             self._call, self._rows, self._habits = self._eager, (1, 1), Habits()
             if self.channels_last is True:
@@ -91,8 +92,7 @@ class Model(ForwardPass):
         view.precision = HIGHER[self.precision]
         with borrowing.data_kept(self._layers) as held:
             if view.precision == "64-true":
-                for tensor in held:
-                    tensor.data = tensor.data.double()
+                borrowing.double(held)
             yield view
 
     @property

@@ -1,6 +1,7 @@
 """Statistics of attributions over a data set: one algebra, one file; the algebra they share is `state.py`.
 
-May import: tensors, records. Its public names stand in `__init__.pyi` and are loaded when they are first asked for.
+May import: tensors, arrays, records. Its public names stand in `__init__.pyi` and are loaded when they are first asked
+for.
 """
 
 import lazy_loader

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
+from igc_dist.arrays import real
 from igc_dist.records import ConfigError
 from igc_dist.statistics.base import Finalized, Statistic
 from igc_dist.statistics.state import Array, State, widen
-
-Limit = float | Sequence[float] | None
 
 LOW, HIGH = 1, 2
 """Bits of the number of a group: a sample may be in neither group or in both."""
@@ -28,11 +27,16 @@ class TTest(Statistic):
     freedom. NaN if a group has fewer than two samples or s = 0. With a = x this is the naive t-test of inputs.
 
     `low`, `high`: a number, or one per selected output. None: halfway between the two values of a target that has only
-    two, such as a one-hot label; else its 10 % and 90 % quantiles.
+    two, such as a one-hot label; else its 10 % and 90 % quantiles. Raises `ConfigError` for what is no number.
     """
 
-    low: Limit = None
-    high: Limit = None
+    low: Any = None
+    high: Any = None
+
+    def __post_init__(self) -> None:
+        for name, given in (("low", self.low), ("high", self.high)):
+            if given is not None and bool(real(given, f"ttest.{name}", ConfigError).isnan().any()):
+                raise ConfigError(f"ttest.{name}={given!r}: give numbers, NaN has no samples below or above")
 
     name = "ttest"
     terms = ("a", "aa")

@@ -112,6 +112,32 @@ def test_the_run_s_type_and_layout() -> None:
             assert model.predict(points).dtype is into.dtype
 
 
+class Spectral(nn.Module):
+    """A model with complex weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1 + 2j, 0.1 - 1j], [0.3 + 0.1j, 1.1j]], dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(self.weight.dtype) @ self.weight).abs().square()
+
+
+def test_complex_weights_have_the_precision_of_the_run() -> None:
+    """``d |x w|**2 / d x = 2 Re(conj(w) (x w))``, to the last bits of float64, also in an audit of 32-true."""
+    module, x = Spectral(), torch.tensor([[0.3, -0.7]], dtype=torch.float64)
+    w = module.weight.detach().to(torch.complex128)
+    expected = 2 * (w.conj() * (x.to(w.dtype) @ w)).real[:, 0]
+    with Model(module, precision="64-true").borrowed("cpu") as model:
+        ((_, (grad,)),) = list(model.gradients((x,), [0]))
+    torch.testing.assert_close(grad[0], expected, rtol=1e-15, atol=1e-15)
+    with Model(module).borrowed("cpu") as model, model.higher() as high:
+        ((_, (grad,)),) = list(high.gradients((x,), [0]))
+    torch.testing.assert_close(grad[0], expected, rtol=1e-15, atol=1e-15)
+    assert module.weight.dtype is torch.complex64
+    assert torch.equal(module.weight, w.to(torch.complex64))
+
+
 def test_types_of_path_points() -> None:
     """That of the parameters, else of the inputs, never below float32."""
     half = nn.Linear(3, 2).to(torch.bfloat16)

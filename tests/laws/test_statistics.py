@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from igc_dist.records import ConfigError
 from igc_dist.statistics import (
     FEATURE_TERMS,
     SCALAR_TERMS,
@@ -20,6 +21,7 @@ from igc_dist.statistics import (
     Centre,
     State,
     Statistic,
+    TTest,
     empty,
     feature_terms,
     of,
@@ -315,3 +317,19 @@ def test_terms_are_what_a_state_holds() -> None:
     assert state.features[1]["ay"].shape == (2, 2, 2)
     together, alone = of(attribution(5), centre(), FEATURE_TERMS), of(attribution(5), centre(), ("a",))
     assert torch.equal(together.scalars["yr"], alone.scalars["yr"])
+
+
+@pytest.mark.parametrize(
+    ("low", "text"),
+    [
+        (float("nan"), "ttest.low=nan: give numbers"),
+        ([0.0, float("nan")], "ttest.low=.*give numbers"),
+        (np.ma.array([0.0, -9999.0], mask=[False, True]), r"ttest.low has a missing value .*\(1,\)"),
+        (np.array([1j, 0]), "ttest.low is complex"),
+        (np.array(["a", "b"]), "ttest.low holds text"),
+    ],
+)
+def test_thresholds_that_are_no_numbers_are_refused(low: object, text: str) -> None:
+    """So far they were groups without samples, or of the number behind the mask."""
+    with pytest.raises(ConfigError, match=text):
+        TTest(low=low)
