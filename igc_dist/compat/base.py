@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import numbers
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,7 +14,7 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from igc_dist import baselines, seeds
+from igc_dist import baselines, distributed, seeds
 from igc_dist import data as sources
 from igc_dist.api import attribute
 from igc_dist.arrays import real
@@ -283,5 +282,5 @@ def mean_error(values: Any) -> float:
 
 def say(line: str) -> None:
     """Print on the first rank."""
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+    if distributed.rank() == 0:
         print(line)

@@ -36,3 +36,11 @@ def rank() -> int:
     """The number of this rank, from 0; 0 if the process was started alone."""
     found = environment()
     return 0 if found is None else int(found.global_rank())
+
+
+def variables() -> str:
+    """The variables that say that this process is one of several ranks, for messages."""
+    for names in (("RANK", "WORLD_SIZE"), ("SLURM_NTASKS",)):
+        if names[0] in os.environ:
+            return " and ".join(names)
+    return ", ".join(sorted(name for name in os.environ if name.startswith(HINTS))) or "RANK and WORLD_SIZE"

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from igc_dist.distributed.environments import variables
 from igc_dist.records import ConfigError, PeerError
 
 log = logging.getLogger(__name__)
@@ -101,15 +102,15 @@ def _until(ready: Callable[[], bool], limit: float, rank: int, other: int, came:
         if waited > limit:
             raise PeerError(
                 f"rank {other} of {came} did not come within {waited:.0f} s of rank {rank}: see the messages of its "
-                "node and run again to resume; if this process was meant to run alone, unset RANK and WORLD_SIZE"
+                f"node and run again to resume; if this process was meant to run alone, unset {variables()}"
             )
         if waited > NOTICE and not told:
             told = True
             log.warning(
-                "rank %d waits for rank %d of %s: start it, or unset RANK and WORLD_SIZE if this process is meant to "
-                "run alone",
+                "rank %d waits for rank %d of %s: start it, or unset %s if this process is meant to run alone",
                 rank,
                 other,
                 came,
+                variables(),
             )
         time.sleep(POLL)

@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from igc_dist import files
+from igc_dist.distributed.environments import variables
 from igc_dist.records import ConfigError
 
 
@@ -102,13 +103,13 @@ def _cluster() -> ClusterEnvironment | None:
 
 
 def _way_out() -> str:
-    if "SLURM_NTASKS" in os.environ and "RANK" not in os.environ:
-        n = os.environ["SLURM_NTASKS"]
+    names = variables()
+    if names == "SLURM_NTASKS":
+        n = os.environ[names]
         return (
-            f"start all ranks with srun --ntasks-per-node=N (SLURM_NTASKS is {n}), or unset SLURM_NTASKS to run on one "
-            "rank"
+            f"start all ranks with srun --ntasks-per-node=N (SLURM_NTASKS is {n}), or unset {names} to run on one rank"
         )
-    return "start all ranks with torchrun or srun, or unset RANK and WORLD_SIZE to run on one rank"
+    return f"start all ranks with torchrun or srun, or unset {names} to run on one rank"
 
 
 def launched(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int) -> Fabric:

@@ -83,7 +83,7 @@ def test_a_machine_that_does_not_answer_is_named(
         ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, "SLURM_PROCID. is not set.*srun"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "rank 2 of 2 ranks cannot be, they are 0 to 1.*unset RANK"),
         ({"RANK": "0", "WORLD_SIZE": "two"}, "'two'.*unset RANK and WORLD_SIZE"),
-        ({"TORCHELASTIC_RUN_ID": "left"}, "RANK. is not set.*torchrun or srun"),
+        ({"TORCHELASTIC_RUN_ID": "left"}, "RANK. is not set.*torchrun or srun, or unset TORCHELASTIC_RUN_ID"),
     ],
 )
 def test_variables_that_name_no_rank(variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +95,34 @@ def test_variables_that_name_no_rank(variables: dict[str, str], words: str, monk
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=words):
         environments.environment()
+
+
+TASK = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("more", "rank", "size"),
+    [
+        ({"SLURM_JOB_NAME": "train"}, 3, 4),
+        ({"SLURM_JOB_NAME": "bash"}, 0, 1),
+        ({"SLURM_JOB_NAME": "train", "RANK": "1", "WORLD_SIZE": "2"}, 1, 2),
+        ({"SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, 0, 1),
+    ],
+    ids=["a task", "a shell of an interactive job", "torchrun inside of a job", "a job of one task"],
+)
+def test_a_task_of_slurm_is_a_rank(more: dict[str, str], rank: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(environments.HINTS)]:
+        monkeypatch.delenv(name)
+    for name, value in {**TASK, **more}.items():
+        monkeypatch.setenv(name, value)
+    found = environments.environment()
+    assert (environments.rank(), 1 if found is None else found.world_size()) == (rank, size)
+
+
+def test_who_runs_alone_in_a_job_of_slurm_learns_what_to_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script of a job, started without srun, counts as its first task."""
+    for name in [name for name in os.environ if name.startswith(environments.HINTS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(PeerError, match=r"rank 1 of WORLD_SIZE=2 did not come .* unset SLURM_NTASKS$"):
+        agree(dist.HashStore(), 0, 2, 0.1)
