@@ -21,7 +21,7 @@ from igc_dist.arrays import real
 from igc_dist.attributors import Identity
 from igc_dist.compat.arguments import Seed, rows_of, takes_one
 from igc_dist.compat.drawn import Addressed
-from igc_dist.data import Source, input_names
+from igc_dist.data import Source, input_names, random_states_kept
 from igc_dist.features import Function, Joint
 from igc_dist.records import ConfigError
 from igc_dist.tensors import Batch, Tensors
@@ -137,7 +137,7 @@ class Method:
     @cached_property
     def _example(self) -> Batch:
         """The first sample, for the kinds of the inputs and the target."""
-        return self._source(None).fetch([0])
+        return _read(self._source(None), range(1))
 
     @property
     def x_size(self) -> tuple[torch.Size, ...]:
@@ -249,7 +249,7 @@ class Method:
     def _samples(self, tree: xr.DataTree, data: Any, where: Any, *tables: str) -> tuple[Any, ...]:
         """Inputs, targets, tables (n_x, n_y_idx), attributions (n_x, n_y_idx, *shape). Given inputs: NaN targets."""
         own, samples = isinstance(data, Source), tree["samples"]
-        rows = data.fetch(range(len(data))).inputs if own else data[0] if self.multi_x else (data[0],)
+        rows = _read(data, range(len(data))).inputs if own else data[0] if self.multi_x else (data[0],)
         x = tuple(self._cast(row.float() if row.dtype == torch.bfloat16 else row) for row in rows)
         y, *others = (self._cast(np.asarray(samples[name])[:, where]) for name in ("target", *tables))
         return (
@@ -266,6 +266,11 @@ class Method:
         settings = {"attributor": Identity(), "statistics": [], "micro_batch": rows_of(batch_size, 1), **model}
         tree = attribute(self.module, self._data(n_x, x_seed), target=outputs, seed=int(x_seed or 0), **settings)
         return np.abs(total(maps) - np.asarray(tree["correlation"])[where])
+
+
+@random_states_kept()
+def _read(source: Source, indices: Sequence[int]) -> Batch:
+    return source.fetch(indices)
 
 
 def total(maps: Arrays) -> np.ndarray:

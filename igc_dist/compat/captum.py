@@ -2,7 +2,8 @@
 
 Some results differ because Captum is wrong there. Our weights of riemann_trapezoid sum to 1; Captum's sum to ``1 - 1 /
 n_steps``, which shrinks all attributions. Our weights and nodes are float64, Captum's float32. A module runs in eval
-mode and is restored. Additional tensors that do not have the batch size are passed on, not repeated.
+mode and is restored. No global generator is drawn from, but by a function that does. Additional tensors that do not
+have the batch size are passed on, not repeated.
 """
 
 from __future__ import annotations

@@ -469,3 +469,20 @@ def test_attributions_of_other_inputs_are_refused() -> None:
 def test_a_function_that_cannot_be_explained_is_refused(function: Callable[[Tensor], Any], text: str) -> None:
     with pytest.raises((ConfigError, ModelError), match=text):
         IntegratedGradients(function).attribute(random(N, 3))
+
+
+def test_only_the_function_draws() -> None:
+    """The class leaves torch's global generator alone; a function that draws does so anew at each call."""
+    layer = nn.Linear(3, 1)
+    before = torch.get_rng_state()
+    IntegratedGradients(layer).attribute(torch.ones(2, 3), target=0, return_convergence_delta=True)
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn: list[float] = []
+
+    def drawing(x: Tensor) -> Tensor:
+        drawn.append(float(torch.rand(())))
+        return layer(x)[:, 0]
+
+    for _ in range(2):
+        IntegratedGradients(drawing).attribute(torch.ones(1, 3))
+    assert len({*drawn}) == len(drawn) > 1

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import igc_dist
+from igc_dist.compat import Gradients
 from igc_dist.data import ensure
 from tests.ranks import Net, Rows
 
@@ -112,3 +113,11 @@ def test_they_are_put_back_after_an_error_too() -> None:
     model, data = Net(), Broken(12)
     with unmoved(), pytest.raises(Exception, match="same shape"):
         igc_dist.attribute(model, data, n_steps=2, n_folds=2)
+
+
+def test_the_igc_package_reads_outside_of_a_run() -> None:
+    """Shapes of inputs are found from a sample, and inputs are handed back from the data."""
+    method = Gradients(Net(), Seeds(4))
+    with unmoved("random"):
+        assert len(method.x_size) == 1
+        assert len(method.compute()[0]) == 4
