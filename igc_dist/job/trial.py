@@ -71,13 +71,14 @@ def _kept(job: Job) -> Choice | None:
         return None
     try:
         spec = store.attributes(job.store, also="shards/zarr.json")["spec"]
-    except StoreError:
+        rows = spec["plan"]["samples_per_batch"] * spec["plan"]["points_per_batch"]  # a plan makes the same batch of it
+        layout = spec["model"]["channels_last"]
+    except (StoreError, LookupError, TypeError):
         return None
-    rows = spec["plan"]["samples_per_batch"] * spec["plan"]["points_per_batch"]  # a plan makes the same batch of it
     auto = job.model.channels_last == AUTO
     return {
         "micro_batch": rows if job.limits.trial else job.limits.micro_batch,
-        "channels_last": spec["model"]["channels_last"] if auto else job.model.channels_last,
+        "channels_last": layout if auto else job.model.channels_last,
     }
 
 

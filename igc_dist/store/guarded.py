@@ -26,7 +26,7 @@ from igc_dist.store.rebuilt import rebuilt, tree_of
 if TYPE_CHECKING:
     from igc_dist.store.objects import Objects
 
-LEAST, RATIO = 128 << 20, 1024
+LEAST, RATIO = 64 << 20, 1024
 """Bytes in memory that a store may ask for: so many, and so many for each byte that is stored. Results that are nearly
 all zero shrink a thousandfold, a hostile chunk thirty-thousandfold."""
 
