@@ -105,7 +105,10 @@ class ShardWalk:
             if not plan.work.samples:
                 return
             named = zip(plan.shapes.input_names, attribution.values, strict=True)
-            tables = {"delta": attribution.delta, "prediction_baseline": attribution.baseline_prediction}
+            # a method that claims no sums has no residual
+            target, complete = attribution.target, self.engine.attributor.complete
+            delta = attribution.delta if complete else target.new_full(target.shape, float("nan"))
+            tables = {"delta": delta, "prediction_baseline": attribution.baseline_prediction}
             tables |= {f"{name}/attribution": values for name, values in named}
             chunks.add({name: values.cpu().numpy() for name, values in tables.items()} | notes)
 

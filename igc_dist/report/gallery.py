@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from igc_dist import files
@@ -24,12 +26,16 @@ from igc_dist.secrets import masked_text
 
 ROWS = 16
 """The largest number of samples that are drawn."""
+FONT, PAD = 10, 8
+"""Points: the size of a row's name, and its space to the panel."""
+LINE = 18
+"""The largest number of letters in a line of a row's name."""
 SIDE, GAP, TOP, MARGIN = (
     0.95,
     0.08,
     0.62,
     0.5,
-)  # inches: panel, space between panels, space for titles, space for row names
+)  # inches: panel, space between panels, space for titles, least space for row names
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def write_gallery(
             raise ConfigError(
                 f"the store of {name} has other samples or outputs than the first one: a gallery is of the same ones"
             )
-    rows = [labels(first)[output] for output in chosen[:ROWS]]
+    rows = ["\n".join(textwrap.wrap(labels(first)[output], LINE)[:3]) for output in chosen[:ROWS]]
     images = fetch(samples["index"].values[:ROWS].tolist())
     columns = [column_of(name, tree, chosen) for name, tree in trees.items()]
     caption = (
@@ -77,6 +83,7 @@ def write_gallery(
     )
     caption += " that output, blue against it, white is zero."
     caption += f" The first {ROWS} of {len(chosen)} samples are drawn." if len(chosen) > ROWS else ""
+    folder = files.folder(folder)
     with house_style():
         drawing = save(draw_gallery(images, columns, rows), folder / "gallery.png", "gallery", caption)
     page = environment().get_template("gallery.html.j2").render(drawing=drawing, image=image, columns=columns)
@@ -104,11 +111,11 @@ def column_of(overrides: str, tree: xr.DataTree, chosen: np.ndarray) -> Column:
 
 def draw_gallery(images: np.ndarray, columns: Sequence[Column], rows: Sequence[str]) -> Figure:
     """A row of panels per sample: the input, then each method's map, symmetric about zero on a scale of its own."""
-    n = len(images)
-    figure = Figure(figsize=(MARGIN + (1 + len(columns)) * (SIDE + GAP), TOP + n * (SIDE + GAP)))
+    n, margin = len(images), margin_of(rows)
+    figure = Figure(figsize=(margin + (1 + len(columns)) * (SIDE + GAP), TOP + n * (SIDE + GAP)))
     for row in range(n):
         for place in range(1 + len(columns)):
-            axes = axes_at(figure, MARGIN + place * (SIDE + GAP), TOP + row * (SIDE + GAP), SIDE, SIDE)
+            axes = axes_at(figure, margin + place * (SIDE + GAP), TOP + row * (SIDE + GAP), SIDE, SIDE)
             if place:
                 values = np.atleast_2d(columns[place - 1].maps[row])
                 axes.imshow(
@@ -122,12 +129,23 @@ def draw_gallery(images: np.ndarray, columns: Sequence[Column], rows: Sequence[s
             else:
                 seen = picture(images[row])
                 axes.imshow(seen, cmap=matplotlib.colormaps["gray_r"], aspect=aspect(seen), interpolation="nearest")
-                axes.set_ylabel(rows[row], rotation=0, ha="right", va="center", fontsize=10, labelpad=8)
+                axes.set_ylabel(rows[row], rotation=0, ha="right", va="center", fontsize=FONT, labelpad=PAD)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=HATCH, linewidth=0.6)
             if row == 0:
                 axes.set_title(heading(columns[place - 1]) if place else "input", fontsize=8, pad=4)
     return figure
+
+
+def margin_of(rows: Sequence[str]) -> float:
+    """The inches that the names of rows need."""
+    figure = Figure()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
+        widths = [figure.text(0, 0, row, fontsize=FONT).get_window_extent(renderer).width for row in rows]
+    return max(MARGIN, max(widths, default=0.0) / figure.dpi + 2 * PAD / 72)
 
 
 def aspect(values: Floats) -> Literal["auto", "equal"]:

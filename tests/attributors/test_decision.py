@@ -115,8 +115,7 @@ def test_runs_equal_the_literal_twin(preset: str, name: str, baseline: str) -> N
     }
     for path, values in found.items():
         np.testing.assert_allclose(tree[path], values, rtol=1e-9, atol=1e-12, err_msg=path)
-    b = plain.baseline_predictions(model, per_sample((x0,), 9), [0, 1])
-    np.testing.assert_allclose(tree["samples/delta"], a.sum(-1) - (r - b), rtol=0, atol=1e-12)
+    assert np.isnan(tree["samples/delta"]).all(), "no sums are claimed"
 
 
 def test_presets() -> None:

@@ -155,6 +155,7 @@ def test_runs_of_the_presets(preset: str, name: str) -> None:
         np.testing.assert_allclose(tree[f"x/{label}_{what}"].values, values, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(tree["correlation"], statistics.correlations(y, r), rtol=1e-12)
     assert f"{label}_correlation_sum" not in tree  # it claims no completeness
+    assert np.isnan(tree["samples/delta"]).all()
     assert (tree.attrs["cost"]["forwards"], tree.attrs["cost"]["gradient_evaluations"]) == (
         9 * 25 * each,
         9 * 25 * each * 2,

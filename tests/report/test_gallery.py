@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import igc_dist
@@ -85,6 +86,21 @@ def test_layout() -> None:
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     hatched = [bool([patch for patch in axes.patches if patch.get_hatch()]) for axes in figure.axes]
     assert hatched == [False] * 5 + [True] + [False] * 3
+
+
+def test_names_of_rows_are_whole_in_a_folder_that_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long names are wrapped, and the space for them grows: no letter lies outside of the picture."""
+    tree = store(0, "ig", IMAGE, names=["a", "vacuum cleaner upright bagless", "W" * 60])  # type: ignore[arg-type]
+    drawn: list[Figure] = []
+    monkeypatch.setattr(gallery, "draw_gallery", lambda *parts: drawn.append(draw_gallery(*parts)) or drawn[0])
+    page = write_gallery({"method=ig": tree}, lambda index: np.zeros((len(index), 2, 5, 6)), tmp_path / "new" / "one")
+    assert page == tmp_path / "new" / "one" / "gallery.html"
+    figure = drawn[0]
+    names = [axes.yaxis.label for axes in figure.axes[::2]]
+    assert [name.get_text() for name in names[:2]] == ["W" * 18 + "\n" + "W" * 18 + "\n" + "W" * 18, "a"]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    assert all(name.get_window_extent(renderer).x0 >= 0 for name in names)
 
 
 def test_pictures_of_inputs() -> None:

@@ -100,6 +100,7 @@ def test_table_python_and_page_agree(tmp_path: Path) -> None:
     assert np.isnan(tree["correlation_se"].values[0])
     assert coarse_outputs(tree)[0]
     reason = "No standard error for 1 of 2 outputs (0): it needs positives in at least two folds; has 1."
+    assert [text for kind, text in judged(tree.isel(output=[1, 0])) if kind == "note"] == [reason], "of a selection"
     table = io.StringIO()
     Console(file=table, width=200).print(summary_table(tree))
     page = write_report(tree, tmp_path, 1).read_text(encoding="utf-8")
