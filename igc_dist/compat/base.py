@@ -23,6 +23,7 @@ from igc_dist.compat.arguments import Seed, rows_of, takes_one
 from igc_dist.compat.drawn import Addressed
 from igc_dist.data import Source, input_names, random_states_kept
 from igc_dist.features import Function, Joint
+from igc_dist.model import Model
 from igc_dist.records import ConfigError
 from igc_dist.tensors import Batch, Tensors
 
@@ -249,7 +250,8 @@ class Method:
     def _samples(self, tree: xr.DataTree, data: Any, where: Any, *tables: str) -> tuple[Any, ...]:
         """Inputs, targets, tables (n_x, n_y_idx), attributions (n_x, n_y_idx, *shape). Given inputs: NaN targets."""
         own, samples = isinstance(data, Source), tree["samples"]
-        rows = _read(data, range(len(data))).inputs if own else data[0] if self.multi_x else (data[0],)
+        with Model(self.module, precision=self._model["precision"]).reserved():  # data may draw numbers of its type
+            rows = _read(data, range(len(data))).inputs if own else data[0] if self.multi_x else (data[0],)
         x = tuple(self._cast(row.float() if row.dtype == torch.bfloat16 else row) for row in rows)
         y, *others = (self._cast(np.asarray(samples[name])[:, where]) for name in ("target", *tables))
         return (
