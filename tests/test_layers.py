@@ -89,6 +89,8 @@ LATE: dict[tuple[str, str], str] = {
     ("features/regions.py", "skimage.segmentation"): "an extra, for regions of images only",
     ("features/regions.py", "skimage.transform"): "an extra, for regions of images only",
     ("model/forward.py", "torch._functorch.config"): "private to torch: what is not compiled does without it",
+    ("watching/progress.py", "rich.console"): "it draws from the generator of `random` when it is imported",
+    ("watching/progress.py", "rich.progress"): "the same, and only a terminal shows a bar",
     ("statistics/ttest.py", "scipy.stats"): "half a second, for t-tests only",
     ("paths/designs.py", "scipy.spatial.distance"): "half a second, for importance_pairs only",
     ("report/intervals.py", "scipy.special"): "a fifth of a second, for intervals only",

@@ -111,7 +111,7 @@ def loader_of(module: Any, stage: str) -> Any:
 
 def _own(module: Any, name: str) -> bool:
     """Whether a data module has its own loader, and does not only inherit the one that refuses."""
-    method = getattr(type(module), name, None) or getattr(module, name, None)
+    method = getattr(module, name, None)  # an instance may carry a loader of its own too
     return callable(method) and getattr(method, "__module__", "").split(".")[0] not in (
         "lightning",
         "pytorch_lightning",

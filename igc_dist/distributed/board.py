@@ -6,6 +6,7 @@ too, but it only grows, with each heartbeat of each rank.
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,9 +26,11 @@ class Board:
         with _told():
             # statements commit themselves; a process that is killed between two of them leaves a whole database
             self._file = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-            self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=OFF")  # the board need not outlive the machine
-            self._file.execute("CREATE TABLE IF NOT EXISTS board (name TEXT PRIMARY KEY, value)")
+            with path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the change to WAL does not wait for others: SQLite refuses it
+                self._file.execute("PRAGMA journal_mode=WAL")
+                self._file.execute("CREATE TABLE IF NOT EXISTS board (name TEXT PRIMARY KEY, value)")
 
     def set(self, name: str, value: str) -> None:
         """Write a text."""

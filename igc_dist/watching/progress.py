@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any
 
 from igc_dist.distributed import GIB, Heard, Stragglers, World, measures, rate
 from igc_dist.store import Store
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -185,8 +185,14 @@ class Meter:
 @contextmanager
 def metered(world: World, show: bool) -> Any:
     """A `Meter`: with a bar on rank 0 if `show` and stderr is a terminal."""
+    if not (show and world.first):
+        yield Meter(world)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     console = Console(file=sys.stderr)
-    if not (show and world.first and console.is_terminal):
+    if not console.is_terminal:
         yield Meter(world)
         return
     columns = [

@@ -122,10 +122,11 @@ def test_what_is_done_to_stores_starts_without_lightning(arguments: tuple[str, .
 
 
 def test_one_rank_needs_no_launcher(tmp_path: Path) -> None:
-    """`attribute` in a process that no cluster has started, without loggers."""
+    """`attribute` in a process that no cluster has started, without loggers. Nor is rich imported, which then draws
+    from the generator of `random`."""
     ended = run(ATTRIBUTE, cwd=tmp_path)
     assert (ended.code, ended.said.split("\n")[0]) == (0, "[8]"), ended.said
-    assert not {"lightning", "sklearn"} & ended.packages
+    assert not {"lightning", "sklearn", "rich"} & ended.packages
 
 
 @pytest.mark.parametrize("name", ["info", "open", "attribute", "plan"])

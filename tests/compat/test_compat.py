@@ -441,12 +441,22 @@ def test_stores(tmp_path: Path) -> None:
         computed("IntGradCorr", attr, n_steps=5, **where)
 
 
-@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID"])
-def test_errors_are_printed_once(name: str, monkeypatch: Any, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("RANK", {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}),
+        (
+            "SLURM_PROCID",
+            {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_LOCALID": "0"},
+        ),
+    ],
+)
+def test_errors_are_printed_once(name: str, others: dict[str, str], monkeypatch: Any, capsys: Any) -> None:
     """By the first of the ranks, and by a process that is alone."""
     for rank in (None, "0", "1"):
         if rank is not None:
-            monkeypatch.setenv(name, rank)
+            for variable, value in {**others, name: rank}.items():
+                monkeypatch.setenv(variable, value)
         base.say("ig err")
         assert capsys.readouterr().out == ("" if rank == "1" else "ig err\n")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,20 @@ def test_each_number_is_given_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         given = [*pool.map(lambda board: [board.add("next", 1) for _ in range(25)], boards)]
     assert sorted(n for its in given for n in its) == [*range(1, 101)]
+
+
+def opened(start: float, path: Path) -> int:
+    """Open a board at a given time, and count there."""
+    time.sleep(max(0.0, start - time.time()))
+    return Board(path, 1).add("n", 1)
+
+
+def test_ranks_may_open_it_at_the_same_moment(tmp_path: Path) -> None:
+    """The first one lays it out; SQLite would tell the others at once that it is locked."""
+    with ProcessPoolExecutor(4, multiprocessing.get_context("fork")) as pool:
+        for n in range(20):
+            found = [pool.submit(opened, time.time() + 0.01, tmp_path / str(n)) for _ in range(4)]
+            assert sorted(each.result() for each in found) == [1, 2, 3, 4]
 
 
 def test_a_board_that_is_gone_is_an_error_of_the_store(tmp_path: Path) -> None:

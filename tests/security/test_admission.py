@@ -474,11 +474,11 @@ def test_locks_that_lie(kind: str, store: Path, capsys: pytest.CaptureFixture[st
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_a_lock_of_gigabytes(store: Path) -> None:
+def test_a_lock_of_megabytes(store: Path) -> None:
     put(store, ".lock-000007", b"")
     with (store / ".lock-000007").open("r+b") as file:
-        file.truncate(1 << 31)
-    with bounded(), pytest.raises(StoreError, match=r"\.lock-000007 has 2,147,483,648 bytes"):
+        file.truncate(1 << 20)
+    with bounded(), pytest.raises(StoreError, match=r"\.lock-000007 has 1,048,576 bytes"):
         holder(Folder(store))
 
 

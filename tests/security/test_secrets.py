@@ -244,7 +244,8 @@ CALL = planted.filled("model.forward_kwargs", planted.CALL, 40)
 ENVIRONMENT = planted.environment(60)
 EVERY = (
     "--allow-target", "tests.*", *TINY[5:], "data.build._target_=tests.security.planted.Loud", *DATA, *CALL,
-    "model.build._target_=tests.security.planted.Asking", "target.names=['${oc.env:HF_TOKEN}','${oc.env:PLAIN}']",
+    "plan.n_folds=2", "model.build._target_=tests.security.planted.Asking",
+    "target.names=['${oc.env:HF_TOKEN}','${oc.env:PLAIN}']",
     "method.name='${oc.env:MY_SECRET}'",
 )  # fmt: skip
 PLANTED = [n for n in range(70) if planted.secret(n) in str((DATA, CALL, ENVIRONMENT))]

@@ -102,6 +102,8 @@ ARRAYS = {
     "shards in shards": ("x/igc", "codecs", [{"name": "sharding_indexed", "configuration": {}}]),
     "a transformer": ("x/igc", "storage_transformers", [{"name": "x"}]),
     "other keys": ("x/igc", "chunk_key_encoding", {"name": "default", "configuration": {"separator": "/../"}}),
+    "the other order": ("x/igc", "codecs.0.configuration.endian", "big"),
+    "dimensions elsewhere": ("x/igc", "dimension_names", ["output", "../feature"]),
     "no grid": ("x/igc", "chunk_grid", {}),
     "no array": ("x/igc", "node_type", ["array"]),
 }  # fmt: skip
