@@ -7,6 +7,7 @@ too, but it only grows, with each heartbeat of each rank.
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,10 +28,13 @@ class Board:
             # statements commit themselves; a process that is killed between two of them leaves a whole database
             self._file = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             self._file.execute("PRAGMA synchronous=OFF")  # the board need not outlive the machine
-            with path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # the change to WAL does not wait for others: SQLite refuses it
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)  # the change to WAL does not wait for others: SQLite refuses it
                 self._file.execute("PRAGMA journal_mode=WAL")
                 self._file.execute("CREATE TABLE IF NOT EXISTS board (name TEXT PRIMARY KEY, value)")
+            finally:
+                os.close(folder)
 
     def set(self, name: str, value: str) -> None:
         """Write a text."""
