@@ -12,7 +12,8 @@ from rich.console import Console
 # wings are loaded when a name in them is first used: `info` needs no torch, `merge` does
 from igc_dist import report, store, upkeep, watching
 from igc_dist.cli.screen import say
-from igc_dist.records import ConfigError, near
+from igc_dist.config import flags
+from igc_dist.records import ConfigError
 
 Flags = Mapping[str, str | None]
 """The flags of a command line, and their values."""
@@ -20,10 +21,10 @@ Flags = Mapping[str, str | None]
 NONE: Flags = {}
 
 
-def verify(arguments: Sequence[str], flags: Flags = NONE) -> int:
+def verify(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Print a line for every damage of a store. Returns 2 if there is any."""
     path = arguments[0]
-    verdict = upkeep.verify(path, quick="--quick" in flags)
+    verdict = upkeep.verify(path, quick="--quick" in given)
     for line in verdict.lines:
         say(line)
     if verdict.lines and (filling := store.holder(store.objects_at(path))) is not None:
@@ -38,7 +39,7 @@ def verify(arguments: Sequence[str], flags: Flags = NONE) -> int:
         )
     elif verdict.lines:
         say(f"{path}: {len(verdict.lines)} damages; run the same command again to repair them")
-    elif "--quick" in flags or verdict.left_out:
+    elif "--quick" in given or verdict.left_out:
         say(
             f"{path}: complete and undamaged; results were not made again{verdict.left_out and f': {verdict.left_out}'}"
         )
@@ -47,10 +48,10 @@ def verify(arguments: Sequence[str], flags: Flags = NONE) -> int:
     return 2 if verdict.lines else 0
 
 
-def info(arguments: Sequence[str], flags: Flags = NONE) -> int:
+def info(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Show the content of a store, and who fills it. With --watch, show the progress of its run until it ends."""
-    if "--watch" in flags:
-        return watching.follow(arguments[0], _seconds(flags["--watch"]))
+    if "--watch" in given:
+        return watching.follow(arguments[0], _seconds(given["--watch"]))
     filling = store.holder(store.objects_at(arguments[0]))
     with store.consistent(arguments[0]):
         tree = store.results(arguments[0], allow_partial=True)
@@ -69,15 +70,15 @@ def _seconds(text: str | None) -> float | None:
     return seconds
 
 
-def write_report(arguments: Sequence[str], flags: Flags = NONE) -> int:
+def write_report(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Write the page of a store, next to the store or in a given folder."""
     path, folder = arguments[0], Path(arguments[1]) if len(arguments) > 1 else store.beside(arguments[0])
-    most, names = flags.get("--max-outputs") or "32", flags.get("--outputs")
+    most, names = given.get("--max-outputs") or "32", given.get("--outputs")
     if not most.isdecimal():
         raise ConfigError(f"--max-outputs {most}: give the number of outputs to draw, 1 or more")
     outputs = None if names is None else names.split(",")
     with store.consistent(path):
-        written = page(store.results(path), folder, int(most), outputs, flags.get("--sort"))
+        written = page(store.results(path), folder, int(most), outputs, given.get("--sort"))
     say(written)
     return 0
 
@@ -90,7 +91,7 @@ def page(tree: Any, folder: Path, *chosen: Any, **named: Any) -> Path:
         raise ConfigError(f"the page cannot be written to {folder} ({error}): give another folder") from error
 
 
-def compare(arguments: Sequence[str], flags: Flags = NONE) -> int:
+def compare(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Show the differences between stores."""
     names = report.told_apart(arguments)
     with store.consistent(" and ".join(arguments)):
@@ -98,11 +99,11 @@ def compare(arguments: Sequence[str], flags: Flags = NONE) -> int:
     return 0
 
 
-def merge_stores(arguments: Sequence[str], flags: Flags = NONE) -> int:
+def merge_stores(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Merge shards of one run from several stores, or runs over disjoint data, into one store."""
     *paths, out = arguments
     with store.consistent(" and ".join(paths)):
-        merged = upkeep.merge(paths, out, overlap="--overlap" in flags)
+        merged = upkeep.merge(paths, out, overlap="--overlap" in given)
     if merged.complete:
         say(f"{out}: complete, of the data of {len(paths)} stores")
     else:
@@ -110,7 +111,7 @@ def merge_stores(arguments: Sequence[str], flags: Flags = NONE) -> int:
     return 0
 
 
-def make_compact(arguments: Sequence[str], flags: Flags = NONE) -> int:
+def make_compact(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Write a complete store in few files."""
     path, out = arguments
     with store.consistent(path):
@@ -120,21 +121,20 @@ def make_compact(arguments: Sequence[str], flags: Flags = NONE) -> int:
 
 
 class Command(NamedTuple):
-    """A command: its function, its numbers of arguments, its flags, and its options, which are flags with a value."""
+    """A command: its function, its numbers of arguments, and its flags."""
 
     do: Callable[[Sequence[str], Flags], int]
     least: int
     most: int
-    flags: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
+    flags: flags.Flags = flags.Flags()
 
 
 COMMANDS = {
-    "verify": Command(verify, 1, 1, ("--quick",)),
-    "report": Command(write_report, 1, 2, (), ("--max-outputs", "--outputs", "--sort")),
+    "verify": Command(verify, 1, 1, flags.Flags(bare=("--quick",))),
+    "report": Command(write_report, 1, 2, flags.Flags(valued=("--max-outputs", "--outputs", "--sort"))),
     "compare": Command(compare, 2, 99),
-    "info": Command(info, 1, 1, ("--watch",)),
-    "merge": Command(merge_stores, 3, 99, ("--overlap",)),
+    "info": Command(info, 1, 1, flags.Flags(free=("--watch",))),
+    "merge": Command(merge_stores, 3, 99, flags.Flags(bare=("--overlap",))),
     "compact": Command(make_compact, 2, 2),
 }
 
@@ -145,44 +145,19 @@ def call(name: str, arguments: Sequence[str]) -> int:
     Raises `ConfigError` for a wrong number of arguments, an unknown flag, or an override, which would become a folder.
     """
     command = COMMANDS[name]
-    paths, flags = _parsed(name, command, arguments)
+    given, paths = flags.taken(arguments, command.flags)
     for path in paths:
         if _OVERRIDE.match(path) and not Path(path).exists():
             raise ConfigError(
-                f"igc-dist {name} takes no settings, got {path}: it has {_flags(command)}; if it is a folder, give "
-                f"./{path}"
+                f"igc-dist {name} takes no settings, got {path}: its flags are {command.flags}; if it is a folder, "
+                f"give ./{path}"
             )
     if not command.least <= len(paths) <= command.most:
         raise ConfigError(
             f"igc-dist {name} takes {'a store' if command.most == 1 else 'stores'}, got {[*arguments]}: see igc-dist "
             "--help"
         )
-    return command.do(paths, flags)
+    return command.do(paths, dict(given))
 
 
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
-
-
-def _flags(command: Command) -> str:
-    return " ".join([*command.flags, *(f"{option} VALUE" for option in command.options)]) or "no flags"
-
-
-def _parsed(name: str, command: Command, arguments: Sequence[str]) -> tuple[list[str], dict[str, str | None]]:
-    """Paths, and flags with their values: ``--flag``, ``--flag=value``, ``--option value``."""
-    paths: list[str] = []
-    flags: dict[str, str | None] = {}
-    left = iter(arguments)
-    for argument in left:
-        if not argument.startswith("-"):
-            paths.append(argument)
-            continue
-        flag, given, value = argument.partition("=")
-        if flag in command.options and not given:
-            value = next(left, "")
-        if flag not in (*command.flags, *command.options) or (flag in command.options and not value):
-            raise ConfigError(
-                f"igc-dist {name} cannot use {argument}{near(flag, (*command.flags, *command.options))}: it has "
-                f"{_flags(command)}"
-            )
-        flags[flag] = value if given or flag in command.options else None
-    return paths, flags

@@ -1,4 +1,5 @@
 from . import building as building
+from . import flags as flags
 from . import permitted as permitted
 from . import schemas as schemas
 from .building import build as build

@@ -24,9 +24,7 @@ def explained(error: Exception) -> str:
         return _unread(error.override)
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown(found[1], free="is not in struct" in text)
-    if found := re.search(
-        r"Could not find '(.+)/([^/']+)' Available options in '[^']+': (.*?)(?: Config search|$)", text
-    ):
+    if found := _CHOICE.search(text):
         group, choice, known = found[1], found[2], found[3].split()
         return (
             f"{group}={choice} is unknown{near(choice, known)}: choose one of {', '.join(known)}, or give the folder "

@@ -22,7 +22,7 @@ from igc_dist.results.exchange import Walked
 from igc_dist.results.finalize import Finalizer, Passed
 from igc_dist.results.recipe import Recorded, recorded
 from igc_dist.statistics import tree_sum
-from igc_dist.store import SCHEMA, Array, Store, unsealed
+from igc_dist.store import SCHEMA, Array, Store, array_of, unsealed
 
 STATES = ("fold", "row", "sample")
 """First dimensions of arrays in a folded store with one entry per fold or sample. Other arrays have one per part."""
@@ -224,17 +224,6 @@ def check(view: Checked, job: Recorded, found: Findings, about: Mapping[str, Any
     end.finalize(passed_in(view, about), about.get("provenance", {}))
     store = view.held
     owned = {array.path for phase in store.phases.values() for array in (*phase.arrays.values(), phase.digest)}
-    arrays = {
-        key.removesuffix("/zarr.json")
-        for key in about["digests"]
-        if f"{key.removesuffix('/zarr.json')}/c" in _heads(about)
-    }
+    arrays = {array_of(key) for key in about["digests"]} - {""}
     extra = [f"{path}: the shards give no such array" for path in sorted(arrays - view.paths - owned)]
     return [*view.lines.values(), *extra]
-
-
-def _heads(about: Mapping[str, Any]) -> set[str]:
-    """The paths of arrays that have chunks, from the keys that have digests."""
-    return {
-        key[: key.index("/c") + 2] if key.endswith("/c") else key.partition("/c/")[0] + "/c" for key in about["digests"]
-    }

@@ -105,7 +105,7 @@ def chunks_of(array: Array, values: np.ndarray, start: tuple[int, ...] = ()) -> 
     for at in product(*(range(n // chunk) for n, chunk in zip(values.shape, array.chunks, strict=True))):
         inside: Any = [slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(at, array.chunks, strict=True)]
         where = (begin // chunk + i for (_, chunk, begin, _), i in zip(axes, at, strict=True))
-        yield "/".join([array.path, "c", *map(str, where)]), encoded(array, values[(*inside, ...)])
+        yield array.key(where), encoded(array, values[(*inside, ...)])
 
 
 def stored(objects: Objects, array: Array, key: str) -> np.ndarray | None:

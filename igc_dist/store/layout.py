@@ -6,7 +6,7 @@ Every chunk has one writer.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -62,9 +62,13 @@ class Array:
         box = zip(self.box(cell), self.chunks, self.shape, strict=True)
         return tuple(slice(r.start * chunk, min(r.stop * chunk, size)) for r, chunk, size in box)
 
+    def key(self, at: Iterable[int]) -> str:
+        """Object key of the chunk at a position of the chunk grid."""
+        return "/".join([self.path, "c", *map(str, at)])
+
     def keys(self, cell: tuple[int, ...]) -> list[str]:
         """Object keys of a shard's chunks."""
-        return ["/".join([self.path, "c", *map(str, at)]) for at in product(*self.box(cell))]
+        return [self.key(at) for at in product(*self.box(cell))]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Shards:
         ]
         chunk = encoded(array, values)
         with self.objects.explained():
-            self.objects.set("/".join([array.path, "c", *map(str, at)]), chunk)
+            self.objects.set(array.key(at), chunk)
 
     def commit(self, phase: str, number: int) -> None:
         """Declare a shard done: write its digest, over the bytes as stored, as the last object."""
@@ -103,7 +103,7 @@ class Shards:
         found = np.full([cut.stop - cut.start for cut in cuts], fill_of(array), array.dtype)
         grid = [range(cut.start // n, -(-cut.stop // n)) for cut, n in zip(cuts, array.chunks, strict=True)]
         cells = [*product(*grid)]
-        keys = ["/".join([array.path, "c", *map(str, cell)]) for cell in cells]
+        keys = [array.key(cell) for cell in cells]
         for cell, chunk in zip(cells, self.objects.map(partial(stored, self.objects, array), keys), strict=True):
             if chunk is not None:
                 here, there = zip(*map(_overlap, cuts, cell, array.chunks), strict=True)

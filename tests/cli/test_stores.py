@@ -82,12 +82,19 @@ def test_options_of_the_page(stores: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("report", "A", "report.max_outputs=4"), "takes no settings, got report.max_outputs=4: it has --max-outputs"),
-        (("merge", "A", "B", "seed=1"), "takes no settings, got seed=1: it has --overlap; .* folder, give ./seed=1"),
+        (
+            ("report", "A", "report.max_outputs=4"),
+            "no settings, got report.max_outputs=4: its flags are --max-outputs",
+        ),
+        (
+            ("merge", "A", "B", "seed=1"),
+            "no settings, got seed=1: its flags are --overlap; .* folder, give ./seed=1",
+        ),
         (("compact", "A", "+store.path=B"), "takes no settings"),
-        (("compare", "A", "B", "x=1"), "takes no settings, got x=1: it has no flags"),
-        (("verify", "A", "--quik"), r"cannot use --quik \(did you mean '--quick'\?\): it has --quick"),
-        (("report", "A", "--sort"), "cannot use --sort.*: it has .*--sort VALUE"),
+        (("compare", "A", "B", "x=1"), "takes no settings, got x=1: its flags are none"),
+        (("verify", "A", "--quik"), r"--quik is not allowed \(did you mean '--quick'\?\): flags are --quick"),
+        (("merge", "A", "B", "C", "--overlap=no"), "--overlap=no is not allowed.*: flags are --overlap"),
+        (("report", "A", "--sort"), "--sort needs a value"),
         (("report", "A", "--max-outputs", "few"), "--max-outputs few: give the number"),
         (("report", "A", "--max-outputs=0"), "max_outputs is 0; give the number"),
         (("report", "A", "A/zarr.json"), "the page cannot be written to A/zarr.json .*: give another folder"),
