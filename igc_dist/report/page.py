@@ -37,7 +37,7 @@ from igc_dist.report.contents import (
     title_of,
 )
 from igc_dist.report.figures import Drawing, draw_all
-from igc_dist.report.intervals import quantile
+from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
 from igc_dist.report.selection import selected
@@ -55,8 +55,7 @@ SUMMARY = {
     "failed": "not to tolerance",
     "igc_sum": "sum of map",
     "igc_sum_se": "SE of sum",
-    "igc_sum_ci_low": "95 % from",
-    "igc_sum_ci_high": "to",
+    "igc_sum_ci": "95 % interval",
     "baseline_term": "baseline term",
     "quadrature_error": "quadrature error",
     "target_mean": "target mean",
@@ -171,26 +170,21 @@ def name_of(part: Any) -> str:
 def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
     """The existing ones of the named root variables as a table: heads, and per output its label, numbers and flag.
 
-    The ends of the 95 % interval of the sum follow from its standard error.
+    The 95 % interval of the sum follows from its standard error.
     """
-    known = {name: column(tree, name) for name in names}
-    total, spread = known.get("igc_sum"), known.get("igc_sum_se")
-    if total is not None and spread is not None:
-        reach = quantile(tree) * spread
-        known |= {"igc_sum_ci_low": total - reach, "igc_sum_ci_high": total + reach}
-    columns = {name: values for name, values in known.items() if values is not None}
+    cells: dict[str, list[str]] = {}
+    for name in names:
+        if (values := column(tree, name)) is not None:
+            cells[name] = [f"{value:.0f}" if name == "n" else number(value) for value in values.tolist()]
+        elif name == "igc_sum_ci" and {"igc_sum", "igc_sum_se"} <= cells.keys():
+            ends = zip(*(end.values.tolist() for end in interval(tree, "igc_sum")), strict=True)
+            cells[name] = [f"{number(low)} to {number(high)}" for low, high in ends]
+    flags = verdicts(tree)
     rows = [
-        {
-            "label": label,
-            "numbers": [
-                f"{values[index]:.0f}" if name == "n" else number(float(values[index]))
-                for name, values in columns.items()
-            ],
-            "flag": flag,
-        }
-        for index, (label, flag) in enumerate(zip(labels(tree)[:TABLE_ROWS], verdicts(tree), strict=False))
+        {"label": label, "numbers": [each[index] for each in cells.values()], "flag": flags[index]}
+        for index, label in enumerate(labels(tree)[:TABLE_ROWS])
     ]
-    return {"heads": [SUMMARY[name] for name in columns], "rows": rows, "flagged": any(verdicts(tree))}
+    return {"heads": [SUMMARY[name] for name in cells], "rows": rows, "flagged": any(flags)}
 
 
 def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:

@@ -74,4 +74,4 @@ def test_the_page_shows_the_same_interval(tmp_path: Path) -> None:
     page = write_report(tree, tmp_path, 1).read_text(encoding="utf-8")
     for end in igc_dist.interval(tree, "igc_sum"):
         assert number(float(end[0])) in page
-    assert "95 % from" in page
+    assert "95 % interval</th>" in page
