@@ -46,6 +46,9 @@ BEFORE = ("midpoint-32", "gauss_legendre-8")
 LEAST = 0.1
 """A correlation below this is taken as this: no number of nodes makes errors small beside a correlation of 0."""
 
+FLAT = 1e-3
+"""Predictions that vary by less than this part of their mean distance from the baselines say nothing but rounding."""
+
 
 def tuned(job: Job, world: World) -> Job:
     """The job with all choices made that depend on the model. The model must be borrowed.
@@ -228,18 +231,31 @@ class _Part:
 
 
 def _result(state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Maps, quadrature error and correlation of each output; those with itself where the target is constant."""
+    """Maps, quadrature error and correlation of each output.
+
+    Where the target is constant, they are those with itself. Where the predictions hardly differ, as of a rare class
+    that none of the samples has, they are those of the mean, as parts of its distance from the baselines.
+    """
     agreement = Agreement().finalize(state).outputs
-    own = np.where(state.std("r") > 0, state.std("r"), np.nan) ** 2
-    wishes = (("correlation", agreement["correlation"], agreement["baseline_term"]),
-              ("autocorrelation", np.where(own > 0, 1.0, np.nan), state.covariance("r", "b") / own))  # fmt: skip
-    found = []
-    for name, correlation, baseline in wishes:
-        made = STATISTICS[name]().finalize(state)
-        maps = np.concatenate([m[name].reshape(len(correlation), -1) for m in made.features], axis=1)
-        found.append((maps, made.outputs[f"{name}_sum"] - correlation + baseline, correlation))
-    there = np.isfinite(found[0][2])
-    return tuple(np.where(there.reshape(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in zip(*found, strict=True))
+    spread, way = state.std("r"), state.mean("r") - state.mean("b")
+    own = np.where(spread > 0, spread, np.nan) ** 2
+    one = np.where(own > 0, 1.0, np.nan)
+    parts = [_parts(state, "correlation", agreement["correlation"], agreement["baseline_term"]),
+             _parts(state, "autocorrelation", one, state.covariance("r", "b") / own)]  # fmt: skip
+    far = np.where(way != 0, way, np.nan)
+    whole = np.concatenate(
+        [(state.mean("a", i).T / far).T.reshape(len(far), -1) for i in range(len(state.features))], axis=1
+    )
+    parts.append((whole, whole.sum(axis=1) - 1, np.ones(len(far))))
+    which = np.where(spread <= FLAT * np.abs(way), 2, np.where(np.isfinite(parts[0][2]), 0, 1))
+    return tuple(np.stack(kinds)[which, np.arange(len(which))] for kinds in zip(*parts, strict=True))
+
+
+def _parts(state: State, name: str, correlation: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What a statistic finds: maps (J, P), the quadrature error of their sums (J,), and its correlation (J,)."""
+    made = STATISTICS[name]().finalize(state)
+    maps = np.concatenate([m[name].reshape(len(correlation), -1) for m in made.features], axis=1)
+    return maps, made.outputs[f"{name}_sum"] - correlation + baseline, correlation
 
 
 def _with(attributor: Attributor, quadrature: Quadrature) -> Any:

@@ -159,6 +159,26 @@ def test_targets_and_inputs_that_say_little_do_not_stop_a_pilot() -> None:
         assert rule_of(attributed(model, data, **settings)) == "gauss_legendre-8"
 
 
+def test_a_class_that_no_sample_of_the_pilot_has_is_measured_by_its_mean() -> None:
+    """The predictions are all near 0, so that what a correlation finds is rounding. By hand: the mean error along the
+    path, as a part of the mean distance from the baseline."""
+    x = np.linspace(2.0, 3.0, 16)
+    model = models.Function(lambda x: torch.sigmoid(-9 * x).double())
+    tree = attributed(model, (torch.from_numpy(x[:, None]), torch.zeros(16, 1).double()))
+
+    def left_open(n: int) -> float:
+        at, weight = np.polynomial.legendre.leggauss(n)
+        points = 1 / (1 + np.exp(9 * np.outer(x, (at + 1) / 2)))
+        mean = (x * ((-9 * points * (1 - points)) @ (weight / 2))).mean()
+        return float(mean / (1 / (1 + np.exp(9 * x)) - 0.5).mean())
+
+    wanted = next(
+        n for n in pilot.NODES[1:] if max(abs(left_open(n) - left_open(n // 2)), abs(left_open(n) - 1)) <= 0.01
+    )
+    assert rule_of(tree) == f"gauss_legendre-{wanted}"
+    assert 8 < wanted < 256
+
+
 def test_a_pilot_leaves_no_trace_in_the_numbers() -> None:
     """The run is that of the rule given by name, with drawn baselines too."""
     model, data = problem(nn.Tanh)
