@@ -118,6 +118,11 @@ class Attributor(ABC):
         """Where gradients are taken, as text for people; empty if there is no choice."""
         return ""
 
+    @property
+    def halved(self) -> Attributor | None:
+        """The attributor with half of its steps, where its completeness says nothing about them; else None."""
+        return None
+
     def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> Attributor:
         """The attributor with open settings chosen by the model.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -77,6 +78,14 @@ class IDGI(Around):
     @property
     def name(self) -> str:  # type: ignore[override]
         return "idgi" if self.attributor.name == "ig" else f"idgi_{self.attributor.name}"
+
+    @property
+    def halved(self) -> IDGI | None:
+        # complete to rounding with any number of steps: only other steps show whether there are enough
+        walk: Any = self.attributor
+        if any(f.name == "quadrature" for f in fields(walk)):
+            return replace(self, n_steps=max(1, (self.n_steps or N_STEPS) // 2))
+        return replace(self, attributor=replace(walk, n_steps=max(1, walk.n_steps // 2)))
 
     @property
     def labels(self) -> dict[str, str]:  # type: ignore[override]

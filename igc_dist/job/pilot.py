@@ -63,6 +63,8 @@ def tuned(job: Job, world: World) -> Job:
         return rule(found["name"], found["n_steps"])
 
     job = decided(job, world.device, pilot)
+    if job.attributor.halved is not None:
+        labels.update(half_steps=world.share(lambda: _half_steps(job, world)))
     return replace(job, labels={**job.labels, **labels}) if labels else job
 
 
@@ -98,7 +100,7 @@ def _piloted(job: Job, auto: Auto, world: World) -> dict[str, Any]:
     fallback = auto.rule(kinked)
     name = fallback.name.rpartition("-")[0]
     try:
-        part = _Part.of(job, lambda n: auto.rule(kinked, n), world)
+        part = _Part.of(job, lambda n: _with(job.attributor, auto.rule(kinked, n)), NODES[0], world)
     except (ConfigError, DataError) as error:  # the run itself says what is wrong, if anything is
         log.info("quadrature: no pilot (%s)", error)
         return {"name": name, "n_steps": len(fallback), "said": f"{fallback.name}, without a pilot"}
@@ -117,6 +119,16 @@ def _piloted(job: Job, auto: Auto, world: World) -> dict[str, Any]:
         )  # fmt: skip
     said = f"by a pilot of {part.plan.n_rows} samples, which leaves {change:.1%} open (tol {auto.tol:.1%})"
     return {"name": name, "n_steps": n, "said": said}
+
+
+def _half_steps(job: Job, world: World) -> str:
+    """The change of the map against half of the steps, as a part of the correlation; "unknown" without a pilot."""
+    try:
+        part = _Part.of(job, lambda n: job.attributor if n == 2 else job.attributor.halved, 2, world)  # type: ignore
+    except (ConfigError, DataError) as error:
+        log.info("no pilot of half of the steps (%s)", error)
+        return "unknown"
+    return f"{part.measured(2).change(part.measured(1)):.2g}"
 
 
 @dataclass(frozen=True)
@@ -161,27 +173,28 @@ class _Part:
     """The first samples of a job, in the order of its folds, with their predictions."""
 
     job: Job
-    attributor: Attributor
-    """With its quadrature open."""
     plan: _First
     around: Surroundings
     found: findings.Findings
     known: findings.Known
-    rule: Callable[[int], Quadrature]
+    made: Callable[[int], Attributor]
+    """The attributor with a number of nodes."""
     world: World
 
     @classmethod
-    def of(cls, job: Job, rule: Callable[[int], Quadrature], world: World) -> _Part:
-        """Predict the samples, and choose outputs. Raises `DataError` if no sample is fit for use."""
+    def of(cls, job: Job, made: Callable[[int], Attributor], first: int, world: World) -> _Part:
+        """Predict the samples, and choose outputs. Raises `DataError` if no sample is fit for use.
+
+        `first`: a number of nodes, with which the model is looked at.
+        """
         n = len(job.source)
         rows = min(n, max(FEWEST, min(SAMPLES, ceil(n / job.limits.n_folds))))
         limits = replace(
             job.limits, n_folds=ceil(n / rows), mode="reverse", trial=False, output_block=None, baseline_block=None
         )
-        attributor = job.attributor
         job = replace(
             job,
-            attributor=_with(attributor, rule(NODES[0])),
+            attributor=made(first),
             statistics=(STATISTICS["correlation"](), STATISTICS["autocorrelation"]()),
             targets=replace(job.targets, n_others=None),
             limits=limits, audit=Audit(0), budget=Budget(),
@@ -210,11 +223,11 @@ class _Part:
             replace(found.centre, y=found.centre.y[most], r=found.centre.r[most], b=found.centre.b[most]),
             found.total[most], found.y_std[most], found.r_std[most], found.pool,
         )  # fmt: skip
-        return cls(job, attributor, replace(plan, work=work), around, few, known.at(slice(None), most), rule, world)
+        return cls(job, replace(plan, work=work), around, few, known.at(slice(None), most), made, world)
 
     def measured(self, n_steps: int) -> _Measured:
-        """Walk the samples with a rule of `n_steps` nodes."""
-        attributor = _with(self.attributor, self.rule(n_steps))
+        """Walk the samples with `n_steps` nodes."""
+        attributor = self.made(n_steps)
         job, shapes = self.job, self.plan.shapes
         work = replace(self.plan.work, points=attributor.points(shapes.walk), price=attributor.price(shapes.walk))
         made = make_plan(shapes, work, self.plan.limits, self.plan.seed)
@@ -248,7 +261,8 @@ def _result(state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
     parts.append((whole, whole.sum(axis=1) - 1, np.ones(len(far))))
     which = np.where(spread <= FLAT * np.abs(way), 2, np.where(np.isfinite(parts[0][2]), 0, 1))
-    return tuple(np.stack(kinds)[which, np.arange(len(which))] for kinds in zip(*parts, strict=True))
+    maps, error, correlation = (np.stack(each)[which, np.arange(len(which))] for each in zip(*parts, strict=True))
+    return maps, error, correlation
 
 
 def _parts(state: State, name: str, correlation: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, ...]:

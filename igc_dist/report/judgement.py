@@ -50,6 +50,13 @@ def judged(tree: xr.DataTree) -> Iterator[tuple[str, str]]:
             f"The quadrature error is too large in {len(wrong)} of {len(names)} outputs ({_listed(tree, wrong)}), so "
             f"their maps are not accurate: {_advice(tree)}.",
         )
+    half = leaf(mapping_of(tree, "provenance").get("half_steps", ""))
+    if half.replace(".", "", 1).isdecimal() and float(half) > SHARE:
+        yield (
+            "warning",
+            f"The map of a pilot's samples changes by {float(half):.0%} of the correlation against half of the steps, which "
+            f"completeness does not show in this method: take twice the steps ({_steps(tree)}).",
+        )
     reasons: dict[str, list[int]] = {}
     for output, reason in _unknown(tree):
         reasons.setdefault(reason, []).append(output)
@@ -101,6 +108,16 @@ def _attributor(tree: xr.DataTree) -> tuple[Mapping[str, Any], str]:
     while isinstance(said, Mapping) and isinstance(said.get("attributor"), Mapping):
         said, where = said["attributor"], f"{where}.attributor"
     return (said if isinstance(said, Mapping) else {}), where
+
+
+def _steps(tree: xr.DataTree) -> str:
+    """The setting for the number of steps of a walk, the innermost one, and its value."""
+    said, where, found = mapping_of(tree, "spec").get("attributor"), "method.attributor", "n_steps"
+    while isinstance(said, Mapping):
+        if said.get("n_steps") is not None:
+            found = f"{where}.n_steps, now {leaf(said['n_steps'])}"
+        said, where = said.get("attributor"), f"{where}.attributor"
+    return found
 
 
 def _unknown(tree: xr.DataTree) -> Iterator[tuple[int, str]]:

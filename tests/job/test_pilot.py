@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from igc_dist.config import preset
 from igc_dist.job import pilot
 from igc_dist.paths import Auto, ensure_rule
 from igc_dist.records import ConfigError, StoreError
+from igc_dist.report import judged
 from tests import models
 from tests.ranks import run_ranks, values
 
@@ -187,3 +189,17 @@ def test_a_pilot_leaves_no_trace_in_the_numbers() -> None:
         named = attributed(model, data, quadrature="gauss_legendre", n_steps=8, **settings)
         assert auto.attrs["spec_hash"] == named.attrs["spec_hash"]
         np.testing.assert_array_equal(auto["x/igc"], named["x/igc"])
+
+
+def test_a_method_that_is_complete_with_any_steps_is_compared_with_half_of_them() -> None:
+    """The change of IDGI's map, by hand from two runs over the samples of the pilot; few steps are warned of."""
+    model, data = problem(n=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", igc_dist.AccuracyWarning)
+        coarse, fine, half = (attributed(model, data, method="idgic", n_steps=n) for n in (2, 128, 64))
+    size = np.maximum(np.maximum(np.abs(fine["correlation"]), pilot.LEAST), np.linalg.norm(fine["x/idgic"], axis=1))
+    wanted = (np.linalg.norm(fine["x/idgic"] - half["x/idgic"], axis=1) / size).max()
+    np.testing.assert_allclose(float(fine.attrs["provenance"]["half_steps"]), wanted, rtol=0.06)
+    said = [[text for _, text in judged(tree) if "against half of the steps" in text] for tree in (coarse, fine)]
+    assert said[1] == []
+    assert said[0][0].endswith("take twice the steps (method.attributor.n_steps, now 2).")
