@@ -54,8 +54,8 @@ def judged(tree: xr.DataTree) -> Iterator[tuple[str, str]]:
     if half.replace(".", "", 1).isdecimal() and float(half) > SHARE:
         yield (
             "warning",
-            f"The map of a pilot's samples changes by {float(half):.0%} of the correlation against half of the steps, which "
-            f"completeness does not show in this method: take twice the steps ({_steps(tree)}).",
+            f"The map of a pilot's samples changes by {float(half):.0%} of the correlation against half of the steps, "
+            f"which completeness does not show in this method: take twice the steps ({_steps(tree)}).",
         )
     reasons: dict[str, list[int]] = {}
     for output, reason in _unknown(tree):
