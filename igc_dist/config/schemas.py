@@ -66,7 +66,7 @@ class QuadratureConfig:
     """Rule, and number of gradient evaluations per (input, baseline); null: 32, or the number that suits `auto`.
 
     `name`: null is auto, or midpoint if `n_steps` is given. `tol`: the error that auto allows, as a part of the
-    correlation; null: 0.01.
+    correlation; null: 0.01. `n_steps` is also taken by methods that have steps of their own instead of a rule.
     """
 
     name: str | None = None

@@ -96,6 +96,20 @@ def test_every_file_composes_and_builds(choice: str) -> None:
         assert typed.name == name
 
 
+@pytest.mark.parametrize(
+    ("method", "walk"),
+    [
+        ("igc", "{a.quadrature.name}"), ("blur_ig", "{a.quadrature.name}"), ("guided_igc", "{a.n_steps}"),
+        ("idg", "{a.n_steps}"), ("left_ig", "{a.n_steps}"), ("idgic", "{a.n_steps} {a.attributor.quadrature.name}"),
+        ("idgi_guided_ig", "{a.attributor.n_steps}"), ("idgi_ig2", "{a.attributor.n_steps}"), ("ig2", "{a.n_steps}"),
+    ],
+)  # fmt: skip
+def test_a_number_of_steps_reaches_every_method(method: str, walk: str) -> None:
+    """Also those that have steps of their own, and walks round another."""
+    built = from_config(composed(f"method={method}", "quadrature.n_steps=7"), None)
+    assert {word.rpartition("-")[2] for word in walk.format(a=built.attributor).split()} == {"7"}
+
+
 @pytest.mark.pilot
 def test_no_override_is_the_demo() -> None:
     """igc of the digits, nodes by a pilot, zeros; the defaults of Python and of the command agree."""
