@@ -1,5 +1,6 @@
 from . import baselines as baselines
 from . import features as features
+from . import metrics as metrics
 from .api import attribute as attribute
 from .config import Data as Data
 from .config import Design as Design

@@ -129,7 +129,7 @@ def skeleton(name: str) -> Any:
 def test_every_skeleton_is_used_here() -> None:
     """And none is more than a screen."""
     names = [re.findall(r"^(?:class|def) (\w+)", text, re.MULTILINE)[-1] for text in SKELETONS]
-    assert names == ["HalfWay", "RootMeanSquare", "Lines", "deletion", "Uniform"]
+    assert names == ["HalfWay", "RootMeanSquare", "Lines", "AverageDrop", "Uniform"]
     assert all(10 <= len([line for line in text.splitlines() if line.strip()]) <= 30 for text in SKELETONS)
 
 
@@ -163,11 +163,13 @@ def test_the_reducer_runs() -> None:
 
 
 def test_the_metric_runs() -> None:
-    """A linear model: what is taken away first counts most, so the true order has the smallest area."""
-    weight, x, x0 = np.array([3.0, 2.0, 1.0]), np.ones((2, 3)), np.zeros((2, 3))
-    best, worst = (skeleton("deletion")(lambda x: x @ weight, x, x0, a * weight * x, n_steps=3) for a in (1, -1))
-    np.testing.assert_allclose(best, [(6 / 2 + 3 + 1) / 3] * 2)
-    np.testing.assert_allclose(worst, [(6 / 2 + 5 + 3) / 3] * 2)
+    """It equals the formula by hand, for any batch size."""
+    x = torch.tensor([[1.0, 2.0, 4.0], [3.0, 1.0, 2.0]])
+    net, a = torch.nn.Linear(3, 1, bias=False), np.array([[0.0, 1.0, 2.0], [4.0, 0.0, 2.0]])
+    torch.nn.init.ones_(net.weight)
+    for size in (1, 7):
+        found = igc_dist.metrics.score(net, (x, torch.zeros(2)), a, [skeleton("AverageDrop")("logit")], batch_size=size)
+        np.testing.assert_allclose(found["average_drop"], [2 / 7, 2 / 6], rtol=1e-6)
 
 
 def test_the_baseline_runs() -> None:

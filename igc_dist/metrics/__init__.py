@@ -1,8 +1,9 @@
 """Metrics of faithfulness: one score, one file.
 
-May import: records.
+May import: statistics, model, data, tensors, arrays, records. Its public names stand in `__init__.pyi` and are loaded
+when they are first asked for.
 """
 
-from igc_dist.metrics.pic import inpainted, random_mask
+import lazy_loader
 
-__all__ = ["inpainted", "random_mask"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .base import Maps as Maps
+from .base import Metric as Metric
+from .base import Predict as Predict
+from .base import Subject as Subject
+from .deletion import Deletion as Deletion
+from .insertion import Insertion as Insertion
+from .pic import inpainted as inpainted
+from .pic import random_mask as random_mask
+from .registry import METRICS as METRICS
+from .scoring import score as score

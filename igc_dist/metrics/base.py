@@ -1,0 +1,136 @@
+"""What a metric is given, and what it has to be."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from igc_dist.model import Model
+from igc_dist.records import ConfigError
+
+OF = ("probability", "logit")
+"""What of the model is scored: the softmax over its outputs, or the output as the model gives it."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """M maps of one batch, all finite, each of one output of the model for one sample.
+
+    `x`, `values`: sample and map of the same shape *P. `sample`: the number of the sample in the data. `output`: the
+    number of the output that the map explains. `baseline`: that of the sample; `mean`: the mean sample of the data set.
+    These two are None unless a metric `needs` them.
+    """
+
+    x: Float[Tensor, "M *P"]
+    values: Float64[Tensor, "M *P"]
+    sample: Int64[Tensor, " M"]
+    output: Int64[Tensor, " M"]
+    baseline: Float[Tensor, "M *P"] | None = None
+    mean: Float[Tensor, "*P"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def positions(self) -> Float64[Tensor, "M S"]:
+        """One value per position: the channels of an image (C, H, W) are summed; other features stand for themselves.
+
+        Positions are in row-major order.
+        """
+        return (self.values.sum(1) if self.values.ndim == 4 else self.values).flatten(1)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is scored, as far as a metric may refuse it: before any map is read.
+
+    `n_samples` of shape *P, `shape`. `first`: the model's outputs (J,) for the first sample.
+    """
+
+    n_samples: int
+    shape: tuple[int, ...]
+    first: Float64[Tensor, " J"]
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The shape of the positions of a map (see `Maps.positions`): (H, W) of images (C, H, W), else *P."""
+        return self.shape[1:] if len(self.shape) == 3 else self.shape
+
+    @property
+    def n_positions(self) -> int:
+        """How many there are."""
+        return int(np.prod(self.positions))
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The model's scores of rows, at most `rows` of them in one forward pass."""
+
+    model: Model
+    rows: int
+
+    def __call__(
+        self, of: str, output: Int64[Tensor, " R"], made: Callable[[Int64[Tensor, " r"]], Float[Tensor, "r *P"]]
+    ) -> Float64[Tensor, " R"]:
+        """The score of `output[i]` for row i. ``made(numbers)`` makes the rows of these numbers.
+
+        With "probability" it is ``exp(f_k) / sum_j exp(f_j)``, with "logit" it is ``f_k``.
+        """
+        found = [output.new_empty(0, dtype=torch.float64)]
+        for numbers in torch.arange(len(output), device=output.device).split(self.rows):
+            y = self.model.predict((made(numbers),)).double()
+            y = y.softmax(1) if of == "probability" else y
+            found.append(y.gather(1, output[numbers, None])[:, 0])
+        return torch.cat(found)
+
+
+class Metric(ABC):
+    """A score of each map, and maybe a curve. Members are frozen dataclasses: their fields are stored with the score.
+
+    `name`: what users call it. `needs`: which of "baseline" and "mean" it takes from `Maps`.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def check(self, subject: Subject) -> None:  # noqa: B027 - most fit everything
+        """Raise `ConfigError` with the reason if the metric does not fit."""
+
+    def axis(self, subject: Subject) -> Float64[np.ndarray, " T"] | None:
+        """Where the points of the curve are; None for a metric without one."""
+        return None
+
+    @abstractmethod
+    def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
+        """Scores (M,) by their names: "" is the metric itself, others are appended to its name. A "curve" is (M, T).
+
+        NaN is a score that is not defined for a map: it is left out of means, and counted. A score does not depend on
+        the other maps of the batch.
+        """
+
+
+def check_of(metric: Metric, of: str, subject: Subject) -> None:
+    """Raise `ConfigError` unless the model has what is to be scored."""
+    if of not in OF:
+        raise ConfigError(f"{metric.name}: of={of!r}, choose one of {', '.join(OF)}")
+    if of == "logit":
+        return
+    if len(subject.first) == 1:
+        raise ConfigError(
+            f"{metric.name} of the probability needs a model with several outputs, and the softmax of one is always 1: "
+            f"set of='logit', as in {type(metric).__name__}(of='logit')"
+        )
+    if bool((subject.first >= 0).all()) and abs(float(subject.first.sum()) - 1) < 1e-5:
+        raise ConfigError(
+            f"{metric.name}: the model's outputs for the first sample are probabilities already, and no logits: set "
+            "of='logit', which takes them as they are"
+        )
