@@ -8,3 +8,4 @@ from .pic import inpainted as inpainted
 from .pic import random_mask as random_mask
 from .registry import METRICS as METRICS
 from .scoring import score as score
+from .sparseness import Sparseness as Sparseness
