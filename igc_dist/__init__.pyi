@@ -1,6 +1,7 @@
 from . import baselines as baselines
 from . import features as features
 from . import metrics as metrics
+from .accessor import open as open
 from .api import attribute as attribute
 from .config import Data as Data
 from .config import Design as Design
@@ -16,5 +17,4 @@ from .planning import Budget as Budget
 from .planning import Limits as Limits
 from .records import AccuracyWarning as AccuracyWarning
 from .report import interval as interval
-from .store import open as open
 from .targets import Targets as Targets

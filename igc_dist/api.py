@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import xarray as xr
 
+import igc_dist.accessor  # noqa: F401  .igc on the tree
 from igc_dist import baselines, config, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor

@@ -32,7 +32,7 @@ GROUND = ("records", "arrays", "tensors", "seeds", "faults", "secrets", "files")
 WINGS = (
     *GROUND, "targets", "statistics", "paths", "model", "data", "distributed", "baselines", "features", "metrics",
     "attributors", "inputs", "planning", "store", "passes", "job", "results", "report", "watching", "upkeep", "config",
-    "run", "api", "cli", "compat", "__main__",
+    "run", "accessor", "api", "cli", "compat", "__main__",
 )  # fmt: skip
 """From the bottom to the top: a wing may import those before it, and itself."""
 

@@ -1,7 +1,13 @@
 from .comparison import told_apart as told_apart
+from .contents import inputs as inputs
+from .contents import labels as labels
+from .contents import leaf as leaf
+from .contents import span as span
+from .contents import title_of as title_of
 from .gallery import write_gallery as write_gallery
 from .intervals import interval as interval
 from .judgement import judged as judged
+from .judgement import verdicts as verdicts
 from .page import write_report as write_report
 from .selection import selected as selected
 from .tables import compare as compare

@@ -15,8 +15,8 @@ from rich.console import Console
 from torch import nn
 
 import igc_dist
-from igc_dist.report import judged, summary_table, write_report
-from igc_dist.report.judgement import coarse_outputs, verdicts
+from igc_dist.report import judged, summary_table, verdicts, write_report
+from igc_dist.report.judgement import coarse_outputs
 
 
 def tree_of(design: str = "a.Grid", **columns: list[float]) -> xr.DataTree:
