@@ -83,7 +83,7 @@ class Predict:
         With "probability" it is ``exp(f_k) / sum_j exp(f_j)``, with "logit" it is ``f_k``.
         """
         found = [output.new_empty(0, dtype=torch.float64)]
-        for numbers in torch.arange(len(output), device=output.device).split(self.rows):
+        for numbers in torch.arange(len(output), device=output.device).split(self.rows) if len(output) else ():
             y = self.model.predict((made(numbers),)).double()
             y = y.softmax(1) if of == "probability" else y
             found.append(y.gather(1, output[numbers, None])[:, 0])

@@ -83,9 +83,10 @@ class Curve(Metric):
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         ranks = _ranks(maps.positions(), self.rank)
+        n_positions = ranks.shape[1]
         # (M, 1, H, W) for images, so that all channels of a pixel change together
         ranks = ranks.reshape(len(maps), 1, *maps.x.shape[2:]) if maps.x.ndim == 4 else ranks.reshape(maps.x.shape)
-        x0, n_positions = self._start(maps), ranks[:1].numel()
+        x0 = self._start(maps)
         counts = torch.as_tensor(self.counts(n_positions), device=ranks.device)
         points = len(counts)
 

@@ -88,6 +88,13 @@ def test_maps_of_a_linear_model_hit_the_extremes() -> None:
         assert high - low > 0.1
 
 
+class Flat(torch.nn.Module):
+    """No forward of zero rows: -1 is then undefined."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(len(x), -1)[:, :J]
+
+
 class Either(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x != 0).flatten(1).any(1, keepdim=True).double()
@@ -128,6 +135,9 @@ def test_maps_with_nan_are_counted_and_not_averaged() -> None:
     error = kept.std(ddof=1) / np.sqrt(3)
     np.testing.assert_allclose(found["insertion_se"][2], error, rtol=1e-9)
     np.testing.assert_allclose(found["insertion_ci_high"][2], kept.mean() + 4.302652729911275 * error, rtol=1e-9)
+    broken[0] = np.nan
+    first = score(Flat(), DATA, broken, [Insertion(pixels=5)], batch_size=1)  # a batch without a map, and no rows
+    assert first["insertion_n"].values.tolist() == [4, 4, 2]
     nothing = score(NET, DATA, np.full(MAPS.shape, np.nan), ["insertion"])
     assert nothing["insertion"].isnull().all()
     assert nothing["insertion_curve"].shape == (N, J, 21)
