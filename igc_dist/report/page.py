@@ -177,7 +177,7 @@ def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
         if (values := column(tree, name)) is not None:
             cells[name] = [f"{value:.0f}" if name == "n" else number(value) for value in values.tolist()]
         elif name == "igc_sum_ci" and {"igc_sum", "igc_sum_se"} <= cells.keys():
-            ends = zip(*(end.values.tolist() for end in interval(tree, "igc_sum")), strict=True)
+            ends = zip(*(end.values.tolist() for end in interval(tree, sum_of(tree))), strict=True)
             cells[name] = [f"{number(low)} to {number(high)}" for low, high in ends]
     flags = verdicts(tree)
     rows = [
