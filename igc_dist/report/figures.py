@@ -8,33 +8,22 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from igc_dist import files
 from igc_dist.records import ConfigError, printable
-from igc_dist.report.contents import Floats, column, inputs, labels, main_map, map_names, title_of
-from igc_dist.report.intervals import quantile
-from igc_dist.report.maps import NEGATIVE, POSITIVE, WIDTH, Maps, draw_maps, read_maps, short
+from igc_dist.report.charts import completeness_figure, convergence_figure
+from igc_dist.report.contents import column, inputs, labels, main_map, map_names, title_of
+from igc_dist.report.maps import Maps, draw_maps, read_maps
+from igc_dist.report.panels import NAMED_LINES, house_style
 
 DPI = 144
-ROUNDING = 1e-12  # a part of the gap below this is float64 rounding
-NAMED_LINES = 10  # more outputs than this are drawn as one grey bundle with its median
-CURVES = {
-    "correlation": "correlation",
-    "igc_sum": "sum of the map",
-    "map_distance": "relative distance to the final map",
-}
 
 
 @dataclass(frozen=True)
@@ -85,23 +74,6 @@ def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings
         )
 
 
-@contextmanager
-def house_style() -> Iterator[None]:
-    """Use matplotlib's defaults with few changes, whatever the user's matplotlibrc says; restored afterwards."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "text.parse_math": False,  # a "$" in an output's name is a plain dollar sign
-                "font.size": 9,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "hatch.linewidth": 0.6,
-            }
-        )
-        yield
-
-
 def save(figure: Figure, path: Path, title: str, caption: str) -> Drawing:
     """Write a PNG. The same figure gives the same bytes.
 
@@ -147,69 +119,14 @@ def map_caption(maps: Maps, group: str, total: int) -> str:
 
 
 def draw_completeness(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:
-    """Draw the completeness of each output. There are no units.
-
-    Shows the correlation with the sum of the map, then the two parts of their gap, each on its own scale. None for
-    methods whose maps need not sum to the correlation.
-    """
-    total, correlation = column(tree, "igc_sum"), column(tree, "correlation")
-    if total is None or correlation is None:
+    """Draw the completeness of each output. None for methods whose maps need not sum to the correlation."""
+    if (figure := completeness_figure(tree, max_outputs)) is None:
         return None
-    signs = {"baseline_term": ("minus baseline term", -1.0), "quadrature_error": ("quadrature error", 1.0)}
-    parts = {
-        title: sign * values[:max_outputs]
-        for name, (title, sign) in signs.items()
-        if (values := column(tree, name)) is not None
-    }
-    names = labels(tree)[:max_outputs]
-    figure = Figure(figsize=(WIDTH, 1.0 + 0.24 * max(len(names), 3)), layout="constrained")
-    panels = figure.subplots(1, 1 + len(parts), sharey=True, squeeze=False, width_ratios=[2] + [1] * len(parts))[0]
-    spread = column(tree, "correlation_se")
-    spread = None if spread is None else spread * quantile(tree)
-    draw_totals(
-        panels[0], correlation[:max_outputs], total[:max_outputs], None if spread is None else spread[:max_outputs]
-    )
-    for axes, (title, values) in zip(panels[1:], parts.items(), strict=True):
-        draw_part(axes, title, values)
-    panels[0].set_yticks(range(len(names)), labels=[short(name) for name in names])
-    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    total = len(labels(tree))
     caption = "The gap from a circle to its cross is the sum of the two bars to the right, each with its own scale."
-    caption += "" if spread is None else " Whiskers: 95 % interval of the correlation."
-    return save(
-        figure, folder / "completeness.png", "completeness", f"{caption} {left_out(len(total), len(names))}".strip()
-    )
-
-
-def draw_totals(axes: Axes, correlation: Floats, total: Floats, spread: Floats | None) -> None:
-    """Correlation (circle, half of its 95 % interval) and sum of the map (cross), one row per output."""
-    place = np.arange(total.size)
-    if spread is not None:
-        axes.hlines(place, correlation - spread, correlation + spread, color=NEGATIVE, linewidth=1)
-    axes.plot(
-        correlation, place, "o", color=NEGATIVE, mfc="white", markersize=7, label="correlation of prediction and target"
-    )
-    axes.plot(total, place, "x", color=POSITIVE, markersize=5, label="sum of the map")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def draw_part(axes: Axes, title: str, values: Floats) -> None:
-    """One part of the gap as bars, one row per output. A part that is only rounding is labelled as zero."""
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.axvline(0, color="black", linewidth=0.6)
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    if np.all(np.abs(np.nan_to_num(values)) < ROUNDING):
-        axes.set(xlim=(-1, 1), xticks=[0])
-        said = "zero, up to rounding" if np.isfinite(values).any() else "undefined"
-        axes.text(
-            0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", fontsize=8, backgroundcolor="white"
-        )
-        return
-    axes.barh(np.arange(values.size), np.nan_to_num(values), color="#4d4d4d", height=0.6)
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
-    axes.locator_params(axis="x", nbins=4)
+    caption += " Whiskers: 95 % interval of the correlation." * (column(tree, "correlation_se") is not None)
+    caption = f"{caption} {left_out(total, min(total, max_outputs))}".strip()
+    return save(figure, folder / "completeness.png", "completeness", caption)
 
 
 def draw_convergence(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:
@@ -226,63 +143,3 @@ def draw_convergence(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawi
         f"{bundle}{left_out(tree.sizes.get('output', 0), len(names))}"
     )
     return save(figure, folder / "convergence.png", "convergence", caption.strip())
-
-
-def convergence_figure(tree: xr.DataTree, max_outputs: int) -> Figure | None:
-    """A panel for each quantity that the store recorded over its folds. n counts per fold, or per fold and output."""
-    if "convergence" not in tree.children or tree["convergence"].sizes.get("fold", 0) < 2:
-        return None
-    group = tree["convergence"].to_dataset()
-    series = {name: title for name, title in CURVES.items() if name in group.data_vars}
-    if not series or "n" not in group.data_vars:
-        return None
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(series), squeeze=False)[0]
-    for axes, (name, title) in zip(panels, series.items(), strict=True):
-        curves, counts = xr.broadcast(group[name], group["n"])
-        values, samples = (
-            np.asarray(part.transpose("fold", "output").values[:, :max_outputs], np.float64)
-            for part in (curves, counts)
-        )
-        if name == "map_distance":
-            values, samples = values[:-1], samples[:-1]  # the last map is the reference of the distances
-        draw_curves(axes, samples, values, logarithmic=name == "map_distance")
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xlabel("samples")
-    add_legend(figure, panels[0], labels(tree)[:max_outputs])
-    return figure
-
-
-def add_legend(figure: Figure, axes: Axes, names: list[str]) -> None:
-    """Add names beside the curves if they are few.
-
-    Names are set afterwards, because matplotlib would hide a name that begins with an underscore.
-    """
-    if len(names) > NAMED_LINES:
-        return
-    legend = figure.legend(
-        axes.get_lines(), [str(index) for index in range(len(names))], loc="outside right upper", frameon=False
-    )
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_text(short(name, 18))
-
-
-def draw_curves(axes: Axes, samples: Floats, values: Floats, *, logarithmic: bool) -> None:
-    """Draw one line per output over its samples. Undefined values leave gaps.
-
-    A few lines have colours and names; many lines are grey with their median.
-    """
-    few = values.shape[1] <= NAMED_LINES
-    values = np.where(np.isfinite(values) & ~((values <= 0) & logarithmic), values, np.nan)
-    marker = "." if len(values) <= 8 else ""
-    for index in range(values.shape[1]):
-        color, width = (f"C{index}", 1.4) if few else ("#bbbbbb", 0.7)
-        axes.plot(samples[:, index], values[:, index], marker=marker, color=color, linewidth=width)
-    known = np.isfinite(values).any(axis=1)
-    if not few:
-        axes.plot(np.median(samples[known], axis=1), np.nanmedian(values[known], axis=1), color=POSITIVE, linewidth=2)
-    if logarithmic and known.any():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter())
-    axes.grid(color="#dddddd", linewidth=0.6)

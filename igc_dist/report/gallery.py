@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from igc_dist import files
 from igc_dist.records import ConfigError, printable
 from igc_dist.report.contents import Floats, discreet, inputs, labels, mapping_of, number, title_of
-from igc_dist.report.figures import house_style, save
-from igc_dist.report.maps import HATCH, axes_at, colours, fold_features, mark_missing, symmetric_norm
+from igc_dist.report.figures import save
+from igc_dist.report.maps import fold_features
 from igc_dist.report.page import environment, image
+from igc_dist.report.panels import HATCH, axes_at, colours, house_style, mark_missing, symmetric_norm
 from igc_dist.secrets import masked_text
 
 ROWS = 16

@@ -5,23 +5,41 @@ Shape legend: O outputs drawn, F feature dimensions as drawn (none, length, or h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from igc_dist.report.contents import Floats, flags, inputs, labels, title_of
+from igc_dist.report.panels import (
+    MANY_BARS,
+    WIDTH,
+    axes_at,
+    bars_with_errors,
+    colours,
+    draw_image,
+    draw_scale,
+    entitle,
+    heading,
+    largest,
+    mark_missing,
+    positive_norm,
+    scale_beside,
+    short,
+    symmetric_norm,
+    whole_heading,
+)
 
-WIDTH = 11.0  # inches of a full-width figure
 HEAD, GAP = 0.75, 0.22  # inches: above a grid of images, for its scales; between two outputs
-MANY_BARS = 64  # longer features are drawn as an outline, as bars would be thinner than a pixel
-POSITIVE, NEGATIVE, MISSING, HATCH = "#b2182b", "#2166ac", "#e4e4e4", "#a8a8a8"
+MAP = "map"
+"""The label of the axes that hold a map: others hold a scale or a standard error."""
+
+NewFigure = Callable[..., Figure]
+"""What makes a figure: `Figure`, or pyplot's, which shows it."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +58,6 @@ class Maps:
     def signed(self) -> bool:
         """Whether values may be negative. Standard deviations are not, so their scale starts at zero."""
         return not self.name.endswith("_std")
-
-
-def symmetric_norm(values: Floats) -> Normalize:
-    """The colour scale -m .. m, where m is the largest finite |value| (1 if none), so that zero is in the middle."""
-    limit = largest(values)
-    return Normalize(-limit, limit)
-
-
-def positive_norm(values: Floats) -> Normalize:
-    """The colour scale 0 .. m, where m is the largest finite value, for standard errors and deviations."""
-    return Normalize(0.0, largest(values))
-
-
-def largest(values: Floats) -> float:
-    """The largest finite magnitude, or 1 if no value is finite or all are zero, because a scale needs a width."""
-    magnitude = np.abs(values[np.isfinite(values)])
-    top = float(magnitude.max()) if magnitude.size else 0.0
-    return top if top > np.finfo(np.float64).tiny else 1.0
 
 
 def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Maps:
@@ -106,17 +106,17 @@ def feature_names(array: xr.DataArray, shape: tuple[int, ...]) -> list[str]:
     return [str(value) for value in named[0].tolist()] if named else []
 
 
-def draw_maps(maps: Maps) -> Figure:
+def draw_maps(maps: Maps, new: NewFigure = Figure) -> Figure:
     """A figure of all outputs in `maps`: images for two feature dimensions, bars with standard errors for one or none.
 
     Units: IGC and correlations have none; means and deviations of IG carry the unit of the model's output.
     """
     if maps.values.ndim == 3:
-        return draw_images(maps)
-    return draw_bars(maps) if maps.values.ndim == 2 else draw_scalars(maps)
+        return draw_images(maps, new)
+    return draw_bars(maps, new) if maps.values.ndim == 2 else draw_scalars(maps, new)
 
 
-def draw_images(maps: Maps) -> Figure:
+def draw_images(maps: Maps, new: NewFigure = Figure) -> Figure:
     """A grid of images: map and standard error side by side.
 
     All maps share one scale, and all errors share another; both are shown at the top.
@@ -131,7 +131,7 @@ def draw_images(maps: Maps) -> Figure:
     side = (group - GAP) / len(layers)
     line = side * aspect + 0.36
     rows = -(-max(count, 1) // columns)
-    figure = Figure(figsize=(max(columns * group, 3.2), HEAD + rows * line))
+    figure = new(figsize=(max(columns * group, 3.2), HEAD + rows * line))
     for place, (values, norm, cmap, title) in enumerate(layers):
         draw_scale(figure, place, len(layers), norm, cmap, title)
         for index in range(count):
@@ -139,12 +139,10 @@ def draw_images(maps: Maps) -> Figure:
             axes = axes_at(
                 figure, slot * group + place * side + 0.06, HEAD + row * line + 0.26, side - 0.06, side * aspect - 0.06
             )
-            axes.imshow(values[index], norm=norm, cmap=cmap, aspect="equal" if aspect == height / width else "auto")
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(visible=True, color=HATCH, linewidth=0.6)
-            mark_missing(axes, values[index], maps.flags[index])
+            draw_image(axes, values[index], norm, cmap, maps.flags[index])
             if place == 0:
-                axes.set_title(heading(maps.labels[index]), loc="left", fontsize=9, pad=3)
+                axes.set_label(MAP)
+                entitle(axes, heading(maps.labels[index]))
             else:
                 axes.set_title("standard error", loc="left", fontsize=7.5, color="#666666", pad=3)
     return figure
@@ -157,50 +155,7 @@ def value_scale(maps: Maps) -> tuple[Normalize, Colormap]:
     return positive_norm(maps.values), colours("YlOrBr")
 
 
-def colours(name: str) -> Colormap:
-    """A colour map that leaves undefined cells transparent, so that the hatching below is visible."""
-    return matplotlib.colormaps[name].with_extremes(bad=(0, 0, 0, 0))
-
-
-def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes placed in inches from the upper left corner."""
-    wide, high = figure.get_size_inches()
-    return figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
-
-
-def draw_scale(figure: Figure, place: int, panels: int, norm: Normalize, cmap: Colormap, title: str) -> None:
-    """A horizontal colour bar at the top of the figure, in the `place`-th of `panels` equal parts."""
-    part = min(float(figure.get_size_inches()[0]), WIDTH) / panels
-    axes = axes_at(figure, place * part + 0.3, 0.27, min(part - 0.7, 3.4), 0.13)
-    limits = [float(bound) for bound in norm.inverse(np.array([0.0, 1.0]))]
-    bar = figure.colorbar(ScalarMappable(norm, cmap), cax=axes, orientation="horizontal")
-    bar.set_ticks(sorted({0.0, *limits}))
-    bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-    bar.ax.tick_params(labelsize=8, length=2)
-    axes.set_title(title, fontsize=9, loc="left", pad=4)
-
-
-def mark_missing(axes: Axes, values: Floats, flag: str) -> None:
-    """Hatch undefined cells of an image. If a whole map is undefined, also write the reason."""
-    undefined = ~np.isfinite(values)
-    if not undefined.any():
-        return
-    if values.ndim == 2:
-        axes.add_patch(hatching(axes))
-    if undefined.all():
-        reason = (flag or "no finite value").replace(", ", "\n").replace(" ", "\n")
-        style = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "none", "alpha": 0.9}
-        axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=7.5, bbox=style)
-
-
-def hatching(axes: Axes) -> Rectangle:
-    """The hatched background for undefined cells, as large as the axes and below everything."""
-    return Rectangle(
-        (0, 0), 1, 1, transform=axes.transAxes, facecolor=MISSING, edgecolor=HATCH, hatch="////", linewidth=0, zorder=-1
-    )
-
-
-def draw_bars(maps: Maps) -> Figure:
+def draw_bars(maps: Maps, new: NewFigure = Figure) -> Figure:
     """One panel of bars per output with standard errors, all on one vertical scale.
 
     The scale is symmetric about zero for signed values.
@@ -209,33 +164,45 @@ def draw_bars(maps: Maps) -> Figure:
     columns = min(max(count, 1), 3 if length > 12 else 4)
     rows, side, line = -(-max(count, 1) // columns), 0.7, 1.7
     width = min((WIDTH - side) / columns, 4.5)
-    figure = Figure(figsize=(side + columns * width, 0.3 + rows * line + (1.0 if maps.features else 0.3)))
+    figure = new(figsize=(side + columns * width, 0.3 + rows * line + (1.0 if maps.features else 0.3)))
     figure.text(0.05 / (side + columns * width), 1 - 0.2 / figure.get_figheight(), title_of(maps.name), fontsize=9)
     for index in range(count):
         row, slot = divmod(index, columns)
         axes = axes_at(figure, side + slot * width, 0.3 + row * line + 0.25, width - 0.15, line - 0.4)
-        bars_with_errors(axes, maps.values[index], None if maps.errors is None else maps.errors[index])
-        axes.set_ylim(*bar_limits(maps))
-        mark_missing(axes, maps.values[index], maps.flags[index])
-        axes.set_title(heading(maps.labels[index]), loc="left", fontsize=9, pad=3)
         axes.tick_params(labelsize=8, labelbottom=index + columns >= count, labelleft=slot == 0)
-        if maps.features:
-            axes.set_xticks(range(length), labels=[short(name, 16) for name in maps.features], rotation=90, fontsize=7)
+        draw_bar_panel(axes, maps, index)
+        entitle(axes, heading(maps.labels[index]))
+        axes.set_label(MAP)
     return figure
 
 
-def draw_scalars(maps: Maps) -> Figure:
+def draw_bar_panel(axes: Axes, maps: Maps, index: int) -> None:
+    """The bars of one output, with their standard errors and the names of the features."""
+    bars_with_errors(axes, maps.values[index], None if maps.errors is None else maps.errors[index])
+    axes.set_ylim(*bar_limits(maps))
+    mark_missing(axes, maps.values[index], maps.flags[index])
+    if maps.features:
+        names = [short(name, 16) for name in maps.features]
+        axes.set_xticks(range(len(names)), labels=names, rotation=90, fontsize=7, parse_math=False)
+
+
+def draw_scalars(maps: Maps, new: NewFigure = Figure) -> Figure:
     """One bar per output with its standard error, for inputs that are a single number."""
-    figure = Figure(figsize=(WIDTH * 0.7, 2.8), layout="constrained")
+    figure = new(figsize=(WIDTH * 0.7, 2.8), layout="constrained")
     axes = figure.subplots()
+    draw_scalar_bars(axes, maps)
+    return figure
+
+
+def draw_scalar_bars(axes: Axes, maps: Maps) -> None:
+    """The bars of `draw_scalars`."""
+    axes.set_label(MAP)
     bars_with_errors(axes, maps.values, maps.errors)
     axes.set_ylim(*bar_limits(maps))
     rotation = 90 if any(len(label) > 4 for label in maps.labels) else 0
-    axes.set_xticks(
-        range(len(maps.labels)), labels=[short(label) for label in maps.labels], fontsize=8, rotation=rotation
-    )
+    names = [short(label) for label in maps.labels]
+    axes.set_xticks(range(len(names)), labels=names, fontsize=8, rotation=rotation, parse_math=False)
     axes.set_ylabel(title_of(maps.name), fontsize=9)
-    return figure
 
 
 def bar_limits(maps: Maps) -> tuple[float, float]:
@@ -245,43 +212,21 @@ def bar_limits(maps: Maps) -> tuple[float, float]:
     return (-limit if maps.signed else 0.0, limit)
 
 
-def bars_with_errors(axes: Axes, values: Floats, errors: Floats | None) -> None:
-    """Draw bars in the colours of the maps, with standard errors as whiskers and hatched gaps.
+def draw_on(panels: Sequence[Axes], maps: Maps) -> None:
+    """The maps on axes of somebody else, one for each output; inputs of one number take one for all.
 
-    Many bars are drawn as an outline, with the errors as a band.
+    All have one scale. For images it is beside them.
     """
-    place, edges = np.arange(values.size), np.arange(values.size + 1) - 0.5
-    low, high = (values, values) if errors is None else (values - errors, values + errors)
-    if values.size > MANY_BARS:
-        axes.stairs(np.maximum(values, 0), edges, fill=True, color=POSITIVE)
-        axes.stairs(np.minimum(values, 0), edges, fill=True, color=NEGATIVE)
-        axes.fill_between(place, low, high, step="mid", color="black", alpha=0.3, linewidth=0)
-    else:
-        axes.bar(place, values, color=np.where(values < 0, NEGATIVE, POSITIVE).tolist())
-        axes.vlines(place, low, high, color="black", linewidth=1)
-    gaps = np.where(np.isfinite(values), np.nan, 1.0)
-    if np.isfinite(gaps).any():
-        whole = axes.get_xaxis_transform()
-        axes.stairs(
-            gaps,
-            edges,
-            fill=True,
-            transform=whole,
-            facecolor=MISSING,
-            edgecolor=HATCH,
-            hatch="////",
-            linewidth=0,
-            zorder=-1,
-        )
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_xlim(-0.8, values.size - 0.2)
-
-
-def heading(label: str) -> str:
-    """The title of an output's panel. A bare number gets a word in front that says what it counts."""
-    return short(f"output {label}" if label.isdigit() else label)
-
-
-def short(text: str, limit: int = 26) -> str:
-    """Text shortened to fit above a panel. The tables have the full text."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    if maps.values.ndim == 1:
+        draw_scalar_bars(panels[0], maps)
+        return
+    norm, cmap = value_scale(maps)
+    for index, axes in enumerate(panels):
+        if maps.values.ndim == 3:
+            draw_image(axes, maps.values[index], norm, cmap, maps.flags[index])
+        else:
+            draw_bar_panel(axes, maps, index)
+            axes.set_ylabel(title_of(maps.name))
+        entitle(axes, whole_heading(maps.labels[index]))
+    if maps.values.ndim == 3:
+        scale_beside(panels, norm, cmap, title_of(maps.name))

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 import igc_dist
 from igc_dist import config
 from igc_dist.report import gallery, write_gallery
-from igc_dist.report.figures import house_style
 from igc_dist.report.gallery import ROWS, Column, column_of, draw_gallery, picture
+from igc_dist.report.panels import house_style
 from tests.cli.test_cli import forked
 from tests.commands import TINY
 

@@ -17,11 +17,13 @@ from rich.console import Console, RenderableType
 
 from igc_dist.records import printable
 from igc_dist.report import compare, info, inputs, labels, summary_table, write_report
+from igc_dist.report.charts import convergence_figure
 from igc_dist.report.comparison import difference, map_differences, spec_differences
 from igc_dist.report.contents import kept, map_names, number
-from igc_dist.report.figures import convergence_figure, draw_all, draw_convergence, draw_part, house_style
-from igc_dist.report.maps import draw_maps, fold_features, positive_norm, read_maps, short, symmetric_norm
+from igc_dist.report.figures import draw_all, draw_convergence
+from igc_dist.report.maps import draw_maps, fold_features, read_maps
 from igc_dist.report.page import facts, name_of, provenance_rows
+from igc_dist.report.panels import draw_part, house_style, positive_norm, short, symmetric_norm
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = ["plain", SCRIPT, "$x_{", "[red]_a[/red]\x1b[31m", "_日本"]
