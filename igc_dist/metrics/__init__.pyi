@@ -2,6 +2,7 @@ from .base import Maps as Maps
 from .base import Metric as Metric
 from .base import Predict as Predict
 from .base import Subject as Subject
+from .completeness import Completeness as Completeness
 from .deletion import Deletion as Deletion
 from .insertion import Insertion as Insertion
 from .pic import inpainted as inpainted

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from igc_dist.model import Model
@@ -44,6 +44,12 @@ class Maps:
         Positions are in row-major order.
         """
         return (self.values.sum(1) if self.values.ndim == 4 else self.values).flatten(1)
+
+    def spread(self, positions: Shaped[Tensor, "M S"]) -> Shaped[Tensor, "M *Q"]:
+        """One value per position in the form of the samples: (M, 1, H, W) for images, so that channels share it."""
+        return (
+            positions.reshape(len(self), 1, *self.x.shape[2:]) if self.x.ndim == 4 else positions.reshape(self.x.shape)
+        )
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,46 @@ class Predict:
         """
         found = [output.new_empty(0, dtype=torch.float64)]
         for numbers in torch.arange(len(output), device=output.device).split(self.rows) if len(output) else ():
-            y = self.model.predict((made(numbers),)).double()
-            y = y.softmax(1) if of == "probability" else y
-            found.append(y.gather(1, output[numbers, None])[:, 0])
+            found.append(self._of(of, made(numbers), output[numbers]))
         return torch.cat(found)
+
+    def grid(
+        self, of: str, output: Int64[Tensor, " M"], points: int, made: Callable[[slice, slice], Float[Tensor, "m t *P"]]
+    ) -> Float64[Tensor, "M T"]:
+        """The scores of `output[m]` for T = `points` rows of each map. ``made(m, t)`` makes the rows of slices of both.
+
+        Rows of whole maps lie side by side, so that they can be made by broadcasting, without a copy of each sample.
+        """
+        found = torch.empty(len(output), points, dtype=torch.float64, device=output.device)
+        for m in slices(len(output), max(1, self.rows // points)):
+            for t in slices(points, self.rows):
+                rows = made(m, t)
+                mine = output[m].repeat_interleave(rows.shape[1])
+                found[m, t] = self._of(of, rows.flatten(0, 1), mine).reshape(rows.shape[:2])
+        return found
+
+    def slopes(
+        self, output: Int64[Tensor, " m"], points: Float[Tensor, "m t *P"], along: Float[Tensor, "m 1 *P"]
+    ) -> tuple[Float64[Tensor, "m t"], Float64[Tensor, "m t"]]:
+        """``f(z)`` and ``<grad f(z), along>`` at each point z, of the output of its map."""
+        n_maps, n_points = points.shape[:2]
+        table, ends = output.repeat_interleave(n_points)[:, None], along.expand_as(points).flatten(0, 1)
+        f, slope = [], []
+        for rows in slices(n_maps * n_points, self.rows):
+            ((_, (gradient,)),) = self.model.gradients(
+                (points.flatten(0, 1)[rows],), table[rows], lambda y: f.append(y[:, 0].double())
+            )
+            slope.append((gradient.double() * ends[rows]).flatten(1).sum(1))
+        return torch.cat(f).reshape(n_maps, n_points), torch.cat(slope).reshape(n_maps, n_points)
+
+    def _of(self, of: str, rows: Float[Tensor, "r *P"], output: Int64[Tensor, " r"]) -> Float64[Tensor, " r"]:
+        y = self.model.predict((rows,)).double()
+        return (y.softmax(1) if of == "probability" else y).gather(1, output[:, None])[:, 0]
+
+
+def slices(stop: int, size: int) -> list[slice]:
+    """The range to `stop` in parts of `size`."""
+    return [slice(start, min(start + size, stop)) for start in range(0, stop, size)]
 
 
 class Metric(ABC):
@@ -134,3 +176,16 @@ def check_of(metric: Metric, of: str, subject: Subject) -> None:
             f"{metric.name}: the model's outputs for the first sample are probabilities already, and no logits: set "
             "of='logit', which takes them as they are"
         )
+
+
+def whole(metric: Metric, field: str, least: int = 1) -> None:
+    """Raise `ConfigError` unless the field is a whole number of at least `least`."""
+    number = getattr(metric, field)
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise ConfigError(f"{metric.name}: {field}={number!r}, give a whole number of at least {least}")
+
+
+def choice(metric: Metric, field: str, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless the field is one of the choices."""
+    if getattr(metric, field) not in choices:
+        raise ConfigError(f"{metric.name}: {field}={getattr(metric, field)!r}, choose one of {', '.join(choices)}")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int32, Int64
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Metric, Predict, Subject, check_of
+from igc_dist.metrics.base import Maps, Metric, Predict, Subject, check_of, choice, whole
 from igc_dist.records import ConfigError
 
 STARTS = ("black", "blurred", "mean", "baseline")
@@ -43,12 +43,11 @@ class Curve(Metric):
     rank: str = "signed"
 
     def __post_init__(self) -> None:
-        for field, choices in (("start", STARTS), ("rank", RANKS)):
-            if getattr(self, field) not in choices:
-                raise ConfigError(f"{self.name}: {field}={getattr(self, field)!r}, choose one of {', '.join(choices)}")
-        for field, number in (("steps", self.steps), ("pixels", 1 if self.pixels is None else self.pixels)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ConfigError(f"{self.name}: {field}={number!r}, give a whole number above 0")
+        choice(self, "start", STARTS)
+        choice(self, "rank", RANKS)
+        whole(self, "steps")
+        if self.pixels is not None:
+            whole(self, "pixels")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -73,8 +72,8 @@ class Curve(Metric):
 
     @abstractmethod
     def row(
-        self, exchanged: Bool[Tensor, "r *S"], x: Float[Tensor, "r *P"], x0: Float[Tensor, "r *P"]
-    ) -> Float[Tensor, "r *P"]:
+        self, exchanged: Bool[Tensor, "m t *S"], x: Float[Tensor, "m 1 *P"], x0: Float[Tensor, "m 1 *P"]
+    ) -> Float[Tensor, "m t *P"]:
         """Samples of which these positions are exchanged."""
 
     @abstractmethod
@@ -82,30 +81,27 @@ class Curve(Metric):
         """The score of x itself, from the curve."""
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
-        ranks = _ranks(maps.positions(), self.rank)
+        ranks = ranks_of(maps.positions(), self.rank)
         n_positions = ranks.shape[1]
-        # (M, 1, H, W) for images, so that all channels of a pixel change together
-        ranks = ranks.reshape(len(maps), 1, *maps.x.shape[2:]) if maps.x.ndim == 4 else ranks.reshape(maps.x.shape)
-        x0 = self._start(maps)
+        ranks = maps.spread(ranks)[:, None]
+        x, x0 = maps.x[:, None], self._start(maps)[:, None]
         counts = torch.as_tensor(self.counts(n_positions), device=ranks.device)
-        points = len(counts)
+        below = counts.int().reshape(-1, *(1,) * (ranks.ndim - 2))
 
-        def made(numbers: Int64[Tensor, " r"]) -> Float[Tensor, "r *P"]:
-            m, t = numbers // points, numbers % points
-            below = counts[t].reshape(-1, *(1,) * (ranks.ndim - 1))
-            return self.row(ranks[m] < below, maps.x[m], x0[m])
+        def made(m: slice, t: slice) -> Float[Tensor, "m t *P"]:
+            return self.row(ranks[m] < below[t], x[m], x0[m])
 
-        curve = predict(self.of, maps.output.repeat_interleave(points), made).reshape(len(maps), points)
+        curve = predict.grid(self.of, maps.output, len(counts), made)
         area = torch.trapezoid(curve, counts.double() / n_positions, dim=1)
-        whole = self.whole(curve)
-        normalised = torch.where(whole.abs() < SMALL, torch.nan, area / whole)
+        last = self.whole(curve)
+        normalised = torch.where(last.abs() < SMALL, torch.nan, area / last)
         return {"": area, "normalised": normalised, "curve": curve}
 
     def _start(self, maps: Maps) -> Float[Tensor, "M *P"]:
         if self.start == "blurred":
             return blurred(maps.x)
         if self.start == "black":
-            return torch.zeros_like(maps.x)
+            return maps.x.new_zeros(()).expand_as(maps.x)  # no memory to read
         x0 = maps.mean if self.start == "mean" else maps.baseline
         assert x0 is not None  # `needs` says so
         return x0.expand_as(maps.x)
@@ -123,8 +119,8 @@ def blurred(x: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
     return rows.reshape(x.shape).to(x.dtype)
 
 
-def _ranks(values: Float64[Tensor, "M S"], rank: str) -> Int64[Tensor, "M S"]:
+def ranks_of(values: Float64[Tensor, "M S"], rank: str = "signed") -> Int32[Tensor, "M S"]:
     """The place of each position in its order: 0 for the largest value; equal values in the order of positions."""
     order = (values.abs() if rank == "absolute" else values).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
+    places = torch.arange(values.shape[1], device=values.device, dtype=torch.int32).expand_as(order)
+    return torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places)

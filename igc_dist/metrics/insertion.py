@@ -33,8 +33,8 @@ class Insertion(Curve):
         return cls()
 
     def row(
-        self, exchanged: Bool[Tensor, "r *S"], x: Float[Tensor, "r *P"], x0: Float[Tensor, "r *P"]
-    ) -> Float[Tensor, "r *P"]:
+        self, exchanged: Bool[Tensor, "m t *S"], x: Float[Tensor, "m 1 *P"], x0: Float[Tensor, "m 1 *P"]
+    ) -> Float[Tensor, "m t *P"]:
         return torch.where(exchanged, x, x0)
 
     def whole(self, curve: Float64[Tensor, "M T"]) -> Float64[Tensor, " M"]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from igc_dist.metrics.base import Metric
+from igc_dist.metrics.completeness import Completeness
 from igc_dist.metrics.deletion import Deletion
 from igc_dist.metrics.insertion import Insertion
 from igc_dist.metrics.sparseness import Sparseness
 from igc_dist.records import ConfigError
 
-METRICS: dict[str, type[Metric]] = {kind.name: kind for kind in (Insertion, Deletion, Sparseness)}
+METRICS: dict[str, type[Metric]] = {kind.name: kind for kind in (Insertion, Deletion, Completeness, Sparseness)}
 """Metrics by the name that a user can choose."""
 
 
