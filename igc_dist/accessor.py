@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from igc_dist import data as sources
 from igc_dist import report, store
 from igc_dist.records import ConfigError
 
@@ -91,6 +92,11 @@ class Results:
         """
         return report.write_report(self._whole(), folder, max_outputs, outputs, sort)
 
+    @property
+    def plot(self) -> Any:
+        """Pictures, the page's own: ``tree.igc.plot.maps()``, and more (`igc_dist.report.Plots`)."""
+        return report.Plots(self._whole(), _fetched)
+
     def __repr__(self) -> str:
         if not _is_result(self._tree):
             return "<igc: this tree is no result of igc_dist, or a group of one>"
@@ -115,6 +121,13 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
     that is not complete, unless `allow_partial`.
     """
     return store.open(path, allow_partial=allow_partial)
+
+
+def _fetched(data: Any, i: int) -> list[np.ndarray]:
+    """Sample i of data that `attribute` would take, as the model gets it: an array for each input."""
+    source = sources.ensure(data)
+    with source.opened():
+        return [x[0].numpy() for x in source.fetch([i]).inputs]
 
 
 def _is_result(tree: xr.DataTree) -> bool:

@@ -9,6 +9,7 @@ from .intervals import interval as interval
 from .judgement import judged as judged
 from .judgement import verdicts as verdicts
 from .page import write_report as write_report
+from .plots import Plots as Plots
 from .selection import selected as selected
 from .tables import compare as compare
 from .tables import info as info

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from igc_dist.report.contents import SUM, Floats, column, labels
 from igc_dist.report.intervals import quantile
 from igc_dist.report.maps import NewFigure
-from igc_dist.report.panels import NAMED_LINES, WIDTH, draw_curves, draw_part, draw_totals, entitle, short
+from igc_dist.report.panels import WIDTH, draw_curves, draw_part, draw_totals, entitle, name_lines, short
 
 PARTS = {"baseline_term": ("minus baseline term", -1.0), "quadrature_error": ("quadrature error", 1.0)}
 CURVES = {
@@ -77,7 +77,7 @@ def convergence_figure(tree: xr.DataTree, max_outputs: int, new: NewFigure = Fig
     figure = new(figsize=(WIDTH, 3.2), layout="constrained")
     panels = figure.subplots(1, len(series), squeeze=False)[0].tolist()
     convergence_on(panels, tree, max_outputs)
-    add_legend(figure, panels[0], labels(tree)[:max_outputs])
+    name_lines(panels[0], [short(name, 18) for name in labels(tree)[:max_outputs]], figure)
     return figure
 
 
@@ -95,22 +95,3 @@ def convergence_on(panels: Sequence[Axes], tree: xr.DataTree, max_outputs: int) 
         draw_curves(axes, samples, values, logarithmic=name == "map_distance")
         entitle(axes, title, pad=6.0)
         axes.set_xlabel("samples")
-
-
-def add_legend(where: Figure | Axes, axes: Axes, names: list[str]) -> None:
-    """Add names beside the curves if they are few.
-
-    Names are set afterwards, because matplotlib would hide a name that begins with an underscore.
-    """
-    if len(names) > NAMED_LINES:
-        return
-    whole = isinstance(where, Figure)
-    legend = where.legend(
-        axes.get_lines(),
-        [str(index) for index in range(len(names))],
-        loc="outside right upper" if whole else "best",
-        frameon=False,
-    )
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)
-        text.set_text(short(name, 18) if whole else name)

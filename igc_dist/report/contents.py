@@ -70,6 +70,16 @@ def inputs(tree: xr.DataTree) -> dict[str, xr.Dataset]:
     }
 
 
+def all_inputs(tree: xr.DataTree) -> list[str]:
+    """The inputs that have maps, over the data set or per sample, in the order of the model's arguments."""
+    found = set(inputs(tree))
+    if "samples" in tree.children:
+        found |= set(inputs(tree.children["samples"]))
+    said = mapping_of(tree, "spec").get("features")
+    order = [str(name) for name in said.get("names") or ()] if isinstance(said, Mapping) else []
+    return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), natural(name)))
+
+
 def natural(name: str) -> list[tuple[bool, int, str]]:
     """A sort key that compares runs of digits as numbers."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]

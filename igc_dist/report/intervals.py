@@ -32,11 +32,16 @@ def interval(tree: xr.DataTree, name: str, level: float = 0.95) -> tuple[xr.Data
 
 def quantile(tree: xr.DataTree, level: float = 0.95) -> Floats:
     """Student's t of each output (O,): NaN with fewer than two folds."""
+    folds = folds_of(tree)
+    return np.asarray(np.where(folds > 1, student(np.maximum(folds - 1, 1), level), np.nan))
+
+
+def student(freedom: Floats | int, level: float) -> Floats:
+    """Student's t for an interval of this level, by degrees of freedom."""
     # imported here: it takes a moment, and not every report has an interval
     from scipy.special import stdtrit
 
-    folds = folds_of(tree)
-    return np.asarray(np.where(folds > 1, stdtrit(np.maximum(folds - 1, 1), (1 + level) / 2), np.nan))
+    return np.asarray(stdtrit(freedom, (1 + level) / 2), np.float64)
 
 
 def folds_of(tree: xr.DataTree) -> Floats:

@@ -53,6 +53,8 @@ class Maps:
     flags: list[str]
     features: list[str]
     note: str
+    columns: int | None = None
+    """Panels in a row; None: as many as fit."""
 
     @property
     def signed(self) -> bool:
@@ -126,7 +128,7 @@ def draw_images(maps: Maps, new: NewFigure = Figure) -> Figure:
     layers = [(maps.values, *value_scale(maps), title_of(maps.name))]
     if maps.errors is not None:
         layers.append((maps.errors, positive_norm(maps.errors), colours("Purples"), "standard error"))
-    columns = min(max(count, 1), (8 if aspect >= 0.5 else 4) // len(layers))
+    columns = maps.columns or min(max(count, 1), (8 if aspect >= 0.5 else 4) // len(layers))
     group = min(2.5 * len(layers), WIDTH / columns)  # inches of one output, with the gap to the next
     side = (group - GAP) / len(layers)
     line = side * aspect + 0.36
@@ -161,7 +163,7 @@ def draw_bars(maps: Maps, new: NewFigure = Figure) -> Figure:
     The scale is symmetric about zero for signed values.
     """
     count, length = maps.values.shape
-    columns = min(max(count, 1), 3 if length > 12 else 4)
+    columns = maps.columns or min(max(count, 1), 3 if length > 12 else 4)
     rows, side, line = -(-max(count, 1) // columns), 0.7, 1.7
     width = min((WIDTH - side) / columns, 4.5)
     figure = new(figsize=(side + columns * width, 0.3 + rows * line + (1.0 if maps.features else 0.3)))

@@ -99,6 +99,22 @@ def draw_curves(axes: Axes, samples: Floats, values: Floats, *, logarithmic: boo
     axes.grid(color="#dddddd", linewidth=0.6)
 
 
+def name_lines(axes: Axes, names: Sequence[str], figure: Figure | None = None) -> None:
+    """Names of the lines beside the axes, or at the edge of the figure, if they are few.
+
+    Names are set afterwards, because matplotlib would hide a name that begins with an underscore.
+    """
+    if len(names) > NAMED_LINES:
+        return
+    handles, numbers = axes.get_lines()[-len(names) :], [str(index) for index in range(len(names))]
+    if figure is not None:
+        legend = figure.legend(handles, numbers, loc="outside right upper", frameon=False)
+    else:
+        legend = axes.legend(handles, numbers, loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
+
+
 def entitle(axes: Axes, text: str, size: float = 9.0, pad: float = 3.0) -> None:
     """A title at the left above a panel."""
     axes.set_title(text, loc="left", fontsize=size, pad=pad, parse_math=False)

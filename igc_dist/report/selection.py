@@ -23,7 +23,7 @@ def selected(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort
     """
     names = labels(tree)
     places = (
-        np.arange(len(names)) if outputs is None else np.array([_place(name, names) for name in outputs], dtype=int)
+        np.arange(len(names)) if outputs is None else np.array([place_of(name, names) for name in outputs], dtype=int)
     )
     if sort is not None:
         key = _key(tree, sort)[places]
@@ -31,7 +31,8 @@ def selected(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort
     return tree if outputs is None and sort is None else tree.isel(output=places)
 
 
-def _place(name: str | int, names: Sequence[str]) -> int:
+def place_of(name: str | int, names: Sequence[str]) -> int:
+    """The place of an output, by its name or its number."""
     if (text := str(name)) in names:
         return names.index(text)
     if text.isdecimal() and int(text) < len(names):

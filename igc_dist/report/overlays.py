@@ -1,0 +1,91 @@
+"""A sample under its map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+
+from igc_dist.records import ConfigError
+from igc_dist.report.contents import Floats, inputs, labels, main_map, title_of
+from igc_dist.report.gallery import picture
+from igc_dist.report.maps import fold_features
+from igc_dist.report.panels import HATCH, NEGATIVE, POSITIVE, entitle
+from igc_dist.report.selection import place_of
+
+CLIP = 99.0
+"""Percentile of the magnitudes at which colours end: one bright pixel does not make the rest invisible."""
+OPAQUE = 0.85
+"""Opacity of the largest values; that of others is less, by the root of their size."""
+PALE = 0.35
+"""How much of the way to white the sample is taken, so that dark samples do not swallow the colours."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A map (height, width) and what it is of."""
+
+    values: Floats
+    title: str
+
+
+def overlay_of(tree: xr.DataTree, group: str, i: int, output: str | int | None) -> Overlay:
+    """The attribution of sample `i`, or the map over the data set where attributions of samples are not kept.
+
+    `output`: a name or a number; the one with the largest target if None. Raises `ConfigError` for a sample or an
+    output that is not there, and for maps without height and width.
+    """
+    names = labels(tree)
+    if "samples" in tree.children and group in tree["samples"].children:
+        samples = tree["samples"].to_dataset()
+        rows = np.flatnonzero(samples["index"].values == i)
+        if not rows.size:
+            raise ConfigError(f"sample {i} is none of the {samples.sizes['sample']} whose attributions are kept")
+        row = int(rows[0])
+        target = np.nan_to_num(samples["target"].values[row], nan=-np.inf)
+        place = int(target.argmax()) if output is None else place_of(output, names)
+        array = tree[f"samples/{group}/attribution"].isel(sample=[row]).isel(output=place, drop=True)
+        values, what = fold_features(array.rename(sample="output"))[0][0], ""
+    else:
+        if output is None:
+            raise ConfigError("the attributions of samples are not kept: give output=, to draw its map of the data set")
+        place, name = place_of(output, names), main_map(inputs(tree)[group])
+        assert name is not None
+        values, what = fold_features(inputs(tree)[group][name].isel(output=[place]))[0][0], f", {title_of(name)}"
+    if values.ndim != 2:
+        raise ConfigError(
+            f"maps of input {group!r} have shape {values.shape}, an overlay needs height and width: see segments()"
+        )
+    return Overlay(values, f"sample {i}, output {names[place]}{what}")
+
+
+def draw_overlay(axes: Axes, image: np.ndarray, drawn: Overlay) -> None:
+    """A sample as the model got it, (*P), in grey, and above it the map.
+
+    A map of another size is stretched over the sample.
+    """
+    seen = picture(image)
+    grey = seen @ np.array([0.299, 0.587, 0.114]) if seen.ndim == 3 else seen
+    low, high = np.nanmin(grey), np.nanmax(grey)
+    shown = PALE + (1 - PALE) * (grey - low) / (high - low if high > low else 1.0)
+    height, width = shown.shape
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(shown, cmap=matplotlib.colormaps["gray"], vmin=0.0, vmax=1.0, extent=extent)
+    axes.imshow(tinted(drawn.values), extent=extent, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=HATCH, linewidth=0.6)
+    entitle(axes, drawn.title)
+
+
+def tinted(values: Floats) -> Floats:
+    """A map as colours with opacity, (height, width, 4): red for, blue against, transparent where it is small."""
+    magnitude = np.abs(values[np.isfinite(values)])
+    limit = float(np.percentile(magnitude, CLIP)) if magnitude.size else 0.0
+    opacity = np.sqrt(np.minimum(np.abs(np.nan_to_num(values)) / (limit or 1.0), 1.0))
+    made = np.where(values[..., None] < 0, to_rgba(NEGATIVE), to_rgba(POSITIVE))
+    made[..., 3] = OPAQUE * opacity
+    return made
