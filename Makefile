@@ -12,7 +12,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: run test test-all lint bench soak clean help
+.PHONY: run test test-all lint bench gpu soak clean help
 .DELETE_ON_ERROR:
 
 # PIP_CONSTRAINT reaches pip's isolated build environments too, which -c does not. Without the torch pin a resolve
@@ -53,6 +53,10 @@ endif
 
 bench: $(BENCH)  ## time the engine, half an hour, or what is named after it; writes tests/benchmarks/README.md
 	$(BIN)/python -m tests.benchmarks $(NAMES)
+
+# Where torch finds no CUDA device it is a dry run on the CPU.
+gpu: $(STAMP)  ## test and measure on a CUDA card, eight minutes; writes outputs/gpu
+	PYTHON=$(BIN)/python bash tests/gpu/check.sh outputs/gpu
 
 # atheris, the coverage-guided fuzzer, has wheels for a few Pythons on Linux only.
 $(FUZZ): $(STAMP)
