@@ -40,6 +40,9 @@ class Checked(ConfigLoaderImpl):
         """Compose a configuration. Raises `ConfigError` for what is not allowed."""
         for word in overrides:
             check_word(word)
+        if keywords.get("validate_sweep_overrides") is False and not any("mode" in word for word in overrides):
+            # Hydra first asks for `hydra.mode` alone, which no file may set, and would compose everything for it
+            return OmegaConf.create({"hydra": {"mode": None}})
         cfg = super().load_configuration(config_name, overrides, *args, **keywords)
         learn(cfg)
         # not resolved, because some values are not known yet

@@ -18,7 +18,7 @@ from tests.commands import TINY, environment, until
 
 pytestmark = [pytest.mark.dist, pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")]
 
-SLOW = "+data.build.pause=0.2"
+SLOW = "+data.build.pause=0.05"
 
 
 @dataclass(frozen=True)

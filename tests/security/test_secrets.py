@@ -120,7 +120,7 @@ def test_masking_takes_a_time_linear_in_the_text() -> None:
     """Names, quotes, brackets and schemes that end nowhere, of which the text of a stranger may be full."""
     for piece in ("a://", "token='", "token={", "key: ", "sk-", "eyJ-", "bearer ", "authorization:x'", "\\'", "hf_a-"):
         began = time.process_time()
-        masked_text(f"{piece * (200_000 // len(piece))}@")
+        masked_text(f"{piece * (100_000 // len(piece))}@")
         assert time.process_time() - began < 5, piece
 
 
