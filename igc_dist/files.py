@@ -1,7 +1,11 @@
-"""Files that are written beside others' files: a draft under a random name, then a rename; never through a link."""
+"""Files that are written beside others' files: a draft under a random name, then a rename; never through a link.
+
+What is only useful, as logs and pages, is written by `Aside`.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import stat
@@ -9,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, StoreError
+
+log = logging.getLogger(__name__)
 
 FLAGS = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 MOST = 1 << 26
@@ -83,3 +89,44 @@ def read(path: str | Path) -> bytes:
         if not stat.S_ISREG(found.st_mode) or found.st_size > MOST:
             raise OSError(f"{path} is no file of at most {MOST >> 20} MiB")
         return file.read(MOST)
+
+
+def hindrance(path: str | Path) -> str:
+    """Why no file or folder can be made at or in a path; "" if it looks possible. Nothing is written to find out."""
+    found = Path(path).absolute()
+    while not os.path.lexists(found):
+        found = found.parent
+    if not found.is_dir():
+        return f"{found} is no folder"
+    if os.access(found, os.W_OK | os.X_OK):
+        return ""
+    fixed = os.statvfs(found).f_flag & os.ST_RDONLY
+    return f"{found} is on a read-only file system" if fixed else f"this user may not write to {found}"
+
+
+def missing(path: str | Path) -> list[Path]:
+    """The folders of a path that are not there, the innermost first."""
+    found = Path(path).absolute()
+    return [one for one in (found, *found.parents) if not os.path.lexists(one)]
+
+
+class Aside:
+    """What is written beside the results, as logs and pages: if it fails, that is one warning, and the run goes on.
+
+    `what`: its name in the warning. `kinds`: the errors that it may have.
+    """
+
+    def __init__(self, what: object, *kinds: type[Exception]) -> None:
+        self.what, self.kinds = what, kinds or (OSError, ConfigError, StoreError)
+        self.failed = False
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Do what is in the block, as far as it can be done. Only the first failure is told."""
+        try:
+            yield
+        except self.kinds as error:
+            first, self.failed = not self.failed, True  # noted first, as the warning may fail in the same way
+            if first:
+                why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                log.warning("%s cannot be written (%s): the run goes on without it", self.what, why)

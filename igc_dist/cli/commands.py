@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -78,17 +78,13 @@ def write_report(arguments: Sequence[str], given: Flags = NONE) -> int:
         raise ConfigError(f"--max-outputs {most}: give the number of outputs to draw, 1 or more")
     outputs = None if names is None else names.split(",")
     with store.consistent(path):
-        written = page(store.results(path), folder, int(most), outputs, given.get("--sort"))
+        tree = store.results(path)
+        try:
+            written = report.write_report(tree, folder, int(most), outputs, given.get("--sort"))
+        except OSError as error:
+            raise ConfigError(f"the page cannot be written to {folder} ({error}): give another folder") from error
     say(written)
     return 0
-
-
-def page(tree: Any, folder: Path, *chosen: Any, **named: Any) -> Path:
-    """Write the page of a tree. Raises `ConfigError` if the folder cannot be written."""
-    try:
-        return report.write_report(tree, folder, *chosen, **named)
-    except OSError as error:
-        raise ConfigError(f"the page cannot be written to {folder} ({error}): give another folder") from error
 
 
 def compare(arguments: Sequence[str], given: Flags = NONE) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from igc_dist import cli, config, distributed, files, report, store, watching
-from igc_dist.cli.screen import say
+from igc_dist.cli.screen import on_screen, say
 from igc_dist.records import ConfigError, IgcError, Stopped
 from igc_dist.secrets import Masking
 
@@ -25,6 +26,7 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Pat
     """
     folder, _ = config.hydra_job()
     path = located(cfg)
+    store.check_place(path)
     beside = store.beside(path, folder)
     alone = distributed.environment() is None
     if alone and cfg.fabric.num_nodes > 1:
@@ -93,29 +95,46 @@ def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path, meetin
 
 def _show(cfg: Any, path: str | Path, beside: Path) -> None:
     """Show the results on the screen, and write the page."""
-    tree = store.open(path)
-    page = cli.commands.page(tree, beside, max_outputs=cfg.report.max_outputs) if cfg.report.enabled else None
-    Console().print(report.summary_table(tree))
-    say(f"store:  {path}")
-    if page is not None:
-        say(f"report: {page}")
+    tree, page = store.open(path), None
+    if cfg.report.enabled:
+        with files.Aside(f"the page in {beside}").trying():
+            page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs)
+    with on_screen():
+        Console().print(report.summary_table(tree))
+        say(f"store:  {path}")
+        if page is not None:
+            say(f"report: {page}")
 
 
 def _log_to(folder: Path, rank: int) -> None:
     """Log to a file per rank, and to stderr: warnings of every rank, progress of the first. Secrets are masked."""
-    files.folder(folder.parent)
-    files.folder(folder)
+    for each in (folder.parent, folder):
+        files.refuse_links(each)
     stderr = logging.StreamHandler()
     stderr.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    handlers: list[logging.Handler] = [_Log(folder / f"rank-{rank}.log", encoding="utf-8"), stderr]
-    for handler in handlers:
-        handler.setFormatter(Masking(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    stderr.setFormatter(Masking(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[stderr], force=True)
     logging.getLogger("igc_dist").setLevel(logging.INFO)
+    with files.Aside(file := folder / f"rank-{rank}.log").trying():
+        files.folder(folder)
+        kept = _Log(file)
+        kept.setFormatter(stderr.formatter)
+        logging.getLogger().addHandler(kept)
 
 
 class _Log(logging.FileHandler):
-    """Adds to a file, but not through a link."""
+    """Adds to a file, but not through a link. What cannot be added is left out."""
+
+    def __init__(self, file: Path) -> None:
+        self.aside = files.Aside(file)
+        super().__init__(file, encoding="utf-8")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        if isinstance(sys.exc_info()[1], OSError):
+            with self.aside.trying():
+                raise
+        else:
+            super().handleError(record)
 
     def _open(self) -> Any:
         return open(self.baseFilename, self.mode, encoding=self.encoding, opener=files.add_to)
@@ -154,9 +173,13 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path, meeting: Path | None)
     if stores:
         trees = {column: store.open(path) for column, path in stores.items()}
         source = config.from_config(cfg, None, allow).source
-        page = report.write_gallery(trees, partial(_images, source), folder)
-        say(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
-        say(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
+        page = None
+        with files.Aside(f"the gallery in {folder}", OSError).trying():
+            page = report.write_gallery(trees, partial(_images, source), folder)
+        with on_screen():
+            say(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
+            if page is not None:
+                say(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
     return next(iter(codes), 0)
 
 

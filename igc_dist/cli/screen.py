@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from igc_dist import files
 from igc_dist.records import shown
 from igc_dist.secrets import masked_text
 
@@ -25,15 +29,51 @@ def say(text: object = "", file: Any = None) -> None:
     print(shown(masked_text(str(text))), file=file, flush=True)
 
 
-class Discreet:
-    """A stream of text whose secrets are masked. All else is as in the stream behind it."""
+@contextmanager
+def on_screen() -> Iterator[None]:
+    """Show what a run has already written elsewhere: where stdout is closed or full, this is left out."""
+    aside = files.Aside("stdout")
+    with aside.trying():
+        yield
+        sys.stdout.flush()
+    if aside.failed:
+        _silence(sys.stdout)
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+
+def _silence(stream: Any) -> None:
+    """Let a stream lead nowhere: Python's exit would fail on what it still holds."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class Discreet:
+    """A stream of text whose secrets are masked. All else is as in the stream behind it.
+
+    `needed`: whether an error of the stream is raised; otherwise the stream leads nowhere from then on.
+    """
+
+    def __init__(self, stream: Any, needed: bool = True) -> None:
+        self._stream, self._needed = stream, needed
 
     def write(self, text: str) -> int:
-        self._stream.write(masked_text(text))
+        try:
+            self._stream.write(masked_text(text))
+        except OSError:
+            self._fail()
         return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._fail()
+
+    def _fail(self) -> None:
+        """For the error at hand."""
+        if self._needed:
+            raise
+        _silence(self._stream)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -45,7 +85,7 @@ class Discreet:
 
 def guard() -> None:
     """Mask all that this process prints from now on: lines of a data set too, warnings, and tracebacks as a whole."""
-    sys.stdout, sys.stderr = Discreet(sys.stdout), Discreet(sys.stderr)
+    sys.stdout, sys.stderr = Discreet(sys.stdout), Discreet(sys.stderr, needed=False)  # errors have no other place
     sys.excepthook = _trace
     threading.excepthook = lambda failed: _trace(failed.exc_type, failed.exc_value, failed.exc_traceback)
 

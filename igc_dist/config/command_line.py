@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
     tasks: list[Any] = []
+    made: list[Path] = []
 
     def told(cfg: Any) -> None:
         learn(cfg)
@@ -44,7 +46,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
     chosen, overrides = flags.split(arguments)
     before, sys.argv = sys.argv, ["igc-dist", *named([*chosen, *overrides])]
     loader = internal.ConfigLoaderImpl
-    internal.ConfigLoaderImpl = partial(Checked, allow=allow)  # type: ignore[misc, assignment]
+    internal.ConfigLoaderImpl = partial(Checked, allow=allow, made=made)  # type: ignore[misc, assignment]
     try:
         with discreet():
             hydra.main(config_path=str(folder()), config_name="config", version_base="1.3")(told)()
@@ -54,6 +56,11 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         if tasks or isinstance(error, ConfigError):
             raise
         # some inputs fail in Hydra's own assertions: `hydra.verbose=1`, `+=x`, a key below null
+        if isinstance(error, OSError):
+            raise ConfigError(
+                f"{error.filename}, which is or leads to the folder of the run, cannot be written ({error.strerror}): "
+                "give another hydra.run.dir, or run from another folder"
+            ) from error
         said = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
         raise ConfigError(
             f"the command line {[*arguments]} composes to no configuration ({said}): see igc-dist --help"
@@ -62,6 +69,9 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         if leaving.code not in (0, None):
             raise ConfigError("the command line does not parse: see igc-dist --help") from leaving
     finally:
+        for empty in made:  # what nobody has filled
+            with suppress(OSError):
+                empty.rmdir()
         sys.argv = before
         internal.ConfigLoaderImpl = loader  # type: ignore[misc]
 

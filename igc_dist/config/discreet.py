@@ -53,10 +53,11 @@ def learn(cfg: Any) -> None:
         secrets.learn(OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg)
 
 
-def check_folder(cfg: Any, key: str) -> None:
-    """Raise `ConfigError` if Hydra would name a folder after a secret, or write through a link.
+def check_folder(cfg: Any, key: str) -> list[Path]:
+    """The folders that Hydra will make, the innermost first.
 
-    `cfg` is composed, with Hydra's own node, in which `key` says the folder.
+    Raises `ConfigError` if Hydra would name a folder after a secret, or write through a link. `cfg` is composed, with
+    Hydra's own node, in which `key` says the folder.
     """
     whole = deepcopy(cfg)
     with read_write(whole), open_dict(whole):
@@ -64,7 +65,10 @@ def check_folder(cfg: Any, key: str) -> None:
     with suppress(OmegaConfBaseException):  # Hydra says better what is wrong with it
         name, above = OmegaConf.select(whole, key), "" if key != SUBDIR else OmegaConf.select(whole, "hydra.sweep.dir")
         check_name(key, name)
-        files.refuse_links(Path(above, str(name)), "multirun.yaml", *filter(None, [cfg.hydra.output_subdir]))
+        path = Path(above, str(name))
+        files.refuse_links(path, "multirun.yaml", *filter(None, [cfg.hydra.output_subdir]))
+        return files.missing(path)
+    return []
 
 
 def check_name(setting: str, value: Any) -> None:

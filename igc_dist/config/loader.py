@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -29,11 +30,14 @@ OURS = ("pkg://", "structured://")
 class Checked(ConfigLoaderImpl):
     """Hydra's loader, which checks what files, and then Hydra's own node, would have Hydra do.
 
-    `allow`: what the command line allows, prefixes of `_target_`s.
+    `allow`: what the command line allows, prefixes of `_target_`s. `made`: gets the folders that Hydra then makes.
     """
 
-    def __init__(self, config_search_path: ConfigSearchPath, allow: Sequence[str] = ()) -> None:
+    def __init__(
+        self, config_search_path: ConfigSearchPath, allow: Sequence[str] = (), made: list[Path] | None = None
+    ) -> None:
         self.allow = tuple(allow)
+        self.made = [] if made is None else made
         super().__init__(config_search_path)
 
     def load_configuration(self, config_name: Any, overrides: list[str], *args: Any, **keywords: Any) -> Any:
@@ -53,13 +57,14 @@ class Checked(ConfigLoaderImpl):
         check_hydra(node, self.allow)
         _check_interpolations(cfg.hydra)
         _check_lines(cfg.hydra.launcher, "hydra.launcher")
-        check_folder(cfg, "hydra.sweep.dir" if keywords.get("run_mode") == RunMode.MULTIRUN else "hydra.run.dir")
+        sweeps = keywords.get("run_mode") == RunMode.MULTIRUN
+        self.made += check_folder(cfg, "hydra.sweep.dir" if sweeps else "hydra.run.dir")
         return cfg
 
     def load_sweep_config(self, *args: Any, **keywords: Any) -> Any:
         """Compose a job of a sweep, by `load_configuration`, and check its folder."""
         cfg = super().load_sweep_config(*args, **keywords)
-        check_folder(cfg, "hydra.sweep.subdir")
+        self.made[:0] = check_folder(cfg, "hydra.sweep.subdir")
         return cfg
 
     def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:

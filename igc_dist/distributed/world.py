@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from safetensors.numpy import load, save
 
+from igc_dist import files
 from igc_dist.distributed.pulse import Pulse, Pulsing
 from igc_dist.faults import fault
 from igc_dist.records import PeerError, Stopped, Superseded, said
@@ -203,11 +204,15 @@ class World:
         return taken.numpy()
 
     def log(self, metrics: Mapping[str, int | float]) -> None:
-        """Give metrics to the loggers, on rank 0."""
+        """Give metrics to the loggers, on rank 0. A logger that fails is left out from then on."""
         if self.first:
-            step = self._next("log")
+            step, left = self._next("log"), []
             for logger in self.loggers:
-                logger.log_metrics(metrics=dict(metrics), step=step)
+                aside = files.Aside(f"the log of {type(logger).__name__}", Exception)
+                with aside.trying():
+                    logger.log_metrics(metrics=dict(metrics), step=step)
+                left += [logger] * (not aside.failed)
+            self.loggers = left
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all ranks, as JSON."""

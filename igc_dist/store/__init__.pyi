@@ -10,6 +10,7 @@ from . import reading as reading
 from . import rebuilt as rebuilt
 from . import store as store
 from .address import beside as beside
+from .address import check_place as check_place
 from .address import located as located
 from .address import name as name
 from .address import objects_at as objects_at

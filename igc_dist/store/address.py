@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from igc_dist.records import ConfigError, check_asserts
+from igc_dist import files
+from igc_dist.records import ConfigError, StoreError, check_asserts
 from igc_dist.store.folder import Folder
 from igc_dist.store.objects import InMemory, Objects
 from igc_dist.store.remote import SCHEMES, Remote, check_url
@@ -26,6 +27,16 @@ def located(path: str | Path) -> str | Path:
             f"store.path={path}: a URL has two slashes, which pathlib.Path makes one of: give it as a string"
         )
     return Path(os.path.expanduser(path))
+
+
+def check_place(path: str | Path) -> None:
+    """Raise `StoreError` if no store can be made in a folder, for what can be known without writing there.
+
+    A store that is there may be complete, and is then only read.
+    """
+    where = located(path)
+    if isinstance(where, Path) and not os.path.isfile(where / "zarr.json") and (why := files.hindrance(where)):
+        raise StoreError(f"store {where} cannot be made: {why}. Give another store.path")
 
 
 def objects_at(path: str | Path | None) -> Objects:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from igc_dist import files
 from igc_dist.records import StoreError
 from igc_dist.secrets import masked
 from igc_dist.store.objects import BEACON, Objects
-
-log = logging.getLogger(__name__)
 
 
 class Beacon:
@@ -21,18 +19,13 @@ class Beacon:
 
     def __init__(self, objects: Objects, may: Callable[[], bool] = lambda: True) -> None:
         self.objects, self.may = objects, may
-        self._warned = False
+        self._aside = files.Aside(f"the status of store {objects.path}")
 
     def shine(self, document: Mapping[str, Any]) -> None:
-        """Replace the status. A write error is logged once and not raised, since results do not depend on it."""
-        if self.objects.path is None or not self.may():
-            return
-        try:
-            self.objects.set(BEACON, json.dumps({**masked(document), "at": time.time()}).encode())
-        except (OSError, StoreError) as error:
-            if not self._warned:
-                log.warning("store %s: what the run does cannot be shown (%s)", self.objects.path, error)
-            self._warned = True
+        """Replace the status."""
+        if self.objects.path is not None and self.may():
+            with self._aside.trying():
+                self.objects.set(BEACON, json.dumps({**masked(document), "at": time.time()}).encode())
 
     def out(self) -> None:
         """Remove the status, also that of a run that died."""

@@ -23,6 +23,8 @@ PIECE = 1 << 18
 """Bytes that are hashed at a time: the buffer stays in the cache. To read 64 MB as a whole and then hash it takes 1.7
 times as long."""
 
+GONE = "store {} was removed while a run filled it: run the same command again"
+
 _PARTIAL = re.compile(r"\.([0-9a-f]{12})-(\d+)-\d+\.partial$")
 
 ABANDONED = 600.0
@@ -39,6 +41,7 @@ class Folder(Objects):
         self.path = Path(path)
         self._root = str(self.path)
         self._folders: set[str] = set()  # folders known to exist, without left-overs of dead processes
+        self._there = False  # whether the folder itself was: it is made once
 
     def get(self, key: str, most: int | None = None) -> bytes | None:
         if (found := self._opened(key, most)) is None:
@@ -99,6 +102,8 @@ class Folder(Objects):
             within = os.path.relpath(folder, self._root)
             if os.path.realpath(folder) != os.path.normpath(os.path.join(os.path.realpath(self._root), within)):
                 raise StoreError(f"{folder} is or was reached by a link: nothing is written through it, remove it")
+            if self._there and not os.path.isdir(self._root):
+                raise StoreError(GONE.format(self._root))
             try:
                 os.makedirs(folder)
             except FileExistsError:  # of an unfinished shard, which is written again
@@ -106,6 +111,7 @@ class Folder(Objects):
                     if _PARTIAL.search(name) and _orphaned(partial := Path(folder, name)):
                         partial.unlink(missing_ok=True)
             self._folders.add(folder)
+            self._there = True
         return target
 
     def drop(self, key: str) -> None:

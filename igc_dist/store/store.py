@@ -35,6 +35,7 @@ from igc_dist.secrets import masked, masked_spec, masked_text, same
 from igc_dist.store.address import objects_at
 from igc_dist.store.arrays import GROUP, chunks_of, document_of, documents_of, groups_of
 from igc_dist.store.documents import differences, sealed, unsealed
+from igc_dist.store.folder import GONE
 from igc_dist.store.guarded import root
 from igc_dist.store.layout import Array, Phase, array_of
 from igc_dist.store.lock import tidy
@@ -134,6 +135,12 @@ class Store(Shards):
         """Whether the run fell back to a higher precision."""
         return bool((unsealed(self.objects.get("zarr.json")) or {}).get("fallback"))
 
+    def gone(self) -> bool:
+        """Whether the store was removed: its root document is there from the first write to the last."""
+        with suppress(OSError, StoreError):
+            return self.path is not None and self.objects.get("zarr.json") is None
+        return False
+
     def restart(self) -> None:
         """Remove all shards, then record that the run has fallen back.
 
@@ -208,6 +215,8 @@ class Store(Shards):
         """Write the root document with status complete and the digests of all other files: the last write of a run."""
         fault("finalize")
         self.guard()
+        if self.gone():  # what is left would be complete
+            raise StoreError(GONE.format(self.path))
         with self.objects.explained():
             # all folders, including the shards' chunks: takes seconds for tens of thousands of chunks
             self.objects.sweep()

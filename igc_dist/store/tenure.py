@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from igc_dist.distributed import World
-from igc_dist.records import IgcError, Stopped, said
+from igc_dist.records import IgcError, Stopped, StoreError, said
 from igc_dist.store.beacon import Beacon
+from igc_dist.store.folder import GONE
 from igc_dist.store.lock import Lock
 from igc_dist.store.store import Store
 
@@ -28,11 +29,18 @@ def holding(store: Store, world: World, opened: Callable[[Lock], bool]) -> Itera
     lock = Lock(store.objects, world.size, lambda: world.watch("waiting for the lock"))
     beacon = Beacon(store.objects, lambda: lock.held)
     store.guard = lock.check
+    is_open = False
     try:
-        yield Tenure(lock, beacon, opened(lock))
+        tenure = Tenure(lock, beacon, opened(lock))
+        is_open = True
+        yield tenure
     except Stopped:
         raise
-    except IgcError as error:
+    except (IgcError, OSError) as error:
+        if is_open and store.gone():
+            raise StoreError(GONE.format(store.path)) from error
+        if isinstance(error, OSError):
+            raise
         if lock.held or store.path is None:  # never into the store of another run
             store.fail(said(error))
         raise

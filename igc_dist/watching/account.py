@@ -6,7 +6,6 @@ It says what ran, how it went, how good the results are, and which faults it sur
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import time
@@ -20,13 +19,11 @@ import numpy as np
 
 from igc_dist import files
 from igc_dist.distributed import GIB, Heard, rate, skew
-from igc_dist.records import ConfigError, Stopped, said
+from igc_dist.records import Stopped, said
 from igc_dist.results import versions
 from igc_dist.secrets import masked
 from igc_dist.store import Store, unsealed
 from igc_dist.watching.progress import Meter
-
-log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -45,9 +42,11 @@ class Account:
     before: dict[str, Any] = field(default_factory=dict)
     """The document that was there before: of an earlier attempt, or of another run."""
     began: float = field(default_factory=time.time)
+    aside: files.Aside = field(init=False)
     _closed: list[BaseException | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.aside = files.Aside(self.file)
         with suppress(OSError, ValueError, RecursionError):
             found = json.loads(files.read(self.file))
             self.before = found if isinstance(found, dict) else {}
@@ -55,7 +54,7 @@ class Account:
     def join(self, meter: Meter) -> None:
         """Take the progress from `meter` from now on. Once the store is open, the document says "running"."""
         self.meter = meter
-        meter.opened = lambda: self.write(self.document("running", None))
+        meter.opened = lambda: self.write("running")
 
     def close(self, error: BaseException | None) -> None:
         """Write the final document, unless it was written before. A new error is written again.
@@ -77,16 +76,14 @@ class Account:
             and self.before.get("spec_hash") == store.spec_hash
         ):
             return
-        self.write(self.document(status, error))
+        self.write(status, error)
 
-    def write(self, document: Mapping[str, Any]) -> None:
-        """Replace the document, masked, at once. A disk error does not end the run, as results do not depend on it."""
-        text = json.dumps(masked(_plain(document)), indent=1, allow_nan=False) + "\n"
-        try:
+    def write(self, status: str, error: BaseException | None = None) -> None:
+        """Replace the document, masked, at once. Results do not depend on it."""
+        with self.aside.trying():
+            text = json.dumps(masked(_plain(self.document(status, error))), indent=1, allow_nan=False) + "\n"
             files.folder(self.file.parent)
             files.write(self.file, text.encode())
-        except (OSError, ConfigError) as failure:
-            log.warning("%s was not written: %s", self.file, getattr(failure, "strerror", None) or failure)
 
     @property
     def _store(self) -> Store | None:

@@ -61,7 +61,7 @@ class Profile:
             return
         recording, self._recording = self._recording, None
         recording.stop()
-        with files.draft(self.file) as part:
+        with files.Aside(self.file).trying(), files.draft(self.file) as part:
             recording.export_chrome_trace(str(part))
         found = recording.key_averages()
         of_device = any(event.self_device_time_total > 0 for event in found)
