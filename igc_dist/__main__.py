@@ -1,8 +1,54 @@
-"""`python -m igc_dist`: the door. What a shell sees is in `igc_dist.cli`."""
+"""`python -m igc_dist`: the door. What a shell sees is in `igc_dist.cli`.
 
-from igc_dist.cli import main as shell
+It imports next to nothing: what is behind it takes seconds to import, and a signal may come meanwhile.
+"""
 
-main = shell.main
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+STOPPED = 75
+"""The exit code of `records.Stopped`, which imports numpy."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its exit code. Without `argv` this process is the command."""
+    with ending_at_signals(restored=argv is not None):
+        from igc_dist.cli import main as shell
+
+        shell.main(argv)
+
+
+@contextmanager
+def ending_at_signals(restored: bool) -> Iterator[None]:
+    """End this process at a signal, until a run has handlers of its own: before that, nothing can be lost.
+
+    `restored`: whether the signals are then handled as before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if restored else ():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    """Without a word of Python's: it may be in the middle of an import."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.write(
+            2, b"igc-dist: stopped by a signal before the run began or after its end: run the same command again\n"
+        )
+    os._exit(STOPPED)
+
 
 if __name__ == "__main__":
     main()

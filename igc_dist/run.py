@@ -52,6 +52,7 @@ def run(job: Job, world: World, meter: Meter) -> Store:
             )
         this = Run(job, plan, store_of(job, plan, world), world, meter, started)
         meter.store = this.store
+        world.early = False
         with holding(this.store, world, this.open) as tenure:
             if tenure.complete:
                 log.info("store %s is complete: nothing to do", job.store)

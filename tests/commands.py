@@ -97,3 +97,22 @@ def until(there: Callable[[], object], seconds: float = 60.0) -> None:
     while not there():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started. Needs Linux's /proc."""
+    tasks = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def below(pid: int) -> list[int]:
+    """Those, and theirs."""
+    return [found for child in children(pid) for found in (child, *below(child))]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; its parent may not know it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True

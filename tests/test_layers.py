@@ -82,6 +82,7 @@ PICKLED = {
 """Collectives of torch that pickle what they send, and unpickle what comes."""
 
 LATE: dict[tuple[str, str], str] = {
+    ("__main__.py", "igc_dist.cli"): "takes seconds, in which signals have to find a handler",
     ("arrays.py", "pandas"): "half a second, only for arrays of objects, text or dates; xarray brings it",
     ("cli/runs.py", "igc_dist.run"): "brings torch and the passes: plan and a refused configuration do without",
     ("demo/digits.py", "sklearn.datasets"): "a second, and only where its data file lies elsewhere",

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_asserts()
         if command in ("run", "plan"):
             raise SystemExit(_on_config(command, arguments, _allowed(arguments)))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # what watches a run ends well
         raise SystemExit(cli.commands.call(command, arguments))
     except IgcError as error:
         raise SystemExit(complain(error)) from None
@@ -78,8 +81,6 @@ def _rank() -> int:
 def _on_config(command: str, arguments: list[str], allow: list[str], meeting: Path | None = None) -> int:
     """Run a command on configurations, once or per job of a sweep. Returns the first exit code that is not 0."""
     arguments = config.quoted(arguments)
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # until the run has handlers, an exit loses nothing
-        signal.signal(number, lambda *_: os._exit(Stopped.exit_code))
     codes: list[int] = []
 
     def task(cfg: Any) -> None:

@@ -26,8 +26,9 @@ from igc_dist.records import Stopped
 POLL = 0.05
 """Seconds between two looks at the ranks."""
 
-GRACE = 30.0
-"""Seconds after which ranks that were told to stop are killed."""
+GRACE, STOP = 30.0, 3.5
+"""Seconds after which ranks are killed: those that are left after a failure, and those that a signal stops. A rank that
+is killed loses no more than one that stops, which is what it does since its last commit."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
@@ -101,8 +102,8 @@ def ordered() -> Order:
 
 
 def _end(ranks: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> None:
-    """Tell the ranks to stop. Kill those that do not within `GRACE` seconds, or at a second signal."""
-    until = time.monotonic() + GRACE
+    """Tell the ranks to stop. Kill those that do not in time, or at a second signal."""
+    until = time.monotonic() + (STOP if told else GRACE)
     for rank in ranks:
         rank.send_signal(signal.SIGTERM)  # nothing is sent to one that has ended
     while any(rank.poll() is None for rank in ranks) and time.monotonic() < until and len(told) < 2:

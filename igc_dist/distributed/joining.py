@@ -133,12 +133,17 @@ def _at_address(found: Any, timeout: float) -> Any:
 
 @contextmanager
 def _signals(world: World) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGUSR1 set a flag that is checked between micro-batches. A second SIGINT ends at once."""
+    """SIGTERM, SIGINT and SIGUSR1 set a flag that is checked between micro-batches. A second SIGINT ends at once, and
+    so does any signal during the first look at model and data.
+    """
 
     def stop(number: int, frame: Any) -> None:
         if world.stopping and number == signal.SIGINT:
             raise KeyboardInterrupt
-        world.stopping, world.interrupted = True, world.interrupted or number == signal.SIGINT
+        first, world.stopping = not world.stopping, True
+        world.interrupted |= number == signal.SIGINT
+        if first and world.early:
+            world.watch("the first look at model and data")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -29,7 +29,7 @@ from igc_dist.secrets import masked_text
 
 log = logging.getLogger(__name__)
 
-LINGER = 5.0  # seconds that rank 0 waits for the others to notice that it ends
+LINGER = 3.0  # seconds that rank 0 waits for the others to notice that it ends
 
 POLL = 0.05
 """Seconds between looks at the store while waiting. A look takes 25 us, so a waiting rank uses 0.05 % of a core."""
@@ -58,6 +58,8 @@ class World:
     stopping: bool = False
     interrupted: bool = False
     """Whether it stops because of Ctrl-C."""
+    early: bool = True
+    """Nothing is written yet: a signal ends this rank wherever it is, not only where it looks for one."""
     done: bool = False  # signals are ignored now: others count on this rank and would fail if it left
     attempt: int = 0  # the number of restarts; each restart begins its counters at 0
     pulse: Pulsing = field(default_factory=Pulsing)
@@ -123,7 +125,9 @@ class World:
         if self.store is None:
             return
         with contextlib.suppress(Exception):
-            if not isinstance(error, Stopped):  # the others learn of a stop in `watch`
+            if isinstance(error, Stopped):
+                self.store.set("stop", json.dumps(error.interrupted))  # again: it may have been in a transaction
+            else:
                 words = masked_text(f"{type(error).__name__}: {said(error)}")
                 text = json.dumps([self.rank, words, getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)

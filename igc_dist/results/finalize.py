@@ -91,6 +91,7 @@ class Finalizer:
         """Finalize the outputs of this rank and write their maps. Returns tables by the first output of each cut."""
         found: dict[int, dict[str, np.ndarray]] = {}
         for number, cuts in enumerate(dealt(self.world, self.plan)):
+            self.world.watch("finalize")
             slots, *again = (self._exchange.states(phase, walked, cuts) for phase, walked in passed.walked.items())
             block = None if slots is None else block_of(slots, self.recipe)
             if number == 0:

@@ -12,7 +12,7 @@ import igc_dist
 from igc_dist.distributed import joined
 from igc_dist.records import StoreError
 from igc_dist.store import Store
-from tests.commands import TINY, started, until
+from tests.commands import TINY, below, gone, started, until
 from tests.ranks import arrays, attribute, ranks, run_ranks
 
 pytestmark = [pytest.mark.dist, pytest.mark.fault]
@@ -115,9 +115,71 @@ def test_the_command_stops_and_goes_on(devices: int, undisturbed: dict[str, byte
 
 
 def deaf(there: Path) -> None:
-    with joined(accelerator="cpu"):
+    with joined(accelerator="cpu") as world:
+        world.early = False
         there.touch()
         time.sleep(60)
+
+
+def looking(there: Path) -> None:
+    with joined(accelerator="cpu"):
+        there.touch()
+        for _ in range(600):  # a model that takes its time, and knows of no signal
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_look_ends_wherever_it_is(number: signal.Signals, tmp_path: Path) -> None:
+    """Although the model is at work."""
+    with ranks(1, looking, tmp_path / "there") as group:
+        until((tmp_path / "there").exists)
+        group.send(0, number)
+        group.processes[0].join(5.0)
+        assert not group.processes[0].is_alive()
+        (end,) = group.ends(30.0)
+    assert end.error == "Stopped", end.trace
+
+
+def catches(pid: int) -> bool:
+    """Whether a process has a handler of its own for SIGTERM."""
+    masks = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line]
+    return bool(int(masks[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("after", [0.0, 0.2, 1.0])
+def test_the_command_has_a_handler_before_it_imports(number: signal.Signals, after: float, tmp_path: Path) -> None:
+    """From the first instant: 75 and one line, wherever in its imports it is, and no store."""
+    with started(["igc_dist", *TINY, f"store.path={tmp_path / 'store.zarr'}"], tmp_path) as process:
+        until(lambda: catches(process.pid))
+        time.sleep(after)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=5)
+    assert process.returncode == 75, err
+    assert err == "igc-dist: stopped by a signal before the run began or after its end: run the same command again\n"
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("after", [0.0, 2.0, 4.0, 6.0, 8.0])
+def test_several_devices_end_soon_at_any_moment(after: float, tmp_path: Path) -> None:
+    """Ctrl-C while ranks start, form their group, look at model and data, and work: 75 in 5 s, and nothing is left."""
+    arguments = [*TINY, f"store.path={tmp_path / 'store.zarr'}", "fabric.devices=2", "+data.build.pause=0.5"]
+    with started(["igc_dist", *arguments], tmp_path) as process:
+        until(lambda: len(below(process.pid)) >= 2)
+        time.sleep(after)
+        those = below(process.pid)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert time.monotonic() - began < 5.0
+    assert "Traceback" not in err
+    assert all(map(gone, those))
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:

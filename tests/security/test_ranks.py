@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import TINY, environment, until
+from tests.commands import TINY, below, children, environment, gone, until
 
 pytestmark = [pytest.mark.dist, pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")]
 
@@ -35,17 +35,6 @@ class Seen:
     """Whether all ended within 20 seconds after their launcher was killed, and before the work was done."""
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
-
-
-def below(pid: int) -> list[int]:
-    return [found for child in children(pid) for found in (child, *below(child))]
-
-
 def listening(pids: list[int]) -> set[str]:
     """Addresses at which these processes listen, over TCP of both versions."""
     mine = {os.readlink(file) for pid in pids for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
@@ -58,13 +47,6 @@ def listening(pids: list[int]) -> set[str]:
                 groups = [words[n : n + 4][::-1] for n in range(0, len(words), 4)]  # each word is little-endian
                 found.add(socket.inet_ntop(family, b"".join(groups)))
     return found
-
-
-def ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +75,13 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         process.kill()
         process.wait()
         with suppress(AssertionError):
-            until(lambda: all(map(ended, everyone)), 20.0)
+            until(lambda: all(map(gone, everyone)), 20.0)
         complete = json.loads((store / "zarr.json").read_text())["attributes"]["status"] == "complete"
-        return Seen(where, commands, mark.exists(), all(map(ended, everyone)) and not complete)
+        return Seen(where, commands, mark.exists(), all(map(gone, everyone)) and not complete)
     finally:
         process.kill()
         for pid in everyone:
-            if not ended(pid):
+            if not gone(pid):
                 os.kill(pid, signal.SIGKILL)
 
 
