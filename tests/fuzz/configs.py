@@ -3,6 +3,7 @@ no effects."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,7 @@ class Target:
         self.texts = [f"{file.parent.name}:\n  {file.read_text().strip()}".replace("\n", "\n  ") for file in files]
         self.texts += [f"# @package _global_\n{file.read_text()}" for file in files if file.parent.name == "experiment"]
         self.base = OmegaConf.structured(config.Config)
+        importlib.import_module("igc_dist.run")  # the package is imported when it is needed, which is no effect
         sys.addaudithook(self.heard)
         os.chdir(folder)
 
