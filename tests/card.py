@@ -8,8 +8,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -79,6 +81,10 @@ class Card:
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
 
+    def compiling(self) -> AbstractContextManager[Any]:
+        """How `torch.compile` works while the block lasts."""
+        return nullcontext()
+
     @contextmanager
     def no_waiting(self) -> Iterator[None]:
         """Torch raises where the host waits for the device."""
@@ -123,6 +129,10 @@ class Host(Card):
             yield
         finally:
             del os.environ["IGC_FAULT"]
+
+    def compiling(self) -> AbstractContextManager[Any]:
+        """Without kernels for the CPU, which take a minute to compile."""
+        return patch.object(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
     @contextmanager
     def no_waiting(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """One command on a CUDA machine: tests, measures and writes down, most valuable first, within one time limit.
 
 `python -m tests.gpu.check OUT [--seconds 470]` writes OUT/report.json (after each step, so that what ends it early
-costs only what is left) and OUT/log.txt, and prints a table last. Each step is a process with a limit of its own, so
-one failure does not cost the others. Exit code: 0 if all steps did what they should.
+costs only what is left), OUT/log.txt and traces of the two slowest benches, and prints a table last. Each step is a
+process with a limit of its own, so one failure does not cost the others. Exit code: 0 if all steps did what they
+should.
 
 Without CUDA it says so, and takes the CPU in the card's place (`tests/card.py`) with tiny sizes: it shows that
 everything would start, and no number of it is kept.
@@ -60,9 +61,13 @@ class Step:
 
 STEPS = (
     Step("first", 110, tests=("test_first.py", "test_equal.py")),
+    Step("walks", 110, benches=("walk_half", "matmul")),
     Step("memory", 70, tests=("test_memory.py", "test_precision.py")),
+    Step("classes", 90, benches=("classes", "small_nets")),
     Step("others", 60, tests=("test_placement.py",)),
+    Step("more", 80, benches=("captum", "precisions", "determinism", "loader")),
     Step("ranks", 80, tests=("test_ranks.py",)),
+    Step("traces", 40, benches=("traces",)),
 )
 """Most valuable first."""
 
@@ -110,6 +115,11 @@ class Check:
         path.unlink()
         return code, text
 
+    def slowest(self) -> list[str]:
+        """Names of the two benches that took longest."""
+        spent = {name: took for step in self.report["steps"] for name, took in step.get("spent", {}).items()}
+        return sorted(spent, key=spent.__getitem__)[-2:]
+
     def step(self, step: Step) -> dict[str, Any]:
         """Run a step, and return what the report says of it."""
         began, found = time.monotonic(), {"name": step.name}
@@ -121,9 +131,12 @@ class Check:
             found |= tested(path)
             path.unlink(missing_ok=True)
         else:
-            command = [sys.executable, "-m", "tests.benchmarks", "gpu", *step.benches, f"--out={self.out}"]
+            names = [*self.slowest(), f"--out={self.out}"] if step.benches == ("traces",) else step.benches
+            command = [sys.executable, "-m", "tests.benchmarks", "gpu", *names]
             code, said = self.run(step.name, step.seconds, command)
-            found["benches"] = [*lines(said)]
+            every = [*lines(said)]
+            found["benches"] = [line for line in every if "spent" not in line]
+            found["spent"] = {line["bench"]: line["spent"] for line in every if "spent" in line}
         return found | {"code": code, "seconds": round(time.monotonic() - began, 1)}
 
 

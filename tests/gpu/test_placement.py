@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,15 +104,14 @@ def test_channels_last_auto(card: Card, tmp_path: Path, monkeypatch: pytest.Monk
     assert relative(values(ours), values(maps("cpu", 16, n_folds=2))) < 1e-4
 
 
-def test_compiled_once(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_once(card: Card) -> None:
     """Every pass has one shape, so there are at most two graphs: with gradients and without."""
     from torch._dynamo.utils import counters
 
-    if card.dry:  # the compiler of kernels for the CPU takes a minute
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    ours = maps(card.device, 18, n_folds=2, compiled=True, micro_batch=8, n_steps=2)
+    with card.compiling():
+        ours = maps(card.device, 18, n_folds=2, compiled=True, micro_batch=8, n_steps=2)
     assert counters["stats"]["unique_graphs"] <= 2
     assert relative(values(ours), values(maps("cpu", 18, n_folds=2, n_steps=2))) < 1e-4
     torch._dynamo.reset()
