@@ -24,7 +24,7 @@ from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World, claims
 from igc_dist.job import Job, modes, plan_of, settled, store_of, tuned
 from igc_dist.model import memory
-from igc_dist.passes import Auditor, DrawnEngine, Engine, Findings, Predictor, ShardWalk, findings, of_fold
+from igc_dist.passes import Auditor, DrawnEngine, Engine, Findings, Predictor, ShardWalk, findings, of_piece
 from igc_dist.planning import Audit, Plan
 from igc_dist.records import PeerError, PrecisionError, at, check_asserts
 from igc_dist.results import Finalizer, Passed, Recipe, Walked, provenance_of, relative_errors
@@ -114,19 +114,16 @@ class Run:
         predictor = Predictor(*data, plan, self.world.device, job.skip, job.needs_mean, job.weights, unlabelled)
 
         def fold(number: int) -> dict[str, Any]:
-            arrays = predictor.run(number).arrays(plan.shapes.input_names)
-            for name, values in arrays.items():
-                store.write("predict", number, name, values)
-            store.commit("predict", number)
+            noted = predictor.shard(store, number)
             self.meter.rows(len(plan.fold(number)))
-            return {"lost": int((arrays["bad"] > 0).sum())}
+            return noted
 
         self._shards("predict", "predict", pending, fold)
 
     def know(self) -> None:
         """Collect what pass 1 found: centres of sums, what baselines may draw from, and which results to compute."""
         job, plan, store = self.job, self.plan, self.store
-        tables = partial(of_fold, store)
+        tables = partial(of_piece, store)
         found = findings.find(plan, store.read("predict", "means"), job.weights, tables)
         if job.attributor.raw:
             found = replace(found, centre=replace(found.centre, a=self._origin(int(found.pool[0]))))

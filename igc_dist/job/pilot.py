@@ -203,18 +203,19 @@ class _Part:
         whole = plan_of(job, world.device)
         plan = _First(**{f.name: getattr(whole, f.name) for f in fields(Plan)}, n_rows=rows)
         job.model.fix(plan.rows_per_pass)
+        parts: list[dict[str, np.ndarray]] = []
         predicted = Predictor(
             job.inputs, job.source, job.targets, plan, world.device, True, job.needs_mean, job.weights
-        ).run(0).arrays(plan.shapes.input_names)  # fmt: skip
-        known = findings.Known(*(predicted[name] for name in ("target", "prediction", "bad", "scores")))
-        found = findings.find(plan, predicted["means"], job.weights, lambda fold: known)
+        ).run(0, lambda _, tables: parts.append(tables))  # fmt: skip
+        known = findings.Known.joined([findings.Known(**part) for part in parts])
+        found = findings.find(plan, predicted["means"], job.weights, known.of)
         mean = None
         if job.needs_mean:
             fit = len(found.pool)
             mean = tuple(torch.from_numpy(predicted[f"{name}_sum"][0] / fit) for name in plan.shapes.input_names)
-        order = by_prediction(plan, found, lambda fold: known) if job.baseline.needs_ranks else None
+        order = by_prediction(plan, found, known.of) if job.baseline.needs_ranks else None
         needed = job.baseline.needs_classes
-        classes = findings.top_classes(plan, lambda fold: known, needed) if needed else None
+        classes = findings.top_classes(plan, known.of, needed) if needed else None
         around = Surroundings(job.source, np.arange(n), job.seed, mean, order, classes)
         spread = np.nan_to_num(found.y_std) * (found.r_std > 0)
         most = np.sort(np.argsort(-spread, kind="stable")[:OUTPUTS])

@@ -3,13 +3,14 @@ from . import findings as findings
 from . import retry as retry
 from .attribute import Engine as Engine
 from .audit import Auditor as Auditor
+from .chunks import Chunks as Chunks
 from .drawn import DrawnEngine as DrawnEngine
 from .draws import Draws as Draws
 from .draws import Lines as Lines
 from .draws import fold as fold
 from .findings import Findings as Findings
 from .findings import by_prediction as by_prediction
-from .findings import of_fold as of_fold
+from .findings import of_piece as of_piece
 from .findings import tables as tables
 from .look import first_look as first_look
 from .look import footprint_of as footprint_of

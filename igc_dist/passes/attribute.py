@@ -18,7 +18,7 @@ from igc_dist.data import Source
 from igc_dist.faults import fault
 from igc_dist.features import Reduction
 from igc_dist.inputs import Inputs
-from igc_dist.passes.findings import Findings, Known
+from igc_dist.passes.findings import Findings, Known, Tables
 from igc_dist.planning import Plan
 from igc_dist.records import ConfigError, NonFiniteError, Shard
 from igc_dist.seeds import Address
@@ -68,7 +68,7 @@ class Engine:
         """The centre of all sums."""
         return self.findings.centre
 
-    def run(self, shard: Shard, known: Known, rows: Rows | None = None) -> tuple[State, list[int]]:
+    def run(self, shard: Shard, known: Tables, rows: Rows | None = None) -> tuple[State, list[int]]:
         """The state of a shard on the host, and the indices of samples left out for non-finite attributions.
 
         There is no collective call in here: ranks do not wait for each other.

@@ -17,7 +17,7 @@ from igc_dist.model import Model
 from igc_dist.passes.attribute import Engine, Rows, on_host
 from igc_dist.passes.audit import Auditor
 from igc_dist.passes.draws import Draws, Lines, fold
-from igc_dist.passes.findings import Known
+from igc_dist.passes.findings import Known, Tables
 from igc_dist.paths import GROUP, Pairs
 from igc_dist.records import DataError, NonFiniteError, Shard
 from igc_dist.statistics import State, empty, of
@@ -42,7 +42,7 @@ class _Lot:
 class DrawnEngine(Engine):
     """The engine for designs that pair samples, and for labels with gradients of some outputs (`Targets.n_others`)."""
 
-    def run(self, shard: Shard, known: Known, rows: Rows | None = None) -> tuple[State, list[int]]:
+    def run(self, shard: Shard, known: Tables, rows: Rows | None = None) -> tuple[State, list[int]]:
         """The state of a shard on the host.
 
         A gradient that is not finite is an error, because draws of other samples depend on every sample.
@@ -133,7 +133,7 @@ class DrawnEngine(Engine):
 
     # -- pairs -----------------------------------------------------------------------------------------------------
 
-    def _paired(self, shard: Shard, known: Known) -> Iterator[_Lot]:
+    def _paired(self, shard: Shard, known: Tables) -> Iterator[_Lot]:
         """Groups of samples that are fit for use. Raises `DataError` if a fold has only one such sample."""
         assert isinstance(self.attributor, PathIntegral)
         assert isinstance(self.attributor.sampling, Pairs)
@@ -175,7 +175,7 @@ class DrawnEngine(Engine):
 
     # -- some of the outputs ---------------------------------------------------------------------------------------
 
-    def _asked(self, shard: Shard, known: Known) -> Iterator[_Lot]:
+    def _asked(self, shard: Shard, known: Tables) -> Iterator[_Lot]:
         """Micro-batches of samples. Each path point asks for the output of the label and for a few other outputs."""
         outputs, at = _slice(shard.outputs), 0
         indices = self.plan.order[shard.rows.start : shard.rows.stop].tolist()

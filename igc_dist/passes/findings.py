@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-from igc_dist.passes.predict import centre_of
-from igc_dist.planning import Plan
+from igc_dist.passes.predict import centre_of, columns
+from igc_dist.planning import Piece, Plan
 from igc_dist.records import ConfigError
 from igc_dist.statistics import Centre
 from igc_dist.store import Store
@@ -20,7 +20,7 @@ N_STRATA = 32
 
 @dataclass(frozen=True)
 class Known:
-    """The results of pass 1 for the samples of one fold: tables over its rows and the selected outputs."""
+    """The results of pass 1 for some samples: tables over rows (in fold order) and the selected outputs."""
 
     target: Float64[np.ndarray, "n J"]
     prediction: np.ndarray
@@ -32,10 +32,64 @@ class Known:
         """Some rows, some outputs. One of them at most is an array of numbers."""
         return Known(self.target[rows, outputs], self.prediction[rows, outputs], self.bad[rows], self.scores[rows])
 
+    def of(self, piece: Piece) -> Known:
+        """A piece of the only fold."""
+        return self.at(slice(piece.rows.start, piece.rows.stop), slice(None))
 
-def of_fold(store: Store, fold: int) -> Known:
-    """The tables of pass 1."""
-    return Known(*(store.read_own("predict", fold, name) for name in ("target", "prediction", "bad", "scores")))
+    @staticmethod
+    def joined(parts: Sequence[Known]) -> Known:
+        """Consecutive rows."""
+        if len(parts) == 1:
+            return parts[0]
+        return Known(*(np.concatenate([getattr(part, table) for part in parts]) for table in TABLES))
+
+
+TABLES = tuple(one.name for one in fields(Known))
+
+
+def of_piece(store: Store, piece: Piece) -> Known:
+    """The tables of a piece of a fold."""
+    if piece.whole:
+        return Known(*(store.read_own("predict", piece.fold, table) for table in TABLES))
+    rows = slice(piece.rows.start, piece.rows.stop)
+    return Known(*(store.read("predict", table, (rows,)) for table in TABLES))
+
+
+@dataclass
+class Fold:
+    """The tables of a fold in pieces, which are read when their rows are asked for. Rows are asked for in order."""
+
+    store: Store
+    pieces: Sequence[Piece]
+    bad: UInt8[np.ndarray, " n"]
+    _near: dict[Piece, Known] = field(default_factory=dict)
+
+    def at(self, rows: slice | np.ndarray, outputs: slice | np.ndarray) -> Known:
+        """Some rows of the fold, given as numbers or not, of some outputs."""
+        first = self.pieces[0].rows.start
+        start, stop = (rows.start, rows.stop) if isinstance(rows, slice) else (int(rows.min()), int(rows.max()) + 1)
+        near = [p for p in self.pieces if p.rows.start - first < stop and p.rows.stop - first > start]
+        self._near = {piece: known for piece, known in self._near.items() if piece in near}  # frees others first
+        self._near |= {piece: of_piece(self.store, piece) for piece in near if piece not in self._near}
+        parts = []
+        for piece in near:
+            low = piece.rows.start - first
+            cut = slice(max(start - low, 0), min(stop - low, len(piece.rows)))
+            parts.append(self._near[piece].at(cut, slice(None)))
+        return Known.joined(parts).at(slice(None) if isinstance(rows, slice) else rows - start, outputs)
+
+
+Tables = Known | Fold
+"""The tables of a fold, from which some rows and outputs are asked for."""
+
+
+def of_fold(store: Store, plan: Plan, fold: int) -> Tables:
+    """The tables of a fold: all of them, or, if they are large, in pieces."""
+    pieces = list(plan.tables(fold))
+    if len(pieces) == 1:
+        return of_piece(store, pieces[0])
+    rows = plan.fold(fold)
+    return Fold(store, pieces, store.read("predict", "bad", (slice(rows.start, rows.stop),)))
 
 
 @dataclass(frozen=True)
@@ -67,43 +121,51 @@ class Findings:
 
 
 def find(
-    plan: Plan, means: Float64[np.ndarray, "F 3 J"], weights: np.ndarray | None, known: Callable[[int], Known]
+    plan: Plan, means: Float64[np.ndarray, "F 3 J"], weights: np.ndarray | None, known: Callable[[Piece], Known]
 ) -> Findings:
-    """The findings, from tables read fold by fold. Deviations are computed from sums about the means, in float64."""
+    """The findings, from tables read piece by piece. Deviations are computed from sums about the means, in float64."""
     centre, squares, fine = centre_of(means), np.zeros((2, means.shape[2])), []
-    for fold in range(plan.n_folds):
-        rows, table = plan.order[plan.fold(fold).start : plan.fold(fold).stop], known(fold)
+    for piece in plan.tables():
+        rows, table = plan.order[piece.rows.start : piece.rows.stop], known(piece)
         fit = table.bad == 0
         fine.append(rows[fit])
-        own = np.ones(len(rows)) if weights is None else weights[rows]
-        weight = np.where(fit[:, None] & ~np.isnan(table.target), own[:, None], 0.0)
-        for sums, value, mean in zip(squares, (table.target, table.prediction), (centre.y, centre.r), strict=True):
-            sums += (weight * np.where(weight > 0, value - mean, 0.0) ** 2).sum(0)
+        own = (np.ones(len(rows)) if weights is None else weights[rows])[:, None]
+        for cut in columns(*table.target.shape):
+            weight = np.where(fit[:, None] & ~np.isnan(table.target[:, cut]), own, 0.0)
+            for sums, value, mean in zip(squares, (table.target, table.prediction), (centre.y, centre.r), strict=True):
+                sums[cut] += (weight * np.where(weight > 0, value[:, cut] - mean[cut], 0.0) ** 2).sum(0)
     total = means[:, 0].sum(0)
     std, mean = np.sqrt(squares / np.where(total > 0, total, 1.0)), np.abs([centre.y, centre.r])
     y_std, r_std = np.where(std <= 1e-13 * mean, 0.0, std)  # a constant may differ from its mean by a few ulp
     return Findings(centre, total, y_std, r_std, np.sort(np.concatenate(fine)))
 
 
-def by_prediction(plan: Plan, found: Findings, known: Callable[[int], Known]) -> Int64[np.ndarray, " M"]:
-    """Indices of the samples that are fit for use in the order of their predictions, read fold by fold.
+def by_prediction(plan: Plan, found: Findings, known: Callable[[Piece], Known]) -> Int64[np.ndarray, " M"]:
+    """Indices of the samples that are fit for use in the order of their predictions, read piece by piece.
 
     One output: by its value. Several outputs: each is standardised; samples are ordered by the output that is largest,
     then by its value. For classes this is the order by predicted class and its margin.
     """
     index, most, size = [], [], []
-    for fold in range(plan.n_folds):
-        table = known(fold)
+    for piece in plan.tables():
+        table = known(piece)
         fit = table.bad == 0
-        z = (table.prediction[fit] - found.centre.r) / np.where(found.r_std > 0, found.r_std, np.inf)
-        index.append(plan.order[plan.fold(fold).start : plan.fold(fold).stop][fit])
-        most.append(z.argmax(1))
-        size.append(z.max(1))
+        index.append(plan.order[piece.rows.start : piece.rows.stop][fit])
+        for some in _some_rows(*table.prediction.shape):
+            z = (table.prediction[some][fit[some]] - found.centre.r) / np.where(found.r_std > 0, found.r_std, np.inf)
+            most.append(z.argmax(1))
+            size.append(z.max(1))
     return np.concatenate(index)[np.lexsort((np.concatenate(size), np.concatenate(most)))]
 
 
-def top_classes(plan: Plan, known: Callable[[int], Known], k: int) -> Int64[np.ndarray, "N k"]:
-    """The k classes with the largest predictions of each sample, in this order, read fold by fold.
+def _some_rows(n: int, n_outputs: int) -> Iterator[slice]:
+    """Cuts of n rows, so that a table of one cut takes 2 MiB in float64."""
+    step = max(1, 2**18 // n_outputs)
+    yield from (slice(start, start + step) for start in range(0, n, step))
+
+
+def top_classes(plan: Plan, known: Callable[[Piece], Known], k: int) -> Int64[np.ndarray, "N k"]:
+    """The k classes with the largest predictions of each sample, in this order, read piece by piece.
 
     Only classes that are the first of some sample are used. A sample that is not fit for use has arbitrary classes.
     Raises `ConfigError` if there are fewer than k classes, or if not all outputs are selected.
@@ -114,10 +176,7 @@ def top_classes(plan: Plan, known: Callable[[int], Known], k: int) -> Int64[np.n
             "are selected: leave "
             "target.outputs null, or take choice=other_label"
         )
-    fit = [
-        (plan.order[plan.fold(fold).start : plan.fold(fold).stop], known(fold).bad == 0) for fold in range(plan.n_folds)
-    ]
-    met = np.unique(np.concatenate([known(fold).prediction[fine].argmax(1) for fold, (_, fine) in enumerate(fit)]))
+    met = np.unique(np.concatenate([_fit(known(piece)).argmax(1) for piece in plan.tables()]))
     if len(met) < k:
         raise ConfigError(
             f"baseline.choice=top_k with baseline.k={k - 1} needs rows of {k} predicted classes, but the model "
@@ -126,15 +185,24 @@ def top_classes(plan: Plan, known: Callable[[int], Known], k: int) -> Int64[np.n
             + ("" if len(met) > 1 else ", which is none: take choice=other_label")
         )
     found = np.tile(met[:k], (plan.shapes.n_samples, 1))
-    for fold, (rows, fine) in enumerate(fit):
-        found[rows[fine]] = met[np.argsort(-known(fold).prediction[fine][:, met], axis=1, kind="stable")[:, :k]]
+    for piece in plan.tables():
+        table, rows = known(piece), plan.order[piece.rows.start : piece.rows.stop]
+        for some in _some_rows(*table.prediction.shape):
+            ranks = np.argsort(-table.prediction[some][:, met], axis=1, kind="stable")[:, :k]
+            fit = table.bad[some] == 0
+            found[rows[some][fit]] = met[ranks[fit]]
     return found
 
 
+def _fit(table: Known) -> np.ndarray:
+    """Predictions of the samples that are fit for use."""
+    return table.prediction[table.bad == 0]
+
+
 def tables(
-    plan: Plan, findings: Findings, weights: np.ndarray | None, known: Callable[[int], Known], ranked: np.ndarray
-) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-    """Per-sample arrays for the store, a fold at a time, in fold order.
+    plan: Plan, findings: Findings, weights: np.ndarray | None, known: Callable[[Piece], Known], ranked: np.ndarray
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Per-sample arrays for the store, some rows at a time, in fold order, with the number of the first row.
 
     `weight` (n, J) is ``w_n = v_n (y_n - mean y) / (W std y std r)`` with sample weights v, so that ``IGC = sum_n w_n
     IG_n``. `importance` (n) is ``sum_j |w_nj|``, in shares of the whole data set. `stratum` is the place of the sample
@@ -146,17 +214,27 @@ def tables(
 
     size = np.where(findings.total > 0, findings.total, 1.0)
 
-    def weighed(fold: int) -> tuple[slice, Known, np.ndarray]:
-        rows, table = slice(plan.fold(fold).start, plan.fold(fold).stop), known(fold)
-        found = findings.importance_weights(table.target, table.prediction, slice(None), ("ay",)) / size
-        if weights is not None:
-            found *= weights[plan.order[rows], None]
-        return rows, table, np.where((table.bad == 0)[:, None], found, 0.0)
+    def weighed(piece: Piece, whole: Known) -> Iterator[tuple[slice, Known, np.ndarray]]:
+        for some in _some_rows(*whole.target.shape):
+            table, rows = whole.at(some, slice(None)), plan.order[piece.rows.start :][some]
+            found = findings.importance_weights(table.target, table.prediction, slice(None), ("ay",)) / size
+            if weights is not None:
+                found *= weights[rows[: len(found)], None]
+            yield some, table, np.where((table.bad == 0)[:, None], found, 0.0)
 
-    total = sum(float(np.abs(weighed(fold)[2]).sum()) for fold in range(plan.n_folds)) or 1.0
-    for rows, table, weight in map(weighed, range(plan.n_folds)):
-        index, scores = plan.order[rows], table.scores
-        found = {"index": index, "weight": weight, "importance": np.abs(weight).sum(1) / total, "stratum": place[index]}
-        if not np.isnan(scores).all():
-            found |= {"correct": scores[:, 0], "confidence": scores[:, 1]}
-        yield rows, found
+    total, labelled = 0.0, False
+    for piece in plan.tables():
+        whole = known(piece)
+        every = np.empty(whole.target.shape)
+        for some, _, weight in weighed(piece, whole):
+            every[some] = weight
+        total += float(np.abs(every, out=every).sum())  # of a piece at once, as numpy adds up in pairs
+        labelled = labelled or not np.isnan(whole.scores).all()
+    for piece in plan.tables():
+        for some, table, weight in weighed(piece, known(piece)):
+            index, scores = plan.order[piece.rows.start :][some][: len(weight)], table.scores
+            importance = np.abs(weight).sum(1) / (total or 1.0)
+            found = {"index": index, "weight": weight, "importance": importance, "stratum": place[index]}
+            if labelled:
+                found |= {"correct": scores[:, 0], "confidence": scores[:, 1]}
+            yield piece.rows.start + some.start, found

@@ -6,7 +6,9 @@ It finds the centres of all sums of pass 2 and the samples that are not fit for 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,9 +17,11 @@ from torch import Tensor
 
 from igc_dist.data import Source
 from igc_dist.inputs import Inputs
+from igc_dist.passes.chunks import Chunks
 from igc_dist.planning import Plan
 from igc_dist.records import DataError, NonFiniteError
 from igc_dist.statistics import Centre
+from igc_dist.store import Store
 from igc_dist.targets import Targets
 from igc_dist.tensors import Batch
 
@@ -33,38 +37,44 @@ BAD = {
 """
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """The results of pass 1 for one fold, in fold order. `sums`: sums of the inputs fit for use, if requested."""
+Write = Callable[[int, dict[str, np.ndarray]], None]
+"""Receives tables of some rows (in fold order), and the number of the first of them: `prediction` and `target` (n, J),
+`bad` (n,), `scores` (n, 2), which says whether the largest of all outputs is that of the label, and the label's
+probability; NaN if y is not a label."""
 
-    weight: Float64[Tensor, " n"]
-    prediction: Tensor
-    target: Float64[Tensor, "n J"]
-    bad: UInt8[np.ndarray, " n"]
-    scores: Float64[np.ndarray, "n 2"]
-    """Whether the largest of all outputs is that of the label, and the label's probability; NaN if y is not a label."""
-    sums: tuple[np.ndarray, ...]
 
-    def arrays(self, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """The arrays that the store keeps.
+@dataclass
+class _Means:
+    """Sums over the samples of a fold that are fit for use, per output: weights, weighted targets and predictions."""
 
-        These are the tables, and per output the weight and the means of the samples that are fit for use.
-        """
-        fine = torch.from_numpy(self.bad == 0)[:, None] & ~self.target.isnan()
-        weight = torch.where(fine, self.weight[:, None], 0.0)
-        total = weight.sum(0)
-        means = [
-            (torch.where(fine, weight * table.double(), 0.0).sum(0) / torch.where(total > 0, total, 1.0)).numpy()
-            for table in (self.target, self.prediction)
-        ]
-        return {
-            "prediction": self.prediction.numpy(),
-            "target": self.target.numpy(),
-            "bad": self.bad,
-            "scores": self.scores,
-            "means": np.stack([total.numpy(), *means])[None],
-            **{f"{name}_sum": array[None] for name, array in zip(names, self.sums, strict=False)},
-        }
+    sums: Float64[Tensor, "3 J"]
+
+    def add(self, weight: Float64[np.ndarray, " n"], tables: Mapping[str, np.ndarray]) -> None:
+        """Add some rows."""
+        fit, w = torch.from_numpy(tables["bad"] == 0)[:, None], torch.from_numpy(weight)[:, None]
+        for cut in columns(*tables["target"].shape):
+            y, r = (torch.from_numpy(tables[name][:, cut]) for name in ("target", "prediction"))
+            fine = fit & ~y.isnan()
+            own = torch.where(fine, w, 0.0)
+            self.sums[0, cut] += own.sum(0)
+            for sums, table in zip(self.sums[1:], (y, r), strict=True):
+                sums[cut] += torch.where(fine, own * table.double(), 0.0).sum(0)
+
+    def means(self) -> Float64[np.ndarray, "3 J"]:
+        """The weights, and the means of targets and of predictions."""
+        total = self.sums[0]
+        return torch.stack([total, *(self.sums[1:] / torch.where(total > 0, total, 1.0))]).numpy()
+
+
+def columns(n: int, n_outputs: int) -> Iterator[slice]:
+    """Cuts of the outputs, so that a product of one cut with n rows takes 2 MiB or little more in float64.
+
+    At multiples of 32, where torch adds up a column of a cut as it does one of the whole table.
+    """
+    width = max(32, 2**18 // max(n, 1) // 32 * 32)
+    starts = range(0, max(1, n_outputs - 31), width)
+    for start, stop in pairwise([*starts, n_outputs]):
+        yield slice(start, stop)
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,26 @@ class Predictor:
     unlabelled: Bool[np.ndarray, " N"] | None = None
     """Samples that are to be left out, as they have no label in slices."""
 
-    def run(self, fold: int) -> Predicted:
-        """Predictions and targets of a fold.
+    def shard(self, store: Store, fold: int) -> dict[str, int]:
+        """Predict, write and commit a fold. Returns its report: how many samples are not fit for use."""
+        lost = 0
+
+        def write(start: int, tables: dict[str, np.ndarray]) -> None:
+            nonlocal lost
+            for name, values in tables.items():
+                store.write("predict", fold, name, values, (start,))
+            lost += int((tables["bad"] > 0).sum())
+
+        for name, values in self.run(fold, write).items():
+            store.write("predict", fold, name, values)
+        store.commit("predict", fold)
+        return {"lost": lost}
+
+    def run(self, fold: int, write: Write) -> dict[str, np.ndarray]:
+        """Hand predictions and targets of a fold to `write`, and return the arrays of one entry for the fold.
+
+        These are `means`, per output the weight and the means of targets and predictions, and sums of the inputs, over
+        the samples that are fit for use.
 
         NaN or infinity in x or a prediction, or infinity in y, raises `NonFiniteError` with the sample's index, unless
         `skip`. Of a sample that cannot be read, and is to be left out, prediction and target are NaN.
@@ -95,8 +123,15 @@ class Predictor:
         rows = self.plan.fold(fold)
         order = self.plan.order[rows.start : rows.stop]
         size = self.plan.samples_per_batch * self.plan.points_per_batch
-        predictions, encoded, bad, scores = [], [], [], []
         totals: list[np.ndarray] = []
+        means = _Means(torch.zeros(3, len(self.plan.work.outputs), dtype=torch.float64))
+
+        def add_up(start: int, tables: dict[str, np.ndarray]) -> None:
+            its = self.plan.order[start : start + len(tables["bad"])]
+            means.add(np.ones(len(its)) if self.weight is None else self.weight[its], tables)
+            write(start, tables)
+
+        chunks = Chunks(add_up, self.plan.table_rows, rows.start, rows.stop)
         for batch in self.source.batches(order.tolist(), size, self.device.type == "cuda"):
             every = self.targets.encode(batch.target, self.plan.shapes.n_outputs)
             for n, fault in batch.unread.items():
@@ -120,17 +155,14 @@ class Predictor:
                 fine = torch.from_numpy(codes == 0)
                 part = [x.cpu()[fine].double().sum(0).numpy() for x in batch.inputs]
                 totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
-            predictions.append(r)
-            encoded.append(y.cpu())
-            scores.append(
+            score = (
                 scored(f, every.cpu())
                 if self.targets.are_labels(batch.target, self.plan.shapes.n_outputs)
                 else np.full((len(f), 2), np.nan)
             )
-            bad.append(codes)
-        weight = np.ones(len(order)) if self.weight is None else self.weight[order]
-        tables = (torch.cat(predictions), torch.cat(encoded), np.concatenate(bad), np.concatenate(scores))
-        return Predicted(torch.from_numpy(weight), *tables, tuple(totals))
+            chunks.add({"prediction": r.numpy(), "target": y.cpu().numpy(), "bad": codes, "scores": score})
+        sums = zip(self.plan.shapes.input_names, totals, strict=False)
+        return {"means": means.means()[None], **{f"{name}_sum": array[None] for name, array in sums}}
 
     def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
         wrong = np.flatnonzero((codes > 0) & (codes != UNREAD) & (codes != NO_LABEL))

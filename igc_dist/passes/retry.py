@@ -10,10 +10,9 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from igc_dist.model import footprint, memory
@@ -70,34 +69,3 @@ def _release() -> None:
     memory.give_back()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-@dataclass
-class Chunks:
-    """Joins consecutive pieces of rows into chunks of `size` rows; the last may be shorter.
-
-    `write(start, pieces)` is called once per chunk, with the number of its first row and one array per name. Rows end
-    at `stop`. A piece that is a whole chunk is passed on without a copy.
-    """
-
-    write: Callable[[int, dict[str, np.ndarray]], None]
-    size: int
-    start: int
-    stop: int
-    _waiting: list[dict[str, np.ndarray]] = field(default_factory=list)
-
-    def add(self, piece: dict[str, np.ndarray]) -> None:
-        """Add the next rows: arrays whose first axis is the row."""
-        self._waiting.append(piece)
-        held = self._held()
-        while held and (held >= self.size or self.start + held == self.stop):
-            first = self._waiting[0]
-            if len(self._waiting) > 1:
-                first = {name: np.concatenate([some[name] for some in self._waiting]) for name in first}
-            n = min(self.size, held)
-            self.write(self.start, {name: rows[:n] for name, rows in first.items()})
-            self._waiting = [{name: rows[n:] for name, rows in first.items()}] if n < held else []
-            self.start, held = self.start + n, held - n
-
-    def _held(self) -> int:
-        return sum(len(next(iter(piece.values()))) for piece in self._waiting)

@@ -13,6 +13,7 @@ from igc_dist.faults import fault
 from igc_dist.passes import retry
 from igc_dist.passes.attribute import Engine, Rows
 from igc_dist.passes.audit import Auditor
+from igc_dist.passes.chunks import Chunks
 from igc_dist.passes.findings import of_fold
 from igc_dist.planning import TERMS, Plan
 from igc_dist.records import Shard
@@ -70,7 +71,8 @@ class ShardWalk:
         if isinstance(engine.check, Auditor):
             engine.check.begin(shard)
         kept = self.phase == "attribute" and (plan.work.samples or plan.work.certified)
-        return walking.run(shard, of_fold(self.store, shard.fold), self._keeper(shard, counts) if kept else None)
+        known = of_fold(self.store, plan, shard.fold)
+        return walking.run(shard, known, self._keeper(shard, counts) if kept else None)
 
     def _write_notes(self, number: int, shard: Shard, walked: Plan, counts: Int64[np.ndarray, "1 2 J"]) -> None:
         """Write the notes of the walk: the micro-batch that fitted, the audit, and the certificate."""
@@ -93,7 +95,7 @@ class ShardWalk:
             for name, values in arrays.items():
                 store.write("attribute", shard.number, name, values, (start, shard.outputs.start))
 
-        chunks = retry.Chunks(write, plan.samples_per_batch, shard.rows.start, shard.rows.stop)
+        chunks = Chunks(write, plan.samples_per_batch, shard.rows.start, shard.rows.stop)
 
         def keep(rows: range, attribution: Attribution) -> None:
             notes = {

@@ -11,6 +11,7 @@ from .outlook import Outlook as Outlook
 from .outlook import advised as advised
 from .outlook import outlook_of as outlook_of
 from .outlook import told as told
+from .plan import Piece as Piece
 from .plan import Plan as Plan
 from .precision import TERMS as TERMS
 from .precision import Audit as Audit

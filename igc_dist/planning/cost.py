@@ -111,6 +111,7 @@ class Cost:
         inputs = (
             (2 if self.work.shared or self.work.pairs else 2 + 2 * self.work.n_baselines) + 2 * self.work.ahead
         ) * self.point
+        inputs += self.folding(n_outputs)
         if self.work.drawn:
             return inputs
         # also sums of the latents, if they are walked; for categories, sums over baselines and those of one baseline
@@ -123,9 +124,15 @@ class Cost:
         sums += (
             2 * n_outputs * self.point if self.work.certified else 0
         )  # integrals of a segment whose nodes need several passes
-        folding = 3 * 8 * self.shapes.n_features
+        features = 3 * 8 * self.shapes.n_features
         # an audit holds half of the samples again, in twice the precision
-        return (2 if self.work.audited else 1) * (inputs + sums) + max(folding, self.reducing(n_outputs))
+        return (2 if self.work.audited else 1) * (inputs + sums) + max(features, self.reducing(n_outputs))
+
+    def folding(self, n_outputs: int) -> int:
+        """Bytes for one sample and all outputs in scalar sums, in float64."""
+        # target, prediction, baseline prediction, weight, residual, cell and mask; three centred, the product at hand
+        # and its factors; and by cell the products that weigh the attributions, and these stacked
+        return 8 * n_outputs * (13 + 2 * self.work.n_terms * self.work.n_cells)
 
     def reducing(self, n_outputs: int) -> int:
         """Bytes for one sample beside the sums of the walk; 0 if nothing is reduced."""
@@ -144,8 +151,14 @@ class Cost:
             fixed += (
                 2 + self.work.ahead
             ) * 2 * GROUP * 2 * self.point + 2 * 8 * self.work.n_terms * n_outputs * self.shapes.n_walk
-            fixed += 8 * samples * points * n_outputs * 8
+            # random keys of the outputs and how often each counts; the weights of the draws, and those that are used
+            fixed += (8 + 3 * self.work.n_terms) * samples * points * n_outputs * 8
         return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
+
+    def predict(self, rows: int) -> int:
+        """The model's forward pass in pass 1, with inputs as read and as stacked; it takes no more than a walk's."""
+        inputs = (2 + 2 * self.work.ahead) * self.point
+        return int(self.margin * self.shapes.fixed_bytes) + rows * (int(self.margin * self.shapes.row_bytes) + inputs)
 
     def _sums(self, n_outputs: int) -> int:
         return self.work.n_terms * self.work.n_cells * n_outputs * self.shapes.n_features * 8

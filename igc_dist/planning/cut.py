@@ -12,6 +12,7 @@ from igc_dist.paths import GROUP
 from igc_dist.planning.cost import PASS_BYTES, Cost, Work
 from igc_dist.planning.limits import GIB, Limits
 from igc_dist.planning.plan import Plan
+from igc_dist.planning.table_cost import TABLE
 from igc_dist.records import ConfigError, Shapes
 
 MAX_ROWS = 512
@@ -82,10 +83,14 @@ def _fold(shapes: Shapes, work: Work, limits: Limits) -> int:
 
 
 def _whole_batches(shapes: Shapes, work: Work, fold: int, samples: int) -> int:
-    """Samples of a fold: whole micro-batches, so that each one writes whole chunks of per-sample arrays, if any."""
-    fold_size = fold if work.drawn else ceil(fold / samples) * samples
+    """Samples of a fold: whole micro-batches, so that each one writes whole chunks of per-sample arrays, if any.
+
+    Folds with large tables are also cut into equal pieces.
+    """
+    unit = ceil(fold * len(work.outputs) / TABLE) * (1 if work.drawn else samples)
+    fold_size = ceil(fold / unit) * unit
     while work.pairs and shapes.n_samples % fold_size == 1 < shapes.n_samples:  # the last fold would have one sample
-        fold_size += 1
+        fold_size += unit
     return fold_size
 
 

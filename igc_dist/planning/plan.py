@@ -6,9 +6,11 @@ composition of a batch decides the rounding of its gradients. `cut.py` makes the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,7 +18,16 @@ from jaxtyping import Int64
 from igc_dist import seeds
 from igc_dist.planning.cost import LAZY, Cost, Work
 from igc_dist.planning.limits import GIB, Limits
+from igc_dist.planning.table_cost import TABLE, TableCost
 from igc_dist.records import ConfigError, Price, Shapes, Shard
+
+
+class Piece(NamedTuple):
+    """Rows of a fold whose tables are held at once; `whole`: all of its rows."""
+
+    fold: int
+    rows: range
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,25 @@ class Plan:
     def fold(self, number: int) -> range:
         """Rows of a fold, in fold order."""
         return range(number * self.fold_size, min((number + 1) * self.fold_size, self.shapes.n_samples))
+
+    @cached_property
+    def table_rows(self) -> int:
+        """Rows of a piece of a fold: the fold, or the largest part of equal parts whose tables are small enough."""
+        least = max(1, min(self.fold_size, ceil(self.fold_size * len(self.work.outputs) / TABLE)))
+        return self.fold_size // next(n for n in range(least, self.fold_size + 1) if self.fold_size % n == 0)
+
+    @property
+    def table_cost(self) -> TableCost:
+        """What the tables of samples and outputs take."""
+        return TableCost(self.shapes, self.work, self.table_rows, self.fold_size)
+
+    def tables(self, *folds: int) -> Iterator[Piece]:
+        """The pieces of some folds, or of all, in order."""
+        for fold in folds or range(self.n_folds):
+            rows = self.fold(fold)
+            for start in range(rows.start, rows.stop, self.table_rows):
+                piece = range(start, min(start + self.table_rows, rows.stop))
+                yield Piece(fold, piece, piece == rows)
 
     def shard(self, number: int) -> Shard:
         """Shard `number`; outputs vary slowest, then folds, then blocks of baselines."""
@@ -150,19 +180,19 @@ class Plan:
 
     def memory(self) -> dict[str, int]:
         """Projected peak bytes of a rank: `host` and `device`."""
-        cost, n_outputs = Cost(self.shapes, self.work), self.output_block
+        cost, n_outputs, tables = Cost(self.shapes, self.work), self.output_block, self.table_cost
         walk = cost.walk(self.samples_per_batch, self.points_per_batch, n_outputs) + cost.state(n_outputs)
         commit = cost.commit(self.samples_per_batch, n_outputs)
-        finalize = self._finalize_bytes() * self.finalize_outputs
-        table = self.shapes.n_samples * len(self.work.outputs) * 8
-        if self.work.samples:
-            finalize += 4 * table  # a table, its encoded and compressed copies, and one of another table
-        if self.work.n_cells > self.work.n_slices:
-            finalize += 2 * table  # targets of all samples, whose quantiles part them
-        held = self.shapes.reserved_bytes + LAZY + (self.disk() if self.work.in_memory else 0)
-        if self.work.on_device:
-            return {"host": held + max(commit, finalize), "device": walk}
-        return {"host": held + max(walk + commit, finalize), "device": 0}
+        predict = cost.predict(self.rows_per_pass[0])
+        steps = [
+            tables.predict(self.rows_per_pass[0]) + (0 if self.work.on_device else predict),
+            tables.know(),
+            tables.held() + commit + (0 if self.work.on_device else walk),
+            tables.write(),
+            self._finalize_bytes() * self.finalize_outputs,
+        ]
+        held = self.shapes.reserved_bytes + LAZY + tables.samples() + (self.disk() if self.work.in_memory else 0)
+        return {"host": held + max(steps), "device": max(walk, predict) if self.work.on_device else 0}
 
     def disk(self) -> int:
         """Bytes of the store's arrays before compression."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from igc_dist.distributed import World
 from igc_dist.job import Job
-from igc_dist.passes import BAD, UNREAD, Findings, audit, by_prediction, of_fold
+from igc_dist.passes import BAD, UNREAD, Chunks, Findings, audit, by_prediction, of_piece
 from igc_dist.passes import tables as tables_of
 from igc_dist.planning import Plan
 from igc_dist.results.block import Block, Recipe, block_of
@@ -127,6 +127,8 @@ class Finalizer:
         dims_of = {path: axes.get(path.split("/")[0], ("output",)) for path in tables}
         whole: Tables = {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()}
         _write_tables(self.job, self.plan, self.store, self.found, whole)
+        if self.job.samples:
+            _write_samples(self.plan, self.store)
         _write_known(self.job, self.plan, self.store, self.found)
 
     def _about(self, passed: Passed, tables: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
@@ -193,10 +195,7 @@ def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings
         # all inputs share one group, and a dimension has one size per group
         tables[f"shards/centre/{name}"] = (("output", *(f"{name}_{dim}" for dim in dims)), centre)
     if job.samples:
-        tables |= {"samples/index": (("sample",), plan.order)}
-        tables |= {
-            f"samples/{name}": (("sample", "output"), store.read("predict", name)) for name in ("target", "prediction")
-        }
+        tables["samples/index"] = (("sample",), plan.order)
     for path, (dims, values) in tables.items():
         kind = "string" if values.dtype.kind == "O" else str(values.dtype)
         array = Array(path, values.shape, values.shape, kind, dims)
@@ -204,28 +203,35 @@ def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings
         store.put(array, values)
 
 
+def _write_samples(plan: Plan, store: Store) -> None:
+    """Write targets and predictions beside the attributions of the samples, a chunk at a time."""
+    at_once = plan.table_cost.chunk_rows
+    for name in ("target", "prediction"):
+        kind, (n, outputs) = store.phases["predict"].arrays[name].dtype, (plan.shapes.n_samples, len(plan.work.outputs))
+        array = Array(f"samples/{name}", (n, outputs), (at_once, outputs), kind, ("sample", "output"))
+        store.create_results([array])
+        for start in range(0, n, at_once):
+            store.put(array, store.read("predict", name, (slice(start, start + at_once),)), (start,))
+
+
 def _write_known(job: Job | Recorded, plan: Plan, store: Store, found: Findings) -> None:
-    """Write the facts that pass 1 found about each sample, a few folds at a time."""
-    n, outputs = plan.shapes.n_samples, len(plan.work.outputs)
-    at_once = plan.fold_size * max(1, 2**22 // (plan.fold_size * outputs))
-    waiting: list[dict[str, np.ndarray]] = []
+    """Write the facts that pass 1 found about each sample, a chunk at a time."""
+    n, known = plan.shapes.n_samples, partial(of_piece, store)
     made: dict[str, Array] = {}
-    start = 0
-    for rows, arrays in tables_of(
-        plan, found, job.weights, partial(of_fold, store), by_prediction(plan, found, partial(of_fold, store))
-    ):
-        waiting.append(arrays)
-        if rows.stop - start < at_once and rows.stop < n:
-            continue
-        for name in arrays:
-            values = np.concatenate([one[name] for one in waiting])
-            if not start:
+    at_once = plan.table_cost.chunk_rows
+
+    def write(start: int, arrays: dict[str, np.ndarray]) -> None:
+        for name, values in arrays.items():
+            if name not in made:
                 dims = ("sample", "output")[: values.ndim]
-                shape, chunks = ((size, *values.shape[1:]) for size in (n, min(n, at_once)))
+                shape, chunks = ((size, *values.shape[1:]) for size in (n, at_once))
                 made[name] = Array(f"known/{name}", shape, chunks, str(values.dtype), dims)
                 store.create_results([made[name]])
             store.put(made[name], values, (start,))
-        start, waiting = rows.stop, []
+
+    chunks = Chunks(write, at_once, 0, n)
+    for _, arrays in tables_of(plan, found, job.weights, known, by_prediction(plan, found, known)):
+        chunks.add(arrays)
 
 
 def _spent(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from igc_dist.distributed import World
-from igc_dist.passes import Findings, findings, of_fold
+from igc_dist.passes import Findings, findings, of_piece
 from igc_dist.planning import Plan
 from igc_dist.records import StoreError
 from igc_dist.results.exchange import Walked
@@ -190,7 +190,7 @@ def without(about: Mapping[str, Any]) -> str:
 
 def found_in(view: View, job: Recorded) -> Findings:
     """The findings of pass 1."""
-    found = findings.find(view.plan, view.read("predict", "means"), job.weights, partial(of_fold, view))
+    found = findings.find(view.plan, view.read("predict", "means"), job.weights, partial(of_piece, view))
     names = [f"shards/centre/{name}" for name in job.plan.shapes.input_names]
     if view.objects.get(f"{names[0]}/zarr.json") is None:
         return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from igc_dist.statistics.state import Centre, State, widen
-from igc_dist.statistics.terms import SCALAR_TERMS, feature_terms
+from igc_dist.statistics.terms import FEATURE_TERMS, SCALAR_TERMS, feature_terms
 from igc_dist.tensors import Attribution
 
 
@@ -19,13 +19,21 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
     """
     # a masked sample may be NaN, and 0 * NaN is NaN: replace its values, not only its weight
     masked = attribution.weight == 0
-    product = _products(attribution, centre, masked)
-    if n_cells is not None:
-        assert attribution.cell is not None
-        inside = torch.arange(n_cells, device=masked.device)[:, None, None] == attribution.cell
-        product = {term: torch.where(inside, value, 0.0) for term, value in product.items()}  # C n J
-    scalars = {term: product[term].sum(-2) for term in SCALAR_TERMS}
-    contraction = _Contraction(product, masked, feature_terms(terms))
+    wanted = feature_terms(terms)
+    kept = {"", "y"} if "z" in wanted else {""}
+    kept |= {term[1:] for term in wanted if term in LINEAR}
+    scalars, product = {}, {}
+    for term, value in _products(attribution, centre, masked):  # one at a time, as a table has n J numbers
+        if n_cells == 1:
+            value = value[None]
+        elif n_cells is not None:
+            assert attribution.cell is not None
+            inside = torch.arange(n_cells, device=masked.device)[:, None, None] == attribution.cell
+            value = torch.where(inside, value, 0.0)  # C n J
+        scalars[term] = value.sum(-2)
+        if term in kept:
+            product[term] = value
+    contraction = _Contraction(product, masked, wanted)
     features = []
     for i, values in enumerate(attribution.values):
         offset = torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=masked.device).expand(values.shape[1:])
@@ -34,8 +42,12 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
     return State(centre, scalars, tuple(features))
 
 
-def _products(attribution: Attribution, centre: Centre, masked: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The addend of each sample in each scalar sum, (n, J)."""
+LINEAR = tuple(term for term in FEATURE_TERMS if term[0] == "a" and term not in ("aa", "az"))
+"""Sums that are linear in the attribution."""
+
+
+def _products(attribution: Attribution, centre: Centre, masked: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """The addend of each sample in each scalar sum, (n, J), in the order of `SCALAR_TERMS`."""
     w = attribution.weight
 
     def centred(value: torch.Tensor, u: str) -> torch.Tensor:
@@ -47,14 +59,13 @@ def _products(attribution: Attribution, centre: Centre, masked: torch.Tensor) ->
         "r": centred(attribution.prediction, "r"),
         "b": centred(attribution.baseline_prediction, "b"),
     }
-    product = {
-        term: w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0)
-        for term in SCALAR_TERMS
-        if term not in ("n", "d")
-    }
-    product["n"] = (~masked).double() * attribution.share
-    product["d"] = w * torch.where(masked, 0.0, attribution.delta.abs().double())
-    return product
+    for term in SCALAR_TERMS:
+        if term == "n":
+            yield term, (~masked).double() * attribution.share
+        elif term == "d":
+            yield term, w * torch.where(masked, 0.0, attribution.delta.abs().double())
+        else:
+            yield term, w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0)
 
 
 class _Contraction:
@@ -62,7 +73,7 @@ class _Contraction:
 
     def __init__(self, product: Mapping[str, torch.Tensor], masked: torch.Tensor, terms: Sequence[str]) -> None:
         self.product, self.masked, self.terms = product, masked, terms
-        self.linear = [term for term in terms if term[0] == "a" and term not in ("aa", "az")]
+        self.linear = [term for term in terms if term in LINEAR]
         self.weights = torch.stack([product[term[1:]] for term in self.linear])  # T (C) n J
 
     def of(self, values: torch.Tensor, offset: torch.Tensor, baseline: torch.Tensor | None) -> dict[str, torch.Tensor]:

@@ -40,6 +40,8 @@ class _Dims:
     def __init__(self, plan: Plan) -> None:
         n, per = plan.shapes.n_samples, plan.fold_size // plan.samples_per_batch
         self.fold, self.row = Dim("fold", plan.n_folds, 1, 0), Dim("row", n, plan.fold_size, 0)
+        # a chunk of the tables of pass 1 is a piece of a fold, which most often is the fold
+        self.piece = Dim("row", n, plan.table_rows, 0, plan.fold_size // plan.table_rows)
         self.output = Dim("output", len(plan.work.outputs))
         self.part, self.block = Dim("part", plan.n_parts, 1, 0), self.output._replace(chunk=plan.output_block, axis=1)
         self.output_block = Dim("output_block", plan.n_output_blocks, 1, 1)
@@ -51,10 +53,10 @@ class _Dims:
 def _predictions(dims: _Dims, float_type: str) -> dict[str, Array]:
     """Arrays of samples and folds that pass 1 writes."""
     return {
-        "prediction": array(f"{PREDICT}/prediction", float_type, dims.row, dims.output),
-        "target": array(f"{PREDICT}/target", "float64", dims.row, dims.output),
-        "bad": array(f"{PREDICT}/bad", "uint8", dims.row),
-        "scores": array(f"{PREDICT}/scores", "float64", dims.row, Dim("score", 2)),
+        "prediction": array(f"{PREDICT}/prediction", float_type, dims.piece, dims.output),
+        "target": array(f"{PREDICT}/target", "float64", dims.piece, dims.output),
+        "bad": array(f"{PREDICT}/bad", "uint8", dims.piece),
+        "scores": array(f"{PREDICT}/scores", "float64", dims.piece, Dim("score", 2)),
         "means": array(f"{PREDICT}/means", "float64", dims.fold, Dim("table", 3), dims.output),
     }
 

@@ -15,7 +15,7 @@ import numpy as np
 from igc_dist.data import Sliced
 from igc_dist.distributed import World
 from igc_dist.job import spec_hash
-from igc_dist.passes import centre_of, findings, of_fold, packed
+from igc_dist.passes import centre_of, findings, of_piece, packed
 from igc_dist.records import StoreError
 from igc_dist.results import Finalizer, Passed, Recorded, View, Walked, found_in, remembered, without
 from igc_dist.statistics import SCALAR_TERMS, Centre, State
@@ -218,7 +218,7 @@ def _join(parts: Sequence[Part], target: str | Path) -> Merged:
         folded.write(out, sources)
         view = View(out, job.plan, folded=True)
         found = replace(
-            findings.find(job.plan, view.read("predict", "means"), job.weights, partial(of_fold, view)), centre=centre
+            findings.find(job.plan, view.read("predict", "means"), job.weights, partial(of_piece, view)), centre=centre
         )
         walked = Walked(job.plan.n_folds, view.phases["attribute"].numbers())
         end = Finalizer(job, job.plan, view, World(), found, job.recipe)

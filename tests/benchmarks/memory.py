@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import igc_dist
 from igc_dist import baselines
@@ -24,7 +24,7 @@ from igc_dist.features import Patches
 from igc_dist.model import resident
 from igc_dist.planning import Plan
 from tests.benchmarks.measure import ROOT, Report, report
-from tests.benchmarks.models import SEED, Task, digits, images
+from tests.benchmarks.models import SEED, Task, digits, images, resnet
 
 MIB = 2**20
 
@@ -98,7 +98,43 @@ CASES = {
     "idg": Case("linear", 64, outputs=5, side=96, arguments={"n_folds": 2, "method": "idg", "attributor": IDG(4)}),
     "latents": Case("resnet64", 16, outputs=200, arguments={"n_folds": 4, "final_layer": "13"}),
     "store_in_memory": Case("linear", 128, outputs=20, side=64, in_memory=True, arguments={"n_folds": 64}),
+    "tables": Case(
+        "labels", 20_000, outputs=1000, side=4, n_steps=1, arguments={"n_others": 3, "n_folds": 4, "host_memory": 0.75}
+    ),
+    "large_tables": Case("labels", 100_000, outputs=1000, side=4, n_steps=1, arguments={"n_others": 3}),
+    "tables_in_float64": Case(
+        "labels",
+        20_000,
+        outputs=1000,
+        side=4,
+        n_steps=1,
+        arguments={"n_folds": 1, "n_others": 3, "precision": "64-true"},
+    ),
+    "tables_of_samples": Case("tiny", 20_000, outputs=100, n_steps=1, arguments={"n_folds": 2, "samples": True}),
+    "tables_for_pairs": Case(
+        "labels", 20_000, outputs=500, side=4, arguments={"design": "importance_pairs", "n_draws": 1, "n_folds": 4}
+    ),
+    "tiny_samples": Case("tiny", 200_000, outputs=100, n_steps=3),
+    "tiny_samples_in_memory": Case("tiny", 200_000, outputs=20, n_steps=1, in_memory=True),
+    "images": Case("images", 32, side=224, n_steps=4),
+    "many_inputs": Case("inputs", 64, outputs=4, arguments={"n_folds": 8}),
+    "one_sample": Case("resnet64", 1),
+    "two_samples": Case("resnet64", 2),
+    "five_thousand_folds": Case("tiny", 5_000, outputs=3, arguments={"n_folds": 5_000}),
 }
+
+
+class Added(nn.Module):
+    """A sum of 300 inputs, one weight matrix each."""
+
+    n_inputs = 300
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(4, outputs) for _ in range(self.n_inputs))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return sum(head(x) for head, x in zip(self.heads, inputs, strict=True)).tanh()
 
 
 def task_of(case: Case) -> Task:
@@ -108,9 +144,19 @@ def task_of(case: Case) -> Task:
     if case.task == "resnet64":
         return images(case.samples, case.outputs)
     torch.manual_seed(SEED)
-    x, y = torch.rand(case.samples, 3, case.side, case.side), torch.randn(case.samples, case.outputs)
+    if case.task == "images":
+        x, y = torch.rand(case.samples, 3, case.side, case.side), torch.randn(case.samples, case.outputs)
+        return Task("images", resnet(case.outputs), x, y)
+    if case.task == "inputs":
+        many = tuple(torch.rand(case.samples, 4) for _ in range(Added.n_inputs))
+        return Task("inputs", Added(case.outputs).eval(), many, torch.randn(case.samples, case.outputs))
+    if case.task == "tiny":
+        module = nn.Sequential(nn.Linear(4, case.outputs), nn.Tanh()).eval()
+        return Task("tiny", module, torch.rand(case.samples, 4), torch.randn(case.samples, case.outputs))
+    x = torch.rand(case.samples, 3, case.side, case.side)
+    y = torch.randn(case.samples, case.outputs) if case.task != "labels" else torch.arange(case.samples) % case.outputs
     module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * (case.side // 4) ** 2, case.outputs), nn.Tanh())
-    return Task("linear", module.eval(), x, torch.arange(case.samples) % case.outputs if case.task == "labels" else y)
+    return Task("linear", module.eval(), x, y)
 
 
 def peak() -> int:
