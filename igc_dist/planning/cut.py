@@ -87,11 +87,14 @@ def _whole_batches(shapes: Shapes, work: Work, fold: int, samples: int) -> int:
 
     Folds with large tables are also cut into equal pieces.
     """
-    unit = ceil(fold * len(work.outputs) / TABLE) * (1 if work.drawn else samples)
-    fold_size = ceil(fold / unit) * unit
-    while work.pairs and shapes.n_samples % fold_size == 1 < shapes.n_samples:  # the last fold would have one sample
-        fold_size += unit
-    return fold_size
+    unit, pieces = 1 if work.drawn else samples, ceil(fold * len(work.outputs) / TABLE)
+    rows = ceil(fold / pieces / unit) * unit
+    while pieces > 1 and rows > unit and rows * len(work.outputs) > TABLE:
+        pieces += 1
+        rows = ceil(fold / pieces / unit) * unit
+    while work.pairs and shapes.n_samples % (rows * pieces) == 1 < shapes.n_samples:
+        rows += 1  # the last fold would have one sample
+    return rows * pieces
 
 
 def _refuse_baseline_cut(work: Work, block: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ GROUP = json.dumps({"attributes": {}, "zarr_format": 3, "node_type": "group"}, i
 """The document of a group without attributes."""
 
 
+@lru_cache(4096)
 def document_of(array: Array, plain: bool = False) -> bytes:
     """The document of an array.
 

@@ -44,7 +44,7 @@ class Array:
     axes: tuple[int | None, ...] = ()
     per: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """The number of chunks along each dimension."""
         return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))

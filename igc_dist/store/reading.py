@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,8 @@ from igc_dist.records import IgcError, StoreError
 from igc_dist.store.address import objects_at
 from igc_dist.store.guarded import PER_SAMPLE, Guarded, admit, root
 from igc_dist.store.lock import holder
-from igc_dist.store.objects import Objects
+from igc_dist.store.memory import datasets
+from igc_dist.store.objects import InMemory, Objects
 from igc_dist.store.schema import upgraded
 
 
@@ -55,6 +56,9 @@ def consistent(path: Any) -> Iterator[None]:
 
 def tree(objects: Objects) -> xr.DataTree:
     """The tree of a complete store, samples in data order."""
+    if isinstance(objects, InMemory):
+        document = root(objects)
+        return _finished(xr.DataTree.from_dict(datasets(objects, document)), document["attributes"], objects)
     return _tree(objects, objects.reader())
 
 
@@ -70,21 +74,26 @@ def _ready(objects: Objects, allow_partial: bool) -> dict[str, Any]:
 
 
 def _tree(objects: Objects, admitted: Guarded) -> xr.DataTree:
-    about, source = admitted.about, cast(Any, admitted)
-    upgrade = upgraded(about, objects.path)
+    source = cast(Any, admitted)
     try:
         found = xr.open_datatree(source, engine="zarr", consolidated=True, zarr_format=3)
         for variables in (node.variables for node in found.subtree):
             for variable in variables.values():  # how it lies in memory: who saves the tree chooses a codec
                 variable.encoding.pop("compressors", None)
-        for group in {"samples", "known"} & {*found.children}:
-            if "index" in found[group]:
-                found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
+        return _finished(found, admitted.about, objects)
     except StoreError:
         raise
     except Exception as error:
         raise StoreError(
             f"store {objects.path} cannot be read as a tree ({type(error).__name__}: {error}): run igc-dist verify"
         ) from error
-    found.attrs = {**upgrade, "schema": about["schema"]}  # upgraded, but with its own version number
+
+
+def _finished(found: xr.DataTree, about: Mapping[str, Any], objects: Objects) -> xr.DataTree:
+    """The tree with samples in data order, and the attributes of its store."""
+    for group in {"samples", "known"} & {*found.children}:
+        if "index" in found[group]:
+            found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
+    # upgraded, but with its own version number
+    found.attrs = {**upgraded(about, objects.path), "schema": about["schema"]}
     return found

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igc_dist.planning import GIB, Limits, Plan, Work, make_plan
+from igc_dist.planning import GIB, Limits, Plan, Work, cut, make_plan
+from igc_dist.planning import plan as plans
 from igc_dist.records import ConfigError, Shapes
 
 SHAPES = Shapes(20, 4, ("x", "x1"), ((3,), (2, 2)), 4, 1000, 100, 10_000)
@@ -69,6 +70,35 @@ def test_within_the_wishes(n: int, outputs: int, baselines: int, **limits: Any) 
     assert made.samples_per_batch * made.points_per_batch <= (limits["micro_batch"] or 512)
     assert made.fold_size % made.samples_per_batch == 0
     assert all(len(made.fold(fold)) == made.fold_size for fold in range(made.n_folds - 1))
+
+
+@settings(max_examples=60)
+@given(n=st.integers(1, 60), outputs=st.integers(1, 5), drawn=st.booleans(), n_folds=st.integers(1, 9), size=maybe(8))
+def test_pieces_tile_the_folds(n: int, outputs: int, drawn: bool, n_folds: int, size: int | None) -> None:
+    """Tables of 16 elements at most, or of one row: equal pieces, of which only the last of all may be smaller."""
+    shapes = replace(SHAPES, n_samples=n, n_outputs=outputs)
+    work = replace(WORK, outputs=tuple(range(outputs)), drawn=drawn)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (cut, plans):
+            patch.setattr(module, "TABLE", 16)
+        made = make_plan(shapes, work, Limits(n_folds=n_folds, micro_batch=size), 0)
+        pieces = list(made.tables())
+    assert [row for piece in pieces for row in piece.rows] == list(range(n))
+    assert all(set(piece.rows) <= set(made.fold(piece.fold)) for piece in pieces)
+    assert all(piece.whole == (piece.rows == made.fold(piece.fold)) for piece in pieces)
+    assert {len(piece.rows) for piece in pieces[:-1]} <= {made.table_rows}
+    assert made.table_rows * outputs <= 16
+    assert made.fold_size % made.table_rows == 0
+
+
+def test_a_million_samples_of_a_thousand_outputs_fit_into_two_gib() -> None:
+    """Targets and predictions of one of 32 folds alone would take 0.5 GiB."""
+    work = replace(WORK, outputs=tuple(range(1000)), n_baselines=1, n_terms=2)
+    for shape in ((3,), (3, 32, 32), (3, 224, 224)):
+        shapes = Shapes(1_280_000, 1000, ("x",), (shape,), 4, 10 * 2**20, 2**20, 300 * 2**20)
+        made = make_plan(shapes, work, Limits(host_memory=2.0), 0)
+        made.check()
+        assert made.n_folds in (31, 32)
 
 
 def test_costs() -> None:
