@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from igc_dist import files
 from igc_dist.records import printable
+from igc_dist.report.answer import answer, command_of
 from igc_dist.report.contents import (
     SUM,
     column,
@@ -41,10 +42,13 @@ from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
 from igc_dist.report.selection import selected
+from igc_dist.report.standing import AVOID, LOOK, TRUST, Standing, standings
 from igc_dist.secrets import masked
 
 TABLE_ROWS = 2000  # a page with more table rows opens slowly; the store has all rows
 SKIPPED_ROWS = 200
+LISTED = 12
+"""The largest number of outputs that a verdict names for a reason, and of reasons."""
 SUMMARY = {
     "n": "n",
     "correlation": "correlation",
@@ -84,10 +88,14 @@ def write_report(
     files.refuse_links(folder)
     tree = discreet(selected(tree, outputs, sort))
     chosen = {} if outputs is None else {"outputs": f"{len(labels(tree)):,} of {total:,}"}
+    judged = standings(tree)
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
         "facts": facts(tree) | chosen,
+        "answer": answer(tree, judged),
+        "verdicts": verdict_rows(tree, judged),
+        "command": command_of(tree, folder),
         "notices": notices_of(tree),
         "summary": summary_rows(tree, tuple(SUMMARY)),
         "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,
@@ -223,6 +231,23 @@ def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:
         else []
     )
     return {"heads": list(columns), "rows": rows[:TABLE_ROWS], "between": apart[:TABLE_ROWS]}
+
+
+def verdict_rows(tree: xr.DataTree, judged: Sequence[Standing]) -> list[dict[str, Any]]:
+    """The verdicts, from the worst on, each with the outputs it is of, by their reasons."""
+    rows = []
+    for word in (AVOID, LOOK, TRUST):
+        found: dict[str, list[str]] = {}
+        for name, each in zip(labels(tree), judged, strict=True):
+            if each.word == word:
+                found.setdefault(", ".join(each.reasons), []).append(name)
+        cases = [
+            {"why": why, "names": names[:LISTED], "more": max(len(names) - LISTED, 0)}
+            for why, names in list(found.items())[:LISTED]
+        ]
+        if found:
+            rows.append({"word": word, "count": sum(map(len, found.values())), "cases": cases})
+    return rows
 
 
 def extreme(tree: xr.DataTree, name: str) -> str | None:
