@@ -20,10 +20,15 @@ from igc_dist import files
 from igc_dist.records import ConfigError, printable
 from igc_dist.report.charts import completeness_figure, convergence_figure
 from igc_dist.report.contents import column, inputs, labels, main_map, map_names, title_of
-from igc_dist.report.maps import Maps, draw_maps, read_maps
+from igc_dist.report.maps import Maps, defined, draw_maps, read_maps
 from igc_dist.report.panels import NAMED_LINES, house_style
+from igc_dist.report.slicing import MOST, read_slices, slice_names, sliced_map
 
 DPI = 144
+MOST_INPUTS = 12
+"""The largest number of inputs whose maps are drawn: a figure takes a third of a second and 50 kB."""
+SLICED = 8
+"""The largest number of outputs whose slices are drawn."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Drawings:
 
     main: dict[str, Drawing]
     others: dict[str, list[Drawing]]
+    slices: dict[str, Drawing]
     completeness: Drawing | None
     convergence: Drawing | None
 
@@ -49,18 +55,23 @@ class Drawings:
 def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings:
     """Draw every figure that the store has numbers for into `folder`, which is made if missing.
 
-    A figure shows at most `max_outputs` outputs.
+    A figure shows at most `max_outputs` outputs, without those whose map does not exist. Of many inputs the 12 with the
+    largest maps are drawn.
     """
     if max_outputs < 1:
         raise ConfigError(f"max_outputs is {max_outputs}; give the number of outputs to draw, 1 or more")
     files.folder(folder)
     main: dict[str, Drawing] = {}
     others: dict[str, list[Drawing]] = {}
+    slices: dict[str, Drawing] = {}
+    drawn = drawn_inputs(tree)
     with house_style():
         for place, (group, dataset) in enumerate(inputs(tree).items(), start=1):
+            if group not in drawn:
+                continue
             first, others[group] = main_map(dataset), []
             for name in map_names(dataset):
-                maps = read_maps(tree, group, name, max_outputs)
+                maps = defined(read_maps(tree, group, name, max_outputs))
                 path = folder / f"maps-{place}-{plain(group)}-{plain(name)}.png"
                 drawing = save(
                     draw_maps(maps), path, title_of(name), map_caption(maps, group, tree.sizes.get("output", 0))
@@ -69,9 +80,39 @@ def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings
                     main[group] = drawing
                 else:
                     others[group].append(drawing)
-        return Drawings(
-            main, others, draw_completeness(tree, folder, max_outputs), draw_convergence(tree, folder, max_outputs)
-        )
+            if sliced_map(tree, group):
+                slices[group] = draw_slices(tree, group, folder / f"slices-{place}-{plain(group)}.png", max_outputs)
+        completeness = draw_completeness(tree, folder, max_outputs)
+        return Drawings(main, others, slices, completeness, draw_convergence(tree, folder, max_outputs))
+
+
+def magnitudes(tree: xr.DataTree) -> dict[str, float]:
+    """The size of each input's main map: the sum of its magnitudes over features, on average over outputs."""
+    found = {}
+    for group, dataset in inputs(tree).items():
+        if (name := main_map(dataset)) is not None:
+            size = np.abs(np.asarray(dataset[name].values, np.float64))
+            found[group] = float(np.where(np.isfinite(size), size, 0.0).sum()) / max(dataset.sizes["output"], 1)
+    return found
+
+
+def drawn_inputs(tree: xr.DataTree) -> list[str]:
+    """The inputs that are drawn: all, or the 12 with the largest maps."""
+    if len(inputs(tree)) <= MOST_INPUTS:
+        return list(inputs(tree))
+    sizes = magnitudes(tree)
+    return sorted(sizes, key=lambda group: -sizes[group])[:MOST_INPUTS]
+
+
+def draw_slices(tree: xr.DataTree, group: str, path: Path, max_outputs: int) -> Drawing:
+    """The slices of an input's map beside each other, with their differences: of few outputs, as each takes a row."""
+    rows = min(max_outputs, SLICED)
+    maps, total, names = read_slices(tree, group, rows), len(labels(tree)), slice_names(tree)
+    caption = f"{title_of(maps.name)} of input {printable(group)} in each slice, then less that of {names[0]}, "
+    caption += f"all on one scale. {maps.note} {left_out(total, min(total, rows))}"
+    if len(names) > MOST:
+        caption += f" The first {MOST} of {len(names)} slices are drawn."
+    return save(draw_maps(maps), path, "slices", " ".join(caption.split()))
 
 
 def save(figure: Figure, path: Path, title: str, caption: str) -> Drawing:
@@ -113,9 +154,8 @@ def map_caption(maps: Maps, group: str, total: int) -> str:
     colour = "Red is positive, blue negative, zero in the middle." if maps.signed else "The scale starts at zero."
     scale = "One scale for all outputs drawn, so maps can be compared with each other."
     hatched = "Hatched grey: undefined (NaN)." if not np.isfinite(maps.values).all() else ""
-    return " ".join(
-        filter(None, [f"{what}{beside}.", scale, colour, maps.note, hatched, left_out(total, len(maps.labels))])
-    )
+    drawn = len(maps.labels) + maps.undefined
+    return " ".join(filter(None, [f"{what}{beside}.", scale, colour, maps.note, hatched, left_out(total, drawn)]))
 
 
 def draw_completeness(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:

@@ -6,7 +6,7 @@ Shape legend: O outputs drawn, F feature dimensions as drawn (none, length, or h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -35,6 +35,8 @@ from igc_dist.report.panels import (
 )
 
 HEAD, GAP = 0.75, 0.22  # inches: above a grid of images, for its scales; between two outputs
+NAMED = 8
+"""The largest number of undefined outputs that a note names."""
 MAP = "map"
 """The label of the axes that hold a map: others hold a scale or a standard error."""
 
@@ -55,6 +57,8 @@ class Maps:
     note: str
     columns: int | None = None
     """Panels in a row; None: as many as fit."""
+    undefined: int = 0
+    """The number of outputs that were taken out by `defined`."""
 
     @property
     def signed(self) -> bool:
@@ -77,6 +81,29 @@ def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Map
         )
     names = feature_names(array, values.shape[1:])
     return Maps(name, values, errors, labels(tree)[:max_outputs], flags(tree)[:max_outputs], names, note)
+
+
+def defined(maps: Maps) -> Maps:
+    """Without the outputs that have no finite value, which the note names; all of them if none has one."""
+    known = np.asarray(np.isfinite(maps.values).reshape(len(maps.labels), -1).any(1))
+    if known.all() or not known.any():
+        return maps
+    gone = [f"{label} ({flag})" if flag else label for label, flag in _where(np.logical_not(known), maps.labels, maps.flags)]
+    told = ", ".join(gone[:NAMED]) + (f" and {len(gone) - NAMED} more" if len(gone) > NAMED else "")
+    kept = _where(known, maps.labels, maps.flags)
+    return replace(
+        maps,
+        values=maps.values[known],
+        errors=None if maps.errors is None else maps.errors[known],
+        labels=[label for label, _ in kept],
+        flags=[flag for _, flag in kept],
+        note=f"{maps.note} Undefined, so not drawn: {told}.".strip(),
+        undefined=len(gone),
+    )
+
+
+def _where(chosen: np.ndarray, *lists: Sequence[str]) -> list[tuple[str, ...]]:
+    return [row for row, take in zip(zip(*lists, strict=True), chosen.tolist(), strict=True) if take]
 
 
 def fold_features(array: xr.DataArray) -> tuple[Floats, list[str]]:

@@ -31,13 +31,14 @@ from igc_dist.report.contents import (
     main_map,
     map_names,
     mapping_of,
+    natural,
     number,
     skipped,
     span,
     sum_of,
     title_of,
 )
-from igc_dist.report.figures import Drawing, draw_all
+from igc_dist.report.figures import MOST_INPUTS, Drawing, draw_all, magnitudes
 from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
@@ -47,6 +48,8 @@ from igc_dist.secrets import masked
 
 TABLE_ROWS = 2000  # a page with more table rows opens slowly; the store has all rows
 SKIPPED_ROWS = 200
+SHAPES = 8
+"""The largest number of inputs that the headline names."""
 LISTED = 12
 """The largest number of outputs that a verdict names for a reason, and of reasons."""
 SUMMARY = {
@@ -89,6 +92,7 @@ def write_report(
     tree = discreet(selected(tree, outputs, sort))
     chosen = {} if outputs is None else {"outputs": f"{len(labels(tree)):,} of {total:,}"}
     judged = standings(tree)
+    sizes = magnitudes(tree) if len(inputs(tree)) > MOST_INPUTS else {}
     drawings = draw_all(tree, folder / "figures", max_outputs)
     context = {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
@@ -105,6 +109,10 @@ def write_report(
         "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
         "per_sample": "samples" in tree.children,
         "drawings": drawings,
+        "sizes": sorted(
+            ((printable(name), number(size)) for name, size in sizes.items() if name not in drawings.main),
+            key=lambda row: natural(row[0]),
+        ),
         "image": image,
         "skipped": skipped(tree)[:SKIPPED_ROWS],
         "skipped_total": len(tree.attrs.get("skipped", [])),
@@ -151,7 +159,9 @@ def facts(tree: xr.DataTree) -> dict[str, str]:
     rows |= {name: short for name, part in parts.items() if (short := name_of(part))}
     rows["samples"] = span(tree.data_vars["n"].values) if "n" in tree.data_vars else "unknown"
     rows["outputs"] = f"{count:,}"
-    rows["inputs"] = ", ".join(f"{printable(name)} {shape_of(dataset)}" for name, dataset in inputs(tree).items())
+    shapes = [f"{printable(name)} {shape_of(dataset)}" for name, dataset in inputs(tree).items()]
+    more = [f"and {len(shapes) - SHAPES} more"] if len(shapes) > SHAPES else []
+    rows["inputs"] = ", ".join([*shapes[:SHAPES], *more])
     rows["status"] = leaf(tree.attrs.get("status", "unknown"))
     return {name: value for name, value in rows.items() if value}
 
