@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist.model import out_of_memory
-from igc_dist.passes.chunks import Chunks
+from igc_dist.passes import Chunks
 from igc_dist.passes.retry import smaller
 from igc_dist.planning import Limits, make_plan
 from igc_dist.records import ConfigError

@@ -13,7 +13,6 @@ import xarray as xr
 from torch import nn
 
 import igc_dist
-from igc_dist.planning import plan as plans
 
 N, J = 100, 4
 
@@ -32,7 +31,7 @@ def values(tree: xr.DataTree) -> dict[str, np.ndarray]:
 @pytest.fixture
 def small_tables(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """A table may then have 12 elements: 3 rows. A fold of 20 rows has pieces of 2."""
-    return lambda: monkeypatch.setattr(plans, "TABLE", 12)
+    return lambda: monkeypatch.setattr("igc_dist.planning.plan.TABLE", 12)
 
 
 @pytest.mark.parametrize(
