@@ -22,6 +22,7 @@ from igc_dist.attributors import Attributor
 from igc_dist.data import random_states_kept, sliced, weighted
 from igc_dist.distributed import World, joined
 from igc_dist.job import Job, limits_of, named_statistics, skipping
+from igc_dist.metrics import labelled
 from igc_dist.model import Model
 from igc_dist.paths import Auto, Design, Pairs, Quadrature, ensure_design, ensure_rule
 from igc_dist.planning import Audit, Budget, Limits
@@ -72,6 +73,7 @@ def attribute(
     slices: Any = None,
     on_unlabelled: str = "fail",
     reduce: Any = None,
+    metrics: Any = (),
     names: Sequence[str] | None = None,
     dims: Sequence[Any] | None = None,
     samples: bool = False,
@@ -127,6 +129,9 @@ def attribute(
     `design`, `n_draws`: see `igc_dist.paths.designs`, or `igc_dist.Design`. `target`: None (all outputs), an int, a
     list, "one_hot", or `igc_dist.Targets`, whose `n_others` is a keyword too. NaN in y leaves a sample out for that
     output. `reduce`: how features are summed before anything is folded, see `igc_dist.features`.
+
+    `metrics`: scores of every sample's maps, names of `igc_dist.metrics.METRICS` or objects, in a list or by their
+    names in the result: ``tree["samples/metrics/insertion"]`` (sample, output), means in ``tree["metrics"]``.
 
     `budget`: `igc_dist.Budget`. `store`: a folder or URL to keep results in and to resume from (None: in memory), or
     `igc_dist.Store`, whose `samples` keeps every sample's attribution. `plan`: `igc_dist.Limits`, whose fields are
@@ -186,6 +191,7 @@ def attribute(
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,
         reduce=reduce,
+        metrics=labelled(metrics) if metrics else {},
         names=names,
         dims=dims,
         seed=seed,

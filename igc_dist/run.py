@@ -24,7 +24,7 @@ from igc_dist.baselines import Surroundings
 from igc_dist.distributed import World, claims
 from igc_dist.job import Job, modes, plan_of, settled, store_of, tuned
 from igc_dist.model import memory
-from igc_dist.passes import Auditor, DrawnEngine, Engine, Findings, Predictor, ShardWalk, findings, of_piece
+from igc_dist.passes import Auditor, DrawnEngine, Engine, Findings, Predictor, Scorer, ShardWalk, findings, of_piece
 from igc_dist.planning import Audit, Plan
 from igc_dist.records import PeerError, PrecisionError, at, check_asserts
 from igc_dist.results import Finalizer, Passed, Recipe, Walked, provenance_of, relative_errors
@@ -134,9 +134,9 @@ class Run:
                 order = findings.by_prediction(plan, found, tables)
             if job.baseline.needs_classes:
                 classes = findings.top_classes(plan, tables, job.baseline.needs_classes)
-            if job.needs_mean:
-                sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
-                mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
+        if job.needs_mean:
+            sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
+            mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
         self.found = found
         self.around = Surroundings(job.source, found.pool, job.seed, mean, order, classes)
         cells = job.cells(lambda: store.read("predict", "target"))
@@ -288,7 +288,8 @@ class Run:
         self.meter.start(name, len(numbers), len(numbers) - len(pending), per_row, per_sample)
         audited = job.audited and phase == "attribute"
         engine.check = Auditor(engine, job.audited, job.stages(plan)[0]) if audited else None
-        walk = ShardWalk(engine, store, phase, job.attributor.complete and not job.drawn)
+        scorer = Scorer(job.metrics, plan) if job.metrics and phase == "attribute" else None
+        walk = ShardWalk(engine, store, phase, job.attributor.complete and not job.drawn, scorer)
         done = self._shards(name, phase, pending, walk)
         # ranks take turns to contribute shards of an earlier run
         earlier = sorted({*numbers} - {*pending})

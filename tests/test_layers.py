@@ -51,6 +51,7 @@ DOORS = {
     "torch.autograd": ("model",),
     "torch.func": ("model",),
     "skimage": ("features",),
+    "PIL": ("metrics",),
     "sklearn": ("demo",),
     "matplotlib": ("report",),
     "jinja2": ("report",),

@@ -44,6 +44,7 @@ Often used:
   data.x=pixel_values data.y=labels          samples that are dicts: the keys of x and of y
   data.slices=site data.weights=weight       attributes of the data set
   reduce=patches reduce.size=8               sums of features
+  metric=[insertion,sic] metric.insertion.start=blurred      scores of the map of each sample
   method=guided_ig method.attributor.n_steps=50 | blur_ig | ig2 baseline=references | idgi      other paths
   experiment=gallery                         all of them
   fabric.devices=8 fabric.num_nodes=64 fabric.rates.flops=4e14      for plan: what it would take on 512 ranks

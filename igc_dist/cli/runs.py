@@ -101,6 +101,8 @@ def _show(cfg: Any, path: str | Path, beside: Path) -> None:
             page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs)
     with on_screen():
         Console().print(report.summary_table(tree))
+        if (scores := report.scores_table(tree)) is not None:
+            Console().print(scores)
         say(f"store:  {path}")
         if page is not None:
             say(f"report: {page}")

@@ -11,6 +11,7 @@ from igc_dist.config import building, schemas
 from igc_dist.config.permitted import TRUST, check_public
 from igc_dist.data import sliced, weighted
 from igc_dist.job import Job, named_statistics, skipping
+from igc_dist.metrics import Metric, labelled
 from igc_dist.model import Model, load_weights
 from igc_dist.paths import ensure_design, ensure_rule
 from igc_dist.records import ConfigError
@@ -65,6 +66,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         seed=c.seed,
         skip=skip,
         reduce=None if c.reduce is None else building.build(c.reduce, allow),
+        metrics=_metrics(c, allow),
         names=c.data.names,
         dims=c.data.dims,
         store=store,
@@ -86,6 +88,11 @@ def _statistics(c: schemas.Config) -> tuple[Statistic, ...]:
                 f"statistic.names={c.statistic.names} has no ttest: add it, or leave the limit out"
             )
     return named_statistics(c.statistic.names, ttest={"low": c.statistic.low, "high": c.statistic.high})
+
+
+def _metrics(c: schemas.Config, allow: Sequence[str]) -> dict[str, Metric]:
+    """The metrics by their names in the store."""
+    return labelled({label: building.build(node, allow) for label, node in c.metric.items()}) if c.metric else {}
 
 
 def _model(c: schemas.Config, allow: Sequence[str]) -> Model:

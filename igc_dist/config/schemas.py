@@ -154,6 +154,7 @@ class Config:
     method: MethodConfig = field(default_factory=MethodConfig)
     statistic: StatisticConfig = field(default_factory=StatisticConfig)
     reduce: dict[str, Any] | None = None
+    metric: dict[str, Any] = field(default_factory=dict)
     fabric: FabricConfig = field(default_factory=FabricConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

@@ -1,8 +1,8 @@
 """The job of a run: what is to be computed, and what identifies it.
 
-May import: passes, store, planning, inputs, attributors, features, baselines, distributed, data, model, paths,
-statistics, targets, secrets, files, tensors, records. Its public names stand in `__init__.pyi` and are loaded when they
-are first asked for.
+May import: passes, store, planning, inputs, attributors, metrics, features, baselines, distributed, data, model,
+paths, statistics, targets, secrets, files, tensors, records. Its public names stand in `__init__.pyi` and are loaded
+when they are first asked for.
 """
 
 import lazy_loader

@@ -19,6 +19,7 @@ from igc_dist.features import Reduction
 from igc_dist.inputs import Inputs
 from igc_dist.job.rules import RULES
 from igc_dist.job.spec import describe, digest
+from igc_dist.metrics import Metric
 from igc_dist.model import Model
 from igc_dist.paths import Pairs
 from igc_dist.planning import Audit, Budget, Limits, Plan
@@ -52,6 +53,8 @@ class Job:
     weights: Float64[np.ndarray, " N"] | None = None
     """Weight of each sample."""
     slices: Sliced | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Metrics of the maps of each sample, by their names in the store."""
     budget: Budget = field(default_factory=Budget)
     """How far to go. It changes the number of folds that are used, but not their content."""
     labels: Mapping[str, Any] = field(default_factory=dict)
@@ -129,7 +132,12 @@ class Job:
     @property
     def needs_mean(self) -> bool:
         """Whether pass 1 must find the mean input."""
-        return self.attributor.baselines and self.baseline.needs_mean
+        return (self.attributor.baselines and self.baseline.needs_mean) or "mean" in self.needed
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """What the metrics need: of "baseline", "mean" and "explain"."""
+        return frozenset().union(*(metric.needs for metric in self.metrics.values()))
 
     def reduction(self, n_inputs: int) -> Reduction:
         """How the features of `n_inputs` inputs are reduced. Raises `ConfigError`."""
@@ -176,6 +184,7 @@ class Job:
                 "dims": describe(plan.shapes.dims),
             },
             "samples": self.samples,
+            **({"metrics": describe(dict(self.metrics))} if self.metrics else {}),
             "replicates": self.n_replicates,
             "audit": self.audited,
             "seed": self.seed,

@@ -15,6 +15,7 @@ from igc_dist.inputs import OneHot, Walk
 from igc_dist.job import modes
 from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
+from igc_dist.metrics import Part, Subject, every, weighted
 from igc_dist.model import activations
 from igc_dist.passes import first_look, probe
 from igc_dist.paths import Auto, Pairs, Pilot
@@ -172,7 +173,10 @@ def _work(job: Job, look: Look, shapes: Shapes, outputs: tuple[int, ...]) -> Wor
         n_terms=len(job.terms),
         n_cells=n_slices * (1 if job.grouping is None else job.grouping.n_groups),
         n_slices=n_slices,
-        nonlinear=tuple(statistic.name for statistic in job.statistics if not statistic.linear or statistic.whole),
+        nonlinear=(
+            *(statistic.name for statistic in job.statistics if not statistic.linear or statistic.whole),
+            *job.metrics,
+        ),
         samples=job.samples,
         in_memory=job.store is None,
         ahead=job.source.ahead,
@@ -181,9 +185,29 @@ def _work(job: Job, look: Look, shapes: Shapes, outputs: tuple[int, ...]) -> Wor
         free=not look.reduction.linear,
         drawn=job.drawn,
         pairs=job.pairs,
+        scores=_scores(job, look),
         rule=job.attributor.rule,
         certified=job.attributor.certified,
     )
+
+
+def _scores(job: Job, look: Look) -> tuple[Part, ...]:
+    """The arrays of the metrics, after their own checks. Raises `ConfigError` for a metric that does not fit."""
+    if not job.metrics:
+        return ()
+    taken = look.walk.inputs
+    if len(taken) != 1:
+        raise ConfigError(f"samples have {len(taken)} inputs, and metrics take models of one: drop the metrics")
+    if "baseline" in job.needed and look.n_baselines > 1:
+        raise ConfigError(
+            f"metrics that need the baseline take one for each sample, and there are {look.n_baselines}: take one, or "
+            "another start of the metric"
+        )
+    first = job.inputs.predict(taken)[0].double().cpu()
+    subject = Subject(len(job.source), tuple(taken[0].shape[1:]), first, len(weighted(job.model.module)))
+    for metric in job.metrics.values():
+        metric.check(subject)
+    return tuple(every(job.metrics, job.model, 1, subject))
 
 
 def _asked(job: Job, labels: bool) -> int | None:

@@ -44,6 +44,11 @@ def _unweighted(statistic: Any) -> bool:
     return not statistic.weighted
 
 
+def _needing(job: Any, need: str) -> str:
+    """The name of the first metric that needs something."""
+    return next(repr(label) for label, metric in job.metrics.items() if need in metric.needs)
+
+
 def _grouped(job: Any) -> list[str]:
     return [statistic.name for statistic in job.statistics if statistic.n_groups > 1]
 
@@ -120,6 +125,37 @@ RULES = (
         lambda job: job.samples and job.budget.limited,
         "store.samples=true with a budget, which leaves folds out",
         "drop one of them",
+    ),
+    Rule(
+        lambda job: bool(job.metrics) and job.budget.limited,
+        "metrics with a budget, which leaves folds out",
+        "drop one of them",
+    ),
+    Rule(
+        lambda job: bool(job.metrics) and not job.exact,
+        ON_AVERAGE + "metrics score maps of single samples" + NOISE,
+        "take design=grid and target.n_others=null, or drop them",
+    ),
+    Rule(
+        lambda job: bool(job.metrics) and not isinstance(job.inputs, Plain),
+        "metrics exchange numbers of the input, and this model walks embeddings or categories",
+        "drop the metrics",
+    ),
+    Rule(
+        lambda job: bool(job.metrics) and job.reduce is not None,
+        "metrics score maps of the samples' own shape, and reduce sums over features",
+        "take reduce=none, or drop the metrics",
+    ),
+    Rule(
+        lambda job: "baseline" in job.needed and (not job.attributor.baselines or job.attributor.own_baseline),
+        "the metric {metric} needs the baseline of the maps, and attributor {attributor} has none, or its own",
+        "choose another start of the metric, or drop it",
+        lambda job: {"metric": _needing(job, "baseline"), "attributor": repr(job.attributor.name)},
+    ),
+    Rule(
+        lambda job: any(metric.name == "steps" for metric in job.metrics.values()),
+        "the metric steps asks for maps of twice the steps, and a run has one number of steps",
+        "score the maps of two runs in Python: igc_dist.metrics.score(..., explain=...)",
     ),
     Rule(
         lambda job: (

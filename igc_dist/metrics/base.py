@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -56,12 +57,14 @@ class Maps:
 class Subject:
     """What is scored, as far as a metric may refuse it: before any map is read.
 
-    `n_samples` of shape *P, `shape`. `first`: the model's outputs (J,) for the first sample.
+    `n_samples` of shape *P, `shape`. `first`: the model's outputs (J,) for the first sample. `n_layers`: the
+    number of layers with weights.
     """
 
     n_samples: int
     shape: tuple[int, ...]
     first: Float64[Tensor, " J"]
+    n_layers: int = 0
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -74,19 +77,25 @@ class Subject:
         return int(np.prod(self.positions))
 
 
+Explain = Callable[..., Float64[Tensor, "M *P"]]
+"""``explain(x, output, sample, **settings)``: maps of `output` for other x, by the method whose maps are scored."""
+
+
 @dataclass(frozen=True)
 class Predict:
-    """The model's scores of rows, at most `rows` of them in one forward pass."""
+    """The model's scores of rows, at most `rows` of them in one forward pass; `explain` for metrics that `needs` it."""
 
     model: Model
     rows: int
+    explain: Explain | None = None
 
     def __call__(
         self, of: str, output: Int64[Tensor, " R"], made: Callable[[Int64[Tensor, " r"]], Float[Tensor, "r *P"]]
     ) -> Float64[Tensor, " R"]:
         """The score of `output[i]` for row i. ``made(numbers)`` makes the rows of these numbers.
 
-        With "probability" it is ``exp(f_k) / sum_j exp(f_j)``, with "logit" it is ``f_k``.
+        With "probability" it is ``exp(f_k) / sum_j exp(f_j)``, with "logit" it is ``f_k``, and with "recognised" 1 if
+        f_k is the largest output, else 0.
         """
         found = [output.new_empty(0, dtype=torch.float64)]
         for numbers in torch.arange(len(output), device=output.device).split(self.rows) if len(output) else ():
@@ -108,6 +117,11 @@ class Predict:
                 found[m, t] = self._of(of, rows.flatten(0, 1), mine).reshape(rows.shape[:2])
         return found
 
+    def explained(self, x: Float[Tensor, "M *P"], maps: Maps, **settings: Any) -> Float64[Tensor, "M *P"]:
+        """The maps of other x in place of those of `maps`."""
+        assert self.explain is not None  # `needs` says so
+        return self.explain(x, maps.output, maps.sample, **settings) if len(maps) else maps.values
+
     def slopes(
         self, output: Int64[Tensor, " m"], points: Float[Tensor, "m t *P"], along: Float[Tensor, "m 1 *P"]
     ) -> tuple[Float64[Tensor, "m t"], Float64[Tensor, "m t"]]:
@@ -124,6 +138,8 @@ class Predict:
 
     def _of(self, of: str, rows: Float[Tensor, "r *P"], output: Int64[Tensor, " r"]) -> Float64[Tensor, " r"]:
         y = self.model.predict((rows,)).double()
+        if of == "recognised":
+            return (y.argmax(1) == output).double()
         return (y.softmax(1) if of == "probability" else y).gather(1, output[:, None])[:, 0]
 
 
@@ -135,10 +151,14 @@ def slices(stop: int, size: int) -> list[slice]:
 class Metric(ABC):
     """A score of each map, and maybe a curve. Members are frozen dataclasses: their fields are stored with the score.
 
-    `name`: what users call it. `needs`: which of "baseline" and "mean" it takes from `Maps`.
+    `name`: what users call it. `needs`: which of "baseline" and "mean" it takes from `Maps`, and whether "explain" of
+    `Predict`. `counted`: scores of 0 and 1 that are counted, and not averaged. `median`: whether the median curve over
+    samples is wanted too, with its area.
     """
 
     name: ClassVar[str]
+    counted: ClassVar[tuple[str, ...]] = ()
+    median: ClassVar[bool] = False
 
     @property
     def needs(self) -> frozenset[str]:
@@ -189,3 +209,14 @@ def choice(metric: Metric, field: str, choices: tuple[str, ...]) -> None:
     """Raise `ConfigError` unless the field is one of the choices."""
     if getattr(metric, field) not in choices:
         raise ConfigError(f"{metric.name}: {field}={getattr(metric, field)!r}, choose one of {', '.join(choices)}")
+
+
+def said(metric: Metric) -> dict[str, Any]:
+    """The name and the parameters of a metric; arrays by their shapes."""
+
+    def plain(value: Any) -> Any:
+        small = isinstance(value, str | int | float | None) or (isinstance(value, list | tuple) and np.ndim(value) == 1)
+        return value if small else f"{type(value).__name__} {np.shape(value)}"
+
+    fields = dataclasses.fields(metric)  # type: ignore[arg-type]
+    return {"name": metric.name} | {field.name: plain(getattr(metric, field.name)) for field in fields if field.init}

@@ -6,7 +6,7 @@ Source: Kapishnikov et al. 2019, arXiv:1906.02825, section 4.2.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64, Real
 from scipy.interpolate import griddata
 
 from igc_dist.records import ConfigError
@@ -25,7 +25,7 @@ def random_mask(shape: tuple[int, int], fraction: float, generator: np.random.Ge
     return mask.reshape(shape)
 
 
-def inpainted(image: Float[np.ndarray, "H W *C"], kept: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, "H W *C"]:
+def inpainted(image: Real[np.ndarray, "H W *C"], kept: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, "H W *C"]:
     """The image with every pixel that is not `kept` filled in, linearly on a Delaunay triangulation of the kept ones.
 
     The four corners are always kept, so that every pixel lies in a triangle. Raises `ConfigError` for a mask of another

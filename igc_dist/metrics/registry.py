@@ -4,14 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from igc_dist.metrics.aic import Aic
 from igc_dist.metrics.base import Metric
 from igc_dist.metrics.completeness import Completeness
 from igc_dist.metrics.deletion import Deletion
+from igc_dist.metrics.infidelity import Infidelity
 from igc_dist.metrics.insertion import Insertion
+from igc_dist.metrics.lossy import Lossy
+from igc_dist.metrics.max_sensitivity import MaxSensitivity
+from igc_dist.metrics.mufidelity import MuFidelity
+from igc_dist.metrics.overlap import Overlap
+from igc_dist.metrics.pointing_game import PointingGame
+from igc_dist.metrics.randomisation import Randomisation
+from igc_dist.metrics.road import Road
+from igc_dist.metrics.sensitivity_n import SensitivityN
+from igc_dist.metrics.sic import Sic
 from igc_dist.metrics.sparseness import Sparseness
+from igc_dist.metrics.steps import Steps
 from igc_dist.records import ConfigError
 
-METRICS: dict[str, type[Metric]] = {kind.name: kind for kind in (Insertion, Deletion, Completeness, Sparseness)}
+METRICS: dict[str, type[Metric]] = {
+    kind.name: kind
+    for kind in (
+        Insertion,
+        Deletion,
+        Aic,
+        Sic,
+        Road,
+        Completeness,
+        Infidelity,
+        MaxSensitivity,
+        SensitivityN,
+        MuFidelity,
+        Sparseness,
+        PointingGame,
+        Overlap,
+        Lossy,
+        Steps,
+        Randomisation,
+    )
+}
 """Metrics by the name that a user can choose."""
 
 
@@ -29,6 +61,8 @@ def labelled(metrics: Sequence[str | Metric] | Mapping[str, str | Metric]) -> di
             given = METRICS[given]()
         if not isinstance(given, Metric):
             raise ConfigError(f"metric {given!r}: choose from {', '.join(METRICS)}, or give a Metric")
+        if label and not str(label).isidentifier():
+            raise ConfigError(f"metrics: {label!r} is no name for scores, give letters, digits and underscores")
         if (label or given.name) in found:
             raise ConfigError(
                 f"{given.name} is asked for twice: give a mapping, such as {{'{given.name}_a': ..., "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,15 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from igc_dist import data as sources
-from igc_dist.metrics.base import Maps, Metric, Predict, Subject
+from igc_dist.arrays import real
+from igc_dist.metrics.base import Explain, Maps, Metric, Predict, Subject, said
 from igc_dist.metrics.given import Given, baselines, given
+from igc_dist.metrics.parts import Part, every, summaries
+from igc_dist.metrics.randomisation import weighted
 from igc_dist.metrics.registry import labelled
-from igc_dist.metrics.summary import mean
 from igc_dist.model import Model
 from igc_dist.records import ConfigError, DataError
 from igc_dist.tensors import Batch
-
-LEVEL = 0.95
-"""Of the intervals of means."""
 
 
 def score(
@@ -34,6 +32,7 @@ def score(
     *,
     target: Any = None,
     baseline: Any = None,
+    explain: Callable[..., Any] | None = None,
     batch_size: int = 64,
 ) -> xr.Dataset:
     """Scores of maps of any origin: ours from `/samples`, Captum's, or random numbers.
@@ -43,12 +42,15 @@ def score(
     or (N, J, *P), one per sample and output; array, tensor or DataArray. `metrics`: names from `METRICS` or objects; a
     mapping names them in the result. `target`: the output that each map explains, one number or (N,), or the J outputs;
     not needed if there are maps of all outputs. `baseline`: where the maps' paths start, broadcast to (N, *P).
-    `batch_size`: the largest number of rows in a forward pass; it changes nothing but rounding.
+    `explain`: the method that made the maps, for metrics that ask for maps of other inputs: ``explain(x, output)``
+    returns maps like x, each of its output, for example ``IntegratedGradients(net).attribute(x, target=output)`` of
+    Captum. `batch_size`: the largest number of rows in a forward pass; it changes nothing but rounding.
 
     The Dataset has for each metric, for example insertion: `insertion` (sample, output), `insertion_curve` (sample,
     output, insertion_fraction), and the mean over samples `insertion_mean` (output) with its jackknife standard error
-    `_se`, the ends of its 95 % interval `_ci_low` and `_ci_high`, and the number of samples in it, `_n`. With one map
-    per sample there is no dimension `output`. Maps with NaN or infinity have no scores (NaN) and are counted in
+    `_se`, the ends of its 95 % interval `_ci_low` and `_ci_high`, and the number of samples in it, `_n`. Some metrics
+    also have the area of the median curve, `_median`, and count the samples that they leave out by their reasons. With
+    one map per sample there is no dimension `output`. Maps with NaN or infinity have no scores (NaN) and are counted in
     `skipped`. The attribute "metrics" is JSON of all parameters.
 
     Raises `ConfigError` for a metric that does not fit, with the reason, before a map is read, `DataError` for data and
@@ -66,12 +68,31 @@ def score(
         for metric in chosen.values():
             if "baseline" in metric.needs and starts is None:
                 raise ConfigError(f"{metric.name} needs the baseline of the maps: give score(..., baseline=...)")
+            if "explain" in metric.needs and explain is None:
+                raise ConfigError(
+                    f"{metric.name} asks for maps of other inputs: give score(..., explain=...), a function of x and "
+                    "output that returns maps"
+                )
             metric.check(subject)
         centre = _mean(source) if any("mean" in metric.needs for metric in chosen.values()) else None
-        filled = _Filled(chosen, subject, maps)
+        filled = _Filled(chosen, every(chosen, model, batch_size, subject), maps)
         for batch in source.batches(range(len(source)), max(1, batch_size // maps.outputs.shape[1])):
-            filled.add(Predict(model, batch_size), batch, starts, centre)
+            filled.add(Predict(model, batch_size, _asked(explain)), batch, starts, centre)
     return filled.result(attribution)
+
+
+def _asked(explain: Callable[..., Any] | None) -> Explain | None:
+    """`explain` with its maps checked."""
+    if explain is None:
+        return None
+
+    def explained(x: Tensor, output: Tensor, sample: Tensor, **settings: Any) -> Tensor:
+        found = real(explain(x, output, **settings), "the result of explain").double()
+        if found.shape != x.shape:
+            raise DataError(f"explain returned maps of shape {tuple(found.shape)} for x of shape {tuple(x.shape)}")
+        return found.to(x.device)
+
+    return explained
 
 
 def _look(model: Model, source: sources.Source) -> Subject:
@@ -83,7 +104,8 @@ def _look(model: Model, source: sources.Source) -> Subject:
         raise DataError(
             f"samples have type {first[0].dtype}, and metrics exchange numbers: convert them in the data set"
         )
-    return Subject(len(source), tuple(first[0].shape[1:]), model.predict((_moved(model, first[0]),))[0].double().cpu())
+    outputs = model.predict((_moved(model, first[0]),))[0].double().cpu()
+    return Subject(len(source), tuple(first[0].shape[1:]), outputs, len(weighted(model.module)))
 
 
 def _moved(model: Model, x: Tensor) -> Tensor:
@@ -102,11 +124,10 @@ def _mean(source: sources.Source) -> Float64[Tensor, "*P"]:
 class _Filled:
     """The arrays of the result, filled batch by batch."""
 
-    def __init__(self, metrics: Mapping[str, Metric], subject: Subject, maps: Given) -> None:
-        self.metrics, self.maps = metrics, maps
-        self.axes = {label: metric.axis(subject) for label, metric in metrics.items()}
+    def __init__(self, metrics: Mapping[str, Metric], parts: Sequence[Part], maps: Given) -> None:
+        self.metrics, self.parts, self.maps = metrics, parts, maps
         self.skipped = np.zeros(maps.outputs.shape, dtype=bool)
-        self.arrays: dict[tuple[str, str], Float64[np.ndarray, "N J *T"]] = {}
+        self.arrays = {part.name: np.full((*self.skipped.shape, *np.shape(part.axis or 0.0)), np.nan) for part in parts}
 
     def add(
         self,
@@ -133,8 +154,7 @@ class _Filled:
         at = (n.cpu().numpy() + rows.start, j.cpu().numpy())
         for label, metric in self.metrics.items():
             for part, found in metric(predict, maps).items():
-                shape = (*self.skipped.shape, *found.shape[1:])
-                self.arrays.setdefault((label, part), np.full(shape, np.nan))[at] = found.cpu().numpy()
+                self.arrays[f"{label}_{part}" if part else label][at] = found.cpu().numpy()
 
     def result(self, attribution: Any) -> xr.Dataset:
         """Scores, curves and means, labelled."""
@@ -148,24 +168,14 @@ class _Filled:
         def put(name: str, dims: tuple[str, ...], values: np.ndarray, at: int) -> None:
             found[name] = (dims, values[(slice(None),) * at + (0,)] if single else values)
 
-        for (label, part), values in self.arrays.items():
-            name = f"{label}_{part}" if part else label
-            if part == "curve":
-                found.coords[f"{label}_fraction"] = self.axes[label]
-                put(name, (*lead, f"{label}_fraction"), values, 1)
-                continue
-            put(name, lead, values, 1)
-            for field, summary in mean(values, LEVEL)._asdict().items():
-                put(f"{name}_{field}", lead[1:], summary, 0)
+        for part in self.parts:
+            values, along = self.arrays[part.name], (part.along,) if part.along else ()
+            if along:
+                found.coords[part.along] = np.asarray(part.axis)
+            if part.kind != "count":
+                put(part.name, (*lead, *along), values, 1)
+            for name, summary in summaries(part, values):
+                put(name, (*lead[1:], *along[: summary.ndim - 1]), summary, 0)
         put("skipped", lead[1:], self.skipped.sum(0), 0)
-        found.attrs["metrics"] = json.dumps({label: dict(_said(metric)) for label, metric in self.metrics.items()})
+        found.attrs["metrics"] = json.dumps({label: said(metric) for label, metric in self.metrics.items()})
         return found
-
-
-def _said(metric: Metric) -> Iterator[tuple[str, Any]]:
-    """The name and the parameters of a metric; arrays by their shapes."""
-    yield "name", metric.name
-    for field in dataclasses.fields(metric):  # type: ignore[arg-type]
-        value = getattr(metric, field.name)
-        plain = isinstance(value, str | int | float | None)
-        yield field.name, value if plain else f"{type(value).__name__} {np.shape(value)}"

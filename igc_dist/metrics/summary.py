@@ -36,3 +36,20 @@ def mean(scores: Float64[np.ndarray, "N J"], level: float) -> Mean:
     se = standard_error(centre, without, weight)
     reach = se * np.where(n > 1, stdtrit(np.maximum(n - 1, 1), (1 + level) / 2), np.nan)
     return Mean(centre, se, centre - reach, centre + reach, n)
+
+
+def median(curves: Float64[np.ndarray, "N J T"]) -> Float64[np.ndarray, "J T"]:
+    """The median of curves over samples, point by point. Curves of NaN are left out; NaN without a curve."""
+    found = np.full(curves.shape[1:], np.nan)
+    for j in range(curves.shape[1]):
+        there = curves[np.isfinite(curves[:, j, 0]), j]
+        if len(there):
+            found[j] = np.median(there, axis=0)
+    return found
+
+
+def mean_curve(curves: Float64[np.ndarray, "N J T"]) -> Float64[np.ndarray, "J T"]:
+    """The mean of curves over samples, point by point, without NaN; NaN without a number."""
+    there = np.isfinite(curves)
+    with np.errstate(invalid="ignore"):  # 0 / 0 without a sample
+        return np.where(there, curves, 0.0).sum(0) / there.sum(0)

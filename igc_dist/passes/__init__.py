@@ -1,7 +1,7 @@
 """Pass 1 predicts every sample, pass 2 walks the paths and folds attributions.
 
-May import: store, planning, inputs, attributors, features, baselines, data, model, paths, statistics, targets, faults,
-seeds, tensors, records. Its public names stand in `__init__.pyi` and are loaded when they are first asked for.
+May import: store, planning, inputs, attributors, metrics, features, baselines, data, model, paths, statistics, targets,
+faults, seeds, tensors, records. Its public names stand in `__init__.pyi` and are loaded when they are first asked for.
 """
 
 import lazy_loader

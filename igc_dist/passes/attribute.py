@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from igc_dist.attributors import Attributor, Task
@@ -25,8 +25,8 @@ from igc_dist.seeds import Address
 from igc_dist.statistics import Cells, Centre, State, empty, of
 from igc_dist.tensors import Attribution, Batch, Tensors
 
-Rows = Callable[[range, Attribution], None]
-"""Receives per-sample attributions of some rows (in fold order) of the current shard."""
+Rows = Callable[[range, Batch, Known, Attribution], None]
+"""Receives some rows (in fold order) of the current shard, the samples, what pass 1 found, their attributions."""
 
 
 Check = Callable[[Shard, int, Batch, Known, Attribution], None]
@@ -93,7 +93,8 @@ class Engine:
                 self.check(shard, at, batch, known.at(here, outputs), attribution)
             state = state + of(attribution, centre, self.terms, len(self.cells))
             if rows is not None:
-                rows(range(shard.rows.start + here.start, shard.rows.start + here.stop), attribution)
+                at_rows = range(shard.rows.start + here.start, shard.rows.start + here.stop)
+                rows(at_rows, batch, known.at(here, outputs), attribution)
             at = here.stop
             del attribution  # before the next one is computed
         # + 0.0 turns -0.0 into 0.0, as adding zeros of other ranks does
@@ -102,6 +103,11 @@ class Engine:
     def again(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
         """The attributions of some samples of a shard, as they would be folded."""
         return self._attribute(batch, shard, known)
+
+    def start(self, batch: Batch, shard: Shard) -> Float[Tensor, "1 *P"] | Float[Tensor, "n *P"]:
+        """The baseline of each sample, for models of one input and one baseline."""
+        baselines, _ = self._baselines(batch, shard)
+        return baselines[0][0]
 
     def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
         inputs = self.inputs.take(batch.inputs, self.device)

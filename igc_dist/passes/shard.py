@@ -14,12 +14,13 @@ from igc_dist.passes import retry
 from igc_dist.passes.attribute import Engine, Rows
 from igc_dist.passes.audit import Auditor
 from igc_dist.passes.chunks import Chunks
-from igc_dist.passes.findings import of_fold
+from igc_dist.passes.findings import Known, of_fold
+from igc_dist.passes.scored import Scorer
 from igc_dist.planning import TERMS, Plan
 from igc_dist.records import Shard
 from igc_dist.statistics import SCALAR_TERMS, State, unexplained
 from igc_dist.store import Store
-from igc_dist.tensors import Attribution
+from igc_dist.tensors import Attribution, Batch
 
 
 def packed(state: State, terms: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -35,12 +36,14 @@ class ShardWalk:
     """Computes, writes and commits shards of a phase, by their numbers.
 
     `residuals`: attributions of samples should sum to the model's difference, so the worst residual is reported.
+    `scorer`: the metrics of the maps.
     """
 
     engine: Engine
     store: Store
     phase: str
     residuals: bool
+    scorer: Scorer | None = None
 
     def __call__(self, number: int) -> dict[str, Any]:
         """Walk one shard and return its report. Its state is freed before the next one is computed."""
@@ -70,9 +73,9 @@ class ShardWalk:
         counts[:] = 0
         if isinstance(engine.check, Auditor):
             engine.check.begin(shard)
-        kept = self.phase == "attribute" and (plan.work.samples or plan.work.certified)
+        kept = self.phase == "attribute" and (plan.work.samples or plan.work.certified or self.scorer is not None)
         known = of_fold(self.store, plan, shard.fold)
-        return walking.run(shard, known, self._keeper(shard, counts) if kept else None)
+        return walking.run(shard, known, self._keeper(walking, shard, counts) if kept else None)
 
     def _write_notes(self, number: int, shard: Shard, walked: Plan, counts: Int64[np.ndarray, "1 2 J"]) -> None:
         """Write the notes of the walk: the micro-batch that fitted, the audit, and the certificate."""
@@ -84,8 +87,8 @@ class ShardWalk:
         if work.certified:
             store.write(phase, number, "certificate", counts)
 
-    def _keeper(self, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Rows:
-        """Counts failed samples and their gradients, and writes per-sample rows if they are stored.
+    def _keeper(self, engine: Engine, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Rows:
+        """Counts failed samples and their gradients, and writes per-sample rows and scores if they are stored.
 
         Rows are written in chunks that are as long as the micro-batches of the plan.
         """
@@ -97,14 +100,17 @@ class ShardWalk:
 
         chunks = Chunks(write, plan.samples_per_batch, shard.rows.start, shard.rows.stop)
 
-        def keep(rows: range, attribution: Attribution) -> None:
+        def keep(rows: range, batch: Batch, known: Known, attribution: Attribution) -> None:
             notes = {
                 name: note for name in ("failed", "evaluations") if (note := getattr(attribution, name)) is not None
             }
             used = (attribution.weight > 0).cpu().numpy()
             for count, note in zip(counts[0], notes.values(), strict=False):
                 count += np.where(used, note, 0).sum(0, dtype=np.int64)
+            scores = {} if self.scorer is None else self.scorer(engine, shard, batch, known, attribution)
             if not plan.work.samples:
+                if scores:
+                    chunks.add(scores)
                 return
             named = zip(plan.shapes.input_names, attribution.values, strict=True)
             # a method that claims no sums has no residual
@@ -112,6 +118,6 @@ class ShardWalk:
             delta = attribution.delta if complete else target.new_full(target.shape, float("nan"))
             tables = {"delta": delta, "prediction_baseline": attribution.baseline_prediction}
             tables |= {f"{name}/attribution": values for name, values in named}
-            chunks.add({name: values.cpu().numpy() for name, values in tables.items()} | notes)
+            chunks.add({name: values.cpu().numpy() for name, values in tables.items()} | notes | scores)
 
         return keep

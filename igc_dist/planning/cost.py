@@ -56,6 +56,8 @@ class Work:
     """Whether the draws are pairs of samples of a fold."""
     n_asked: int | None = None
     """Outputs whose gradients are taken at each path point; None: all."""
+    scores: tuple[tuple[str, str, str, tuple[float, ...]], ...] = ()
+    """Arrays of the metrics of each sample and output: name, kind, dimension and points of a curve (`metrics.Part`)."""
     rule: str = ""
     """Where gradients are taken, as text for people."""
     certified: bool = False

@@ -13,4 +13,5 @@ from .plots import Plots as Plots
 from .selection import selected as selected
 from .tables import compare as compare
 from .tables import info as info
+from .tables import scores_table as scores_table
 from .tables import summary_table as summary_table

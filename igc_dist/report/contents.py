@@ -20,7 +20,7 @@ from igc_dist.secrets import masked
 
 Floats = NDArray[np.float64]
 
-NOT_INPUTS = ("samples", "known", "shards", "convergence", "slices")
+NOT_INPUTS = ("samples", "known", "shards", "convergence", "slices", "metrics")
 FLAGS = {1: "constant target", 2: "constant prediction"}
 TITLES = {
     "igc": "IGC",

@@ -32,6 +32,7 @@ from igc_dist.report.contents import (
     title_of,
 )
 from igc_dist.report.judgement import judged, verdicts
+from igc_dist.report.scores import score_columns
 
 SKIPPED = 3
 """The largest number of samples that were left out and are named in a summary."""
@@ -84,6 +85,17 @@ def summary_table(tree: xr.DataTree, max_rows: int = 64) -> Table:
         count = "" if counts is None else f"{counts[index]:.0f}"
         numbers = [number(float(values[index])) for values in columns.values()]
         add(made, name, count, *numbers, *([reasons[index]] if flag else []), style="yellow" if reasons[index] else "")
+    return made
+
+
+def scores_table(tree: xr.DataTree, max_rows: int = 64) -> Table | None:
+    """The scores of the metrics, a row for each and a column per output; None without metrics."""
+    columns, names = score_columns(tree), labels(tree)[:max_rows]
+    if not columns:
+        return None
+    made = table(f"metrics of {len(labels(tree))} outputs", {"metric": False, **dict.fromkeys(names, True)})
+    for name, cells in columns.items():
+        add(made, name, *cells[:max_rows])
     return made
 
 

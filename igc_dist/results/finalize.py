@@ -11,6 +11,7 @@ import numpy as np
 
 from igc_dist.distributed import World
 from igc_dist.job import Job
+from igc_dist.metrics import said
 from igc_dist.passes import BAD, UNREAD, Chunks, Findings, audit, by_prediction, of_piece
 from igc_dist.passes import tables as tables_of
 from igc_dist.planning import Plan
@@ -18,6 +19,7 @@ from igc_dist.results.block import Block, Recipe, block_of
 from igc_dist.results.errors import advice, draw_share, relative_errors
 from igc_dist.results.exchange import Exchange, Slots, Walked, dealt, gathered, share_objects
 from igc_dist.results.recipe import Recorded, document
+from igc_dist.results.scores import scored
 from igc_dist.statistics import SCALAR_TERMS
 from igc_dist.store import Array, Store
 
@@ -140,6 +142,7 @@ class Finalizer:
             "sums_to_prediction": self.recipe.complete,
             "skipped": _skipped(job, plan, store),
             "cost": _cost(plan, passed),
+            **({"metrics": {label: said(metric) for label, metric in job.metrics.items()}} if job.metrics else {}),
             "retried": _retried(plan, store),
             "fallback": job.model.precision if store.fallen() else None,
             "budget": _spent(job, plan, passed, tables),
@@ -194,7 +197,9 @@ def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings
     for name, dims, centre in zip(plan.shapes.input_names, plan.shapes.dims, found.centre.a or (), strict=False):
         # all inputs share one group, and a dimension has one size per group
         tables[f"shards/centre/{name}"] = (("output", *(f"{name}_{dim}" for dim in dims)), centre)
-    if job.samples:
+    if plan.work.scores:
+        tables |= scored(plan, store)
+    if job.samples or plan.work.scores:
         tables["samples/index"] = (("sample",), plan.order)
     for path, (dims, values) in tables.items():
         kind = "string" if values.dtype.kind == "O" else str(values.dtype)

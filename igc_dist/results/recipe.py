@@ -87,6 +87,7 @@ class Recorded:
     weights: Float64[np.ndarray, " N"] | None = None
     slices: Sliced | None = None
     budget: Budget = field(default_factory=Budget)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> Recorded:

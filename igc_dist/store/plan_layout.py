@@ -23,6 +23,8 @@ def phases_of(
     second = _states(plan, dims, terms, float_type)
     if plan.work.samples:
         second |= _tables(plan, dims)
+    if plan.work.scores:
+        second |= _scores(plan, dims)
     second |= _findings(plan, dims, skip)
     found = [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
     if replicates:
@@ -94,6 +96,15 @@ def _tables(plan: Plan, dims: _Dims) -> dict[str, Array]:
     if plan.work.certified:
         kinds |= {"failed": "uint8", "evaluations": "int64"}
     return {name: array(f"samples/{name}", kind, dims.sample, dims.block) for name, kind in kinds.items()}
+
+
+def _scores(plan: Plan, dims: _Dims) -> dict[str, Array]:
+    """Scores of the metrics of each sample, which pass 2 writes, and whether its map was finite."""
+    arrays = {"metrics/scored": array("samples/metrics/scored", "uint8", dims.sample, dims.block)}
+    for name, _, along, axis in plan.work.scores:
+        points = [Dim(along, len(axis))] if along else []
+        arrays[f"metrics/{name}"] = array(f"samples/metrics/{name}", "float64", dims.sample, dims.block, *points)
+    return arrays
 
 
 def _findings(plan: Plan, dims: _Dims, skip: bool) -> dict[str, Array]:

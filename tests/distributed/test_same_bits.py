@@ -20,6 +20,7 @@ from igc_dist.distributed import world as distributed
 from igc_dist.distributed.leases import Claim
 from igc_dist.features import Total
 from igc_dist.job import trial
+from igc_dist.metrics import Insertion, MaxSensitivity
 from igc_dist.planning import Plan
 from igc_dist.records import StoreError
 from igc_dist.store import Store
@@ -63,6 +64,10 @@ CASES: dict[str, dict[str, Any]] = {
     "audited": {
         "n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8,
         "output_block": 1,
+    },
+    "metrics": {
+        "n": 23, "outputs": 4, "output_block": 3, "micro_batch": 5, "samples": False,
+        "metrics": [Insertion(of="logit", start="mean"), MaxSensitivity(draws=2)],
     },
     "resampled": {"n": 23, "baseline": Resampled(3), "output_block": 1, "micro_batch": 5, "on_nonfinite": "skip"},
 }  # fmt: skip

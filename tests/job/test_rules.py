@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 import igc_dist
-from igc_dist.attributors import GuidedIG
+from igc_dist.attributors import Gradients, GuidedIG
 from igc_dist.baselines import Constant, Partners
+from igc_dist.features import Total
 from igc_dist.job import rules
+from igc_dist.metrics import Steps
 from igc_dist.records import ConfigError
 from igc_dist.statistics import ControlledCorrelation, TTest
 from tests.commands import ROOT
@@ -27,6 +29,12 @@ CASES: tuple[dict[str, Any], ...] = (
     {"n_others": 1, "final_layer": "2"},
     {"design": "pairs", "slices": [0, 1] * 6},
     {"samples": True, "budget": igc_dist.Budget(seconds=1.0)},
+    {"metrics": ["sparseness"], "budget": igc_dist.Budget(seconds=1.0)},
+    {"metrics": ["sparseness"], "design": "stratified"},
+    {"metrics": ["sparseness"], "categories": [3]},
+    {"metrics": ["sparseness"], "reduce": Total()},
+    {"metrics": ["completeness"], "attributor": Gradients()},
+    {"metrics": [Steps(n_steps=4)]},
     {"statistics": ["ttest"], "budget": igc_dist.Budget(rel_se=0.1)},
     {"statistics": ["ttest", "ttest_again"]},
     {"statistics": [ControlledCorrelation()]},
