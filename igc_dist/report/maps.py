@@ -88,7 +88,9 @@ def defined(maps: Maps) -> Maps:
     known = np.asarray(np.isfinite(maps.values).reshape(len(maps.labels), -1).any(1))
     if known.all() or not known.any():
         return maps
-    gone = [f"{label} ({flag})" if flag else label for label, flag in _where(np.logical_not(known), maps.labels, maps.flags)]
+    gone = [
+        f"{label} ({flag})" if flag else label for label, flag in _where(np.logical_not(known), maps.labels, maps.flags)
+    ]
     told = ", ".join(gone[:NAMED]) + (f" and {len(gone) - NAMED} more" if len(gone) > NAMED else "")
     kept = _where(known, maps.labels, maps.flags)
     return replace(
