@@ -461,8 +461,8 @@ def test_functions_take_few_arguments() -> None:
 
 
 def signature_is_free(name: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Signatures of other people's packages, and the one function that has a keyword for everything."""
-    return wing_of(name) == "compat" or (name, node.name) == ("api.py", "attribute")
+    """Signatures of other people's packages, and the two functions that have a keyword for everything."""
+    return wing_of(name) == "compat" or (name, node.name) in (("api.py", "attribute"), ("metrics/scoring.py", "score"))
 
 
 @cache

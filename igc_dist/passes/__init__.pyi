@@ -21,6 +21,6 @@ from .predict import UNREAD as UNREAD
 from .predict import Predictor as Predictor
 from .predict import centre_of as centre_of
 from .predict import scored as scored
-from .scored import Scorer as Scorer
+from .scorer import Scorer as Scorer
 from .shard import ShardWalk as ShardWalk
 from .shard import packed as packed

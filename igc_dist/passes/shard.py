@@ -15,7 +15,7 @@ from igc_dist.passes.attribute import Engine, Rows
 from igc_dist.passes.audit import Auditor
 from igc_dist.passes.chunks import Chunks
 from igc_dist.passes.findings import Known, of_fold
-from igc_dist.passes.scored import Scorer
+from igc_dist.passes.scorer import Scorer
 from igc_dist.planning import TERMS, Plan
 from igc_dist.records import Shard
 from igc_dist.statistics import SCALAR_TERMS, State, unexplained

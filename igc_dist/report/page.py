@@ -42,7 +42,7 @@ from igc_dist.report.figures import MOST_INPUTS, Drawing, draw_all, magnitudes
 from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
-from igc_dist.report.scores import score_columns
+from igc_dist.report.scores import metric_rows
 from igc_dist.report.selection import selected
 from igc_dist.report.standing import AVOID, LOOK, TRUST, Standing, standings
 from igc_dist.secrets import masked
@@ -104,7 +104,7 @@ def write_report(
         "notices": notices_of(tree),
         "summary": summary_rows(tree, tuple(SUMMARY)),
         "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,
-        "metrics": metric_rows(tree),
+        "metrics": metric_rows(tree, TABLE_ROWS),
         "slices": slice_rows(tree),
         "worst": {name: extreme(tree, name) for name in IDENTITY},
         "arrays": {group: [title_of(name) for name in map_names(dataset)] for group, dataset in inputs(tree).items()},
@@ -205,18 +205,6 @@ def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
         for index, label in enumerate(labels(tree)[:TABLE_ROWS])
     ]
     return {"heads": [SUMMARY[name] for name in cells], "rows": rows, "flagged": any(flags)}
-
-
-def metric_rows(tree: xr.DataTree) -> dict[str, Any] | None:
-    """The scores of the metrics per output, and their settings; None without metrics."""
-    columns = score_columns(tree)
-    if not columns:
-        return None
-    rows = [
-        {"label": label, "numbers": [each[index] for each in columns.values()], "flag": ""}
-        for index, label in enumerate(labels(tree)[:TABLE_ROWS])
-    ]
-    return {"heads": list(columns), "rows": rows, "settings": flatten(mapping_of(tree, "metrics"))}
 
 
 def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from igc_dist.records import printable
-from igc_dist.report.contents import number
+from igc_dist.report.contents import flatten, labels, mapping_of, number
 
 
 def score_columns(tree: xr.DataTree) -> dict[str, list[str]]:
@@ -31,3 +33,15 @@ def score_columns(tree: xr.DataTree) -> dict[str, list[str]]:
         elif not any(f"{name.removesuffix(end)}_mean" in names for end in ("_se", "_ci_low", "_ci_high", "_n")):
             columns[printable(name)] = [number(value) if isinstance(value, float) else f"{value:,}" for value in values]
     return columns
+
+
+def metric_rows(tree: xr.DataTree, most: int) -> dict[str, Any] | None:
+    """The scores of the metrics for at most so many outputs, and their settings; None without metrics."""
+    columns = score_columns(tree)
+    if not columns:
+        return None
+    rows = [
+        {"label": label, "numbers": [each[index] for each in columns.values()], "flag": ""}
+        for index, label in enumerate(labels(tree)[:most])
+    ]
+    return {"heads": list(columns), "rows": rows, "settings": flatten(mapping_of(tree, "metrics"))}
