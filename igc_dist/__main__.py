@@ -5,8 +5,11 @@ It imports next to nothing: what is behind it takes seconds to import, and a sig
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +22,8 @@ STOPPED = 75
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit with its exit code. Without `argv` this process is the command."""
     with ending_at_signals(restored=argv is not None):
+        if sys.argv[1:] == ["rank"] and argv is None:
+            end_with_launcher()
         from igc_dist.cli import main as shell
 
         shell.main(argv)
@@ -39,6 +44,20 @@ def ending_at_signals(restored: bool) -> Iterator[None]:
     finally:
         for number, handler in before.items() if restored else ():
             signal.signal(number, handler)
+
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's `prctl`: the signal that this process gets when the thread that started it ends."""
+
+
+def end_with_launcher() -> None:
+    """End this rank at once if its launcher was killed: the pipe that tells it is not read before the imports."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    pipe = select.poll()
+    pipe.register(0, 0)
+    if any(event & select.POLLHUP for _, event in pipe.poll(0)):  # it was killed before
+        os._exit(STOPPED)
 
 
 def _end(number: int, frame: Any) -> NoReturn:

@@ -87,7 +87,7 @@ def _started(rank: int, devices: int, order: Order) -> subprocess.Popen[bytes]:
 
 
 def ordered() -> Order:
-    """The order of this rank, from its stdin. When the launcher is gone, this rank is told to stop, as by SIGTERM."""
+    """The order of this rank, from its stdin. When the launcher is gone, this rank stops as by SIGTERM, or is ended."""
     pipe = os.fdopen(os.dup(0), "rb", 0)  # unbuffered: a thread that holds a buffer's lock would break the exit
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)  # code of users reads no order
@@ -96,6 +96,8 @@ def ordered() -> Order:
     def listen() -> None:
         pipe.read()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP)
+        os._exit(Stopped.exit_code)  # it hangs where no handler runs, as in gloo while ranks form their group
 
     threading.Thread(target=listen, daemon=True).start()
     return order

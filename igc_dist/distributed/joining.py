@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from igc_dist import distributed
+from igc_dist.distributed.alive import Alive
 from igc_dist.distributed.board import Board
 from igc_dist.distributed.environments import environment
 from igc_dist.distributed.handshake import agree, meet
@@ -50,23 +51,26 @@ def joined(
         counted.enter_context(numerics.threads(threads))
         if found is not None and size > 1:
             world.rank, world.size = int(found.global_rank()), size
-            world.store, world.group = _connect(found, accelerator, timeout, meeting)
+            world.store, world.group = _connect(world, found, accelerator, timeout, meeting)
         world.device = _device(found if size > 1 else None, accelerator, strategy, size)
         with _signals(world):
             try:
-                with together(None, dist.DistError):  # the store ends with the rank that holds it
+                with world.linked():
                     # a first sign of life, without which a rank could not count as silent
                     world.watch("the first look at model and data", force=True)
                     yield world
                     world.done = True
-                    world.meet("end")
+                    if not world.bereft:
+                        world.meet("end")
             except BaseException as error:
                 world.abort(error)
                 raise
-            if world.group is not None:
+            world.part()
+            if world.group is not None and not world.bereft:
                 with together(None):  # gloo sometimes aborts if a rank leaves while another still uses it
                     dist.barrier(group=world.group)
     finally:
+        world.part()
         counted.close()
         world.leave()
 
@@ -86,12 +90,15 @@ def _device(found: Any, accelerator: str, strategy: str, size: int) -> torch.dev
     return distributed.lightning_door.launched(found, accelerator, strategy, size).device
 
 
+GATHER = 30.0
+"""Seconds beyond the lease that ranks may start apart: one that died before it came is known by nobody."""
+
 _runs = 0
 _stores: dict[tuple[str, int, int, int], Any] = {}
 """Kept until the process ends: else a rank's second run could connect to the closing server of the first run."""
 
 
-def _connect(found: Any, accelerator: str, timeout: float, meeting: Path | None) -> tuple[Any, Any]:
+def _connect(world: World, found: Any, accelerator: str, timeout: float, meeting: Path | None) -> tuple[Any, Any]:
     """A store of the ranks for this run, and a process group for it. The user's own group is not touched."""
     global _runs
     _runs += 1
@@ -103,9 +110,10 @@ def _connect(found: Any, accelerator: str, timeout: float, meeting: Path | None)
     group: Any
     shared: Any
     if meeting is None:
-        base = _at_address(found, timeout)
+        base = _at_address(found, min(timeout, world.lease + GATHER))
         base.set_timeout(limit)
         group, shared = dist.PrefixStore(f"{_runs}/group", base), dist.PrefixStore(f"{_runs}/run", base)
+        world.alive = Alive(shared, rank, size, world.lease, lambda: world.steps)
     else:
         group, shared = dist.FileStore(str(meeting / f"group-{_runs}"), size), Board(meeting / "board", _runs)
         group.set_timeout(limit)

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch.distributed as dist
 from safetensors.numpy import load, save
 
 from igc_dist import files
+from igc_dist.distributed.alive import Alive
 from igc_dist.distributed.pulse import Pulse, Pulsing
 from igc_dist.faults import fault
 from igc_dist.records import PeerError, Stopped, Superseded, said
@@ -29,7 +30,8 @@ from igc_dist.secrets import masked_text
 
 log = logging.getLogger(__name__)
 
-LINGER = 3.0  # seconds that rank 0 waits for the others to notice that it ends
+LINGER, HASTE = 5.0, 3.0
+"""Seconds that rank 0 waits for the others to notice that it ends: after an error, and after a signal."""
 
 POLL = 0.05
 """Seconds between looks at the store while waiting. A look takes 25 us, so a waiting rank uses 0.05 % of a core."""
@@ -61,6 +63,12 @@ class World:
     early: bool = True
     """Nothing is written yet: a signal ends this rank wherever it is, not only where it looks for one."""
     done: bool = False  # signals are ignored now: others count on this rank and would fail if it left
+    alive: Alive | None = None
+    """Signs of life, without which a rank that waits would not learn that another one is gone."""
+    steps: int = 0
+    """How often this rank looked whether it may go on."""
+    bereft: bool = False
+    """Another rank is gone, but the store is complete: there is nobody and nothing to wait for."""
     attempt: int = 0  # the number of restarts; each restart begins its counters at 0
     pulse: Pulsing = field(default_factory=Pulsing)
     _beat: float = 0.0
@@ -86,6 +94,7 @@ class World:
         Raises `Stopped` after a signal to any rank, `PeerError` if another rank failed, and `Superseded` if this rank
         was silent for so long that another rank does its shard.
         """
+        self.steps += 1
         if self.stopping and not self.done:
             if self.store is not None:
                 self.store.set("stop", json.dumps(self.interrupted))
@@ -132,10 +141,20 @@ class World:
                 text = json.dumps([self.rank, words, getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)
             self.leave()  # wakes ranks in an exchange while the store can tell them why
-            ended, until = self.count("ended", 1), time.monotonic() + LINGER
+            linger = HASTE if isinstance(error, Stopped) else LINGER
+            ended, until = self.count("ended", 1), time.monotonic() + linger
             while self.first and ended < self.size and time.monotonic() < until:
                 time.sleep(POLL)
                 ended = self.count("ended")
+
+    def linked(self) -> AbstractContextManager[None]:
+        """For code that uses the store of the ranks, which ends with the rank that holds it: raises `PeerError`."""
+        return together(None, dist.DistError)
+
+    def part(self) -> None:
+        """The ranks part: from now on another may end before this one."""
+        if self.alive is not None:
+            self.alive.end()
 
     def leave(self) -> None:
         """Destroy the process group of this run, if it has one."""
@@ -158,6 +177,8 @@ class World:
             time.sleep(POLL)
             while_waiting()
             self.watch(where)
+            if self.alive is not None:
+                self.alive.check()
             for rank, silent, beat in self.silent():
                 last = beat["at"]
                 if silent > self.silence:

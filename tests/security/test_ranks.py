@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.commands import TINY, below, children, environment, gone, until
+from tests.commands import TINY, below, children, environment, gone, started, until
 
 pytestmark = [pytest.mark.dist, pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")]
 
@@ -32,7 +33,7 @@ class Seen:
     imported: bool
     """Whether a module in the working folder was."""
     ended: bool
-    """Whether all ended within 20 seconds after their launcher was killed, and before the work was done."""
+    """Whether all ended within 5 seconds after their launcher was killed, and before the work was done."""
 
 
 def listening(pids: list[int]) -> set[str]:
@@ -75,7 +76,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         process.kill()
         process.wait()
         with suppress(AssertionError):
-            until(lambda: all(map(gone, everyone)), 20.0)
+            until(lambda: all(map(gone, everyone)), 5.0)
         complete = json.loads((store / "zarr.json").read_text())["attributes"]["status"] == "complete"
         return Seen(where, commands, mark.exists(), all(map(gone, everyone)) and not complete)
     finally:
@@ -104,3 +105,17 @@ def test_a_rank_is_told_through_a_pipe_what_it_may_do(seen: Seen) -> None:
 def test_ranks_end_with_their_launcher(seen: Seen) -> None:
     """Even if it was killed and could not tell them."""
     assert seen.ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.0, 1.0, 3.0, 5.0, 7.0])
+def test_ranks_end_with_their_launcher_at_any_moment(after: float, tmp_path: Path) -> None:
+    """While they import, form their group, and look at model and data."""
+    arguments = ["run", *TINY, f"store.path={tmp_path / 'store.zarr'}", "fabric.devices=2", SLOW]
+    with started(["igc_dist", *arguments], tmp_path) as process:
+        until(lambda: len(below(process.pid)) >= 2)
+        time.sleep(after)
+        those = below(process.pid)
+        process.kill()
+        process.wait()
+        until(lambda: all(map(gone, those)), 5.0)
