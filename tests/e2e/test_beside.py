@@ -142,6 +142,12 @@ def test_a_screen_that_is_full(folder: Path, stream: int) -> None:
     assert igc_dist.open(folder / "a.zarr").attrs["status"] == "complete"
 
 
+def test_an_error_keeps_its_exit_code_where_it_cannot_be_told(folder: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        arguments = [sys.executable, "-m", "igc_dist", "verify", "nowhere"]
+        assert subprocess.run(arguments, cwd=folder, env=environment(), stderr=full).returncode == 2
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_store_on_a_read_only_file_system(folder: Path, devices: int) -> None:
     """One line before any rank is started, and nothing is left behind."""
