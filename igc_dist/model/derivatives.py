@@ -28,15 +28,19 @@ LOST = (
 """Why an output that changes with the inputs may have no gradient, and the way out."""
 
 
-def gradients(totals: Sequence[Tensor], points: Tensors, scaled: bool) -> Iterator[tuple[int, Tensors]]:
+def gradients(
+    totals: Sequence[Tensor], points: Tensors, scaled: bool, in_one_order: bool = False
+) -> Iterator[tuple[int, Tensors]]:
     """The gradient of each of these scalars to the points: (its place, one (n, *P) tensor per input).
 
-    The last one frees the graph. `scaled`: whether there are float16 numbers inside. Raises `ModelError` if autograd
-    cannot go through the graph.
+    The last one frees the graph. `scaled`: whether there are float16 numbers inside. `in_one_order`: whether kernels
+    are asked to add in one order. Raises `ModelError` if autograd cannot go through the graph.
     """
     for j, total in enumerate(totals):
         if total.requires_grad:
-            yield j, gradient(total, points, j < len(totals) - 1, scaled)
+            with numerics.in_one_order(in_one_order):
+                found = gradient(total, points, j < len(totals) - 1, scaled)
+            yield j, found
         else:  # constant by construction; `passes.first_look` has refused outputs that lost their graph
             yield j, tuple(torch.zeros_like(x) for x in points)
 
@@ -46,6 +50,13 @@ def reached(total: Tensor, points: Tensors) -> list[bool]:
     if not total.requires_grad:
         return [False] * len(points)
     return [g is not None for g in torch.autograd.grad(total, points, allow_unused=True)]
+
+
+def tried_in_one_order(total: Tensor, points: Tensors) -> None:
+    """One backward pass by kernels that add in one order. Raises a `RuntimeError` if there is none for an operator."""
+    if total.requires_grad:
+        with numerics.in_one_order(True):
+            torch.autograd.grad(total, points, retain_graph=True, allow_unused=True)
 
 
 def gradient(total: Tensor, points: Tensors, retain: bool, scaled: bool) -> Tensors:

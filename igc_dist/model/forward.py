@@ -5,6 +5,7 @@ Under `torch.compile` a batch is padded to a fixed number of rows. The final lay
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
@@ -21,11 +22,15 @@ from igc_dist.model.selection import Select, selected
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors
 
-AUTO = "auto"
-PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Lightning's names. Mixed: autocast applies to the forward only; path points and gradients stay float32."""
+log = logging.getLogger(__name__)
 
-HIGHER = {"bf16-mixed": "32-true", "16-mixed": "32-true", "32-true": "64-true"}
+AUTO = "auto"
+TF32 = "32-tf32"
+PRECISIONS = {"32-true": None, TF32: None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's names, and one for float32 with factors rounded to TF32 on CUDA. Mixed: autocast applies to the forward
+only; path points and gradients stay float32."""
+
+HIGHER = {"bf16-mixed": "32-true", "16-mixed": "32-true", TF32: "32-true", "32-true": "64-true"}
 """The higher precision with which an audit compares each precision."""
 
 
@@ -42,6 +47,8 @@ class Habits:
     """Whether it takes gradients itself (forces are those of an energy), so that it needs a graph in every pass."""
     squeezes: bool = False
     """Whether it drops the batch dimension of a single row."""
+    in_one_order: bool | None = None
+    """Whether its kernels on a card add in one order when they are asked to; None: not known yet, or no card."""
 
 
 @dataclass(eq=False)
@@ -98,6 +105,16 @@ class ForwardPass:
     def mixed(self) -> bool:
         """Whether the forward runs in half precision, under autocast."""
         return PRECISIONS[self.precision] is not None
+
+    @property
+    def rounded(self) -> bool:
+        """Whether factors of the model's products are rounded to fewer bits than the numbers have."""
+        return self.mixed or self.precision == TF32
+
+    @property
+    def in_one_order(self) -> bool | None:
+        """Whether all kernels of the model on a card add in one order; None: not known, or no card."""
+        return self._habits.in_one_order
 
     @property
     def above(self) -> str | None:
@@ -229,7 +246,13 @@ class ForwardPass:
         given = inputs if self._habits.writes is False else tuple(x.clone() for x in inputs)
         before = [x._version for x in given]
         try:
-            raw = self._call(*given, **(self.forward_kwargs or {}))
+            with numerics.in_one_order(self._asked_for_order(given)):
+                raw = self._call(*given, **(self.forward_kwargs or {}))
+        except RuntimeError as error:
+            if not self._asked_for_order(given) or numerics.LACKS not in str(error):
+                raise
+            self._lacks_order(error)
+            return self._called(inputs)
         except AssertionError as error:  # of torch.export
             if "Guard failed" not in str(error):
                 raise
@@ -244,6 +267,14 @@ class ForwardPass:
         if self._habits.writes is None:
             self._habits.writes = writes
         return raw
+
+    def _asked_for_order(self, inputs: Tensors) -> bool:
+        return inputs[0].device.type in numerics.CARDS and self._habits.in_one_order is not False
+
+    def _lacks_order(self, error: Exception) -> None:
+        """Note that an operator has no kernel that adds in one order. The run goes on, and its provenance says so."""
+        self._habits.in_one_order = False
+        log.warning("the last bits may differ from run to run: %s", str(error).splitlines()[0])
 
     def predict(self, inputs: Tensors) -> Float[Tensor, "n J"]:
         """f(x) for all outputs of the model, without a graph."""

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from igc_dist.model import borrowing, derivatives, numerics
-from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, ForwardPass, Habits
+from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, TF32, ForwardPass, Habits
 from igc_dist.model.representation import Reading
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors
@@ -36,7 +36,7 @@ class Model(ForwardPass):
 
         Another thread with the same module, or one that shares parameters with it, waits.
         """
-        with borrowing.reserved(self._layers), numerics.owned(self.dtype(())):
+        with borrowing.reserved(self._layers), numerics.owned(self.dtype(()), self.precision == TF32):
             yield
 
     @contextmanager
@@ -48,7 +48,7 @@ class Model(ForwardPass):
         borrowing.check(self.device, device)
         # the final layer may be outside of the module; a list of modules does not change their owners
         whole = nn.ModuleList(self._layers)
-        with self.reserved(), borrowing.borrowed(whole, device):
+        with self.reserved(), borrowing.borrowed(whole, device), numerics.tf32(self.precision == TF32):
             if self.precision == "64-true":
                 whole.double()
                 borrowing.double([*whole.parameters(), *whole.buffers()])
@@ -90,7 +90,7 @@ class Model(ForwardPass):
         """
         view = copy.copy(self)
         view.precision = HIGHER[self.precision]
-        with borrowing.data_kept(self._layers) as held:
+        with borrowing.data_kept(self._layers) as held, numerics.tf32(False):
             if view.precision == "64-true":
                 borrowing.double(held)
             yield view
@@ -136,8 +136,20 @@ class Model(ForwardPass):
             sums = (
                 list(y.gather(1, outputs).sum(0)) if isinstance(outputs, Tensor) else [y[:, k].sum() for k in outputs]
             )
+        self._find_order(sums, points)
         see(y.detach().gather(1, outputs) if isinstance(outputs, Tensor) else y.detach()[:, list(outputs)])
-        yield from derivatives.gradients(sums, points, self._scaled)
+        yield from derivatives.gradients(sums, points, self._scaled, bool(self.in_one_order))
+
+    def _find_order(self, totals: Sequence[Tensor], points: Tensors) -> None:
+        """Find out, once, on a card, whether the backward pass has kernels that add in one order."""
+        if self._asked_for_order(points) and self.in_one_order is None:
+            try:
+                derivatives.tried_in_one_order(totals[-1], points)
+                self._habits.in_one_order = True
+            except RuntimeError as error:
+                if numerics.LACKS not in str(error):
+                    raise
+                self._lacks_order(error)
 
     def represent(self, inputs: Tensors, layer: str) -> tuple[Float[Tensor, "n J"], Float[Tensor, "n Z"]]:
         """f(x) for all outputs and the result of `layer` (`representation.Reading`), from one forward, no graph."""
@@ -158,7 +170,8 @@ class Model(ForwardPass):
             raise ModelError(
                 f"the layer {layer!r} has no gradient with respect to the inputs: name one that the inputs act on"
             )
-        found = derivatives.gradients(totals, points, self._scaled)
+        self._find_order(totals, points)
+        found = derivatives.gradients(totals, points, self._scaled, bool(self.in_one_order))
         _, descent = next(found)
         return Towards(
             distance.detach(), descent, y.detach()[:, list(outputs)], ((k - 1, gradients) for k, gradients in found)

@@ -7,6 +7,7 @@ mode); others to the whole process (default dtype, matmul precision, flags), and
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,13 +24,19 @@ log = logging.getLogger(__name__)
 KINDS = ("cpu", "cuda")
 """Kinds of devices that have an autocast of their own."""
 
+CARDS = ("cuda",)
+"""Kinds of devices whose kernels may add in another order each time, unless they are asked not to."""
+
+LACKS = "deterministic"
+"""Torch's errors say it where an operator has no kernel that adds in one order."""
+
 HOLDER: ContextVar[object | None] = ContextVar("igc_dist.holder", default=None)
 """Who holds what is lent in this thread: a run, or None. A thread that reads for a run copies its context."""
 
 TURN = threading.Condition()
 """Guards all that runs in several threads share."""
 
-_runs: list[tuple[object, torch.dtype]] = []
+_runs: list[tuple[object, torch.dtype, bool]] = []
 _callers_type = torch.float32
 """The default type before the first of these runs."""
 _threads: list[tuple[object, int, int]] = []
@@ -91,11 +98,11 @@ def context() -> dict[str, Any]:
 
 
 @contextmanager
-def owned(dtype: torch.dtype | None) -> Iterator[None]:
+def owned(dtype: torch.dtype | None, alone: bool = False) -> Iterator[None]:
     """The numeric context of a run while the block lasts; `dtype` is the type that a forward gives its constants.
 
     None: that of the caller. A run of another type in another thread is waited for, because torch has one default type
-    for the whole process.
+    for the whole process; with `alone` every other run, as for TF32.
     """
     global _callers_type
     with holding() as holder:
@@ -103,19 +110,49 @@ def owned(dtype: torch.dtype | None) -> Iterator[None]:
             _callers_type = _callers_type if _runs else torch.get_default_dtype()
             dtype = dtype or _callers_type
             wait(
-                lambda: all(other is holder or theirs is dtype for other, theirs in _runs),
+                lambda: all(other is holder or (theirs is dtype and not alone | own) for other, theirs, own in _runs),
                 "it runs a model in another precision",
             )
-            _runs.append((holder, dtype))
+            _runs.append((holder, dtype, alone))
             torch.set_default_dtype(dtype)
         try:
             with _FLAGS.held(), _thread():
                 yield
         finally:
             with TURN:
-                _runs.remove((holder, dtype))
+                _runs.remove((holder, dtype, alone))
                 torch.set_default_dtype(_runs[-1][1] if _runs else _callers_type)
                 TURN.notify_all()
+
+
+@contextmanager
+def tf32(wanted: bool) -> Iterator[None]:
+    """Matrix products and convolutions on CUDA round their factors to TF32 (11 bits) while the block lasts, or do not.
+
+    A CPU knows no TF32: nothing changes there.
+    """
+    with ExitStack() as stack:
+        for owner in (torch.backends.cuda.matmul, torch.backends.cudnn):
+            _changed(stack, owner.allow_tf32, wanted, partial(setattr, owner, "allow_tf32"))
+        yield
+
+
+@contextmanager
+def in_one_order(wanted: bool) -> Iterator[None]:
+    """Kernels add in one order while the block lasts, if `wanted`, or raise a `RuntimeError` that says `LACKS`.
+
+    With warnings in place of errors, fused attention would go on adding in any order. torch's own function loads the
+    compiler, which takes a second; uninitialised memory need not be filled.
+    """
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch._C._set_deterministic_algorithms(True, warn_only=False)
+    try:
+        yield
+    finally:
+        torch._C._set_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextmanager
@@ -181,11 +218,21 @@ def _thread() -> Iterator[None]:
 def _flags() -> Iterator[None]:
     """Flags of the process: torch's defaults, and the same bits from cuDNN each time."""
     backends = torch.backends
-    cudnn = backends.cudnn.flags(enabled=backends.cudnn.enabled, benchmark=False, deterministic=True)
+    cudnn = backends.cudnn.flags(enabled=backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
+    if torch.cuda.is_available():  # cuBLAS reads it once, at its first product; without it some of them are refused
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with ExitStack() as stack:
         stack.enter_context(cudnn)
+        filling: Any = torch.utils.deterministic
+        _changed(
+            stack, filling.fill_uninitialized_memory, False, partial(setattr, filling, "fill_uninitialized_memory")
+        )
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
-        _changed(stack, torch.get_float32_matmul_precision(), "highest", torch.set_float32_matmul_precision)
+        for owner in (backends.cuda.matmul, getattr(backends.mkldnn, "matmul", None)):
+            found = getattr(owner, "fp32_precision", None)  # torch before 2.9 has none
+            if found is not None:  # torch's function below changes those of all devices
+                stack.callback(setattr, owner, "fp32_precision", found)
+        _changed(stack, _products(), "highest", torch.set_float32_matmul_precision)
         for owner in (backends, *(getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn"))):
             found = getattr(owner, "fp32_precision", "none")  # torch before 2.9 has none
             if found not in ("none", "ieee"):
@@ -195,6 +242,15 @@ def _flags() -> Iterator[None]:
             stack, exact, (False, False), lambda pair: torch.use_deterministic_algorithms(pair[0], warn_only=pair[1])
         )
         yield
+
+
+def _products() -> str:
+    """The precision of float32 products. Torch refuses to tell it if they were set for some devices only."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        torch.set_float32_matmul_precision("highest")
+        return "highest"
 
 
 def _changed(stack: ExitStack, found: Any, value: Any, change: Callable[[Any], None]) -> None:

@@ -17,17 +17,17 @@ higher precision. ``C = sum_n w a (y - c)`` is what a micro-batch adds to the IG
 mean_b f(x0)`` and the residual of completeness ``d = sum a - r`` are weighted vectors over its samples."""
 
 BATCHES = 4
-"""Number of micro-batches in the audit of a mixed precision."""
+"""Number of micro-batches in the audit of a precision whose factors are rounded: mixed ones, and TF32."""
 
 
 @dataclass
 class Audit:  # not frozen: OmegaConf makes the fields of a frozen schema read-only
     """Settings of the audit.
 
-    `audit`: the number of micro-batches that are computed again (None: 4 for mixed precisions, else 0). `tol`: the
-    largest accepted relative error of an output's IGC contribution, and of its completeness (None: any error, it is
-    only recorded). `on_error`: what happens above `tol`: the run fails, or falls back, which means that it starts again
-    from pass 1 in the higher precision.
+    `audit`: the number of micro-batches that are computed again (None: 4 for mixed precisions and TF32, else 0).
+    `tol`: the largest accepted relative error of an output's IGC contribution, and of its completeness (None: any
+    error, it is only recorded). `on_error`: what happens above `tol`: the run fails, or falls back, which means that it
+    starts again from pass 1 in the higher precision.
     """
 
     audit: int | None = None
@@ -54,13 +54,13 @@ class Audit:  # not frozen: OmegaConf makes the fields of a frozen schema read-o
 
         Raises `ConfigError` if the model cannot run in a higher precision.
         """
-        mixed = model.mixed
-        wanted = (BATCHES if mixed else 0) if self.audit is None else self.audit
+        rounded = model.rounded
+        wanted = (BATCHES if rounded else 0) if self.audit is None else self.audit
         if wanted and model.above is None:
             raise ConfigError(
                 f"precision.audit={wanted}: there is no precision above {model.precision} to audit it by, set it to 0"
             )
-        if wanted and model.compiled and not mixed:
+        if wanted and model.compiled and not rounded:
             raise ConfigError(
                 f"precision.audit={wanted} needs the model in float64, but its compiled forward is one of float32: "
                 "switch compiled off, or "

@@ -32,7 +32,7 @@ def provenance_of(job: Job, world: World, started: float) -> dict[str, Any]:
         "ranks": world.size,
         "rule": job.attributor.rule,
         "threads": torch.get_num_threads(),
-        "numerics": numerics.context(),
+        "numerics": {**numerics.context(), "in_one_order": job.model.in_one_order},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
         **{name: str(value) for name, value in job.labels.items()},

@@ -12,12 +12,13 @@ from tests.card import Card
 from tests.gpu.problems import maps, relative, values
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_mixed_precision_is_close(precision: str, card: Card) -> None:
-    """Autocast goes round the forward only; four micro-batches are audited in float32."""
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "32-tf32"])
+def test_precisions_with_rounded_factors_are_close(precision: str, card: Card) -> None:
+    """Four micro-batches are audited in float32. A CPU knows no TF32."""
     tree = maps(card.device, precision=precision, precision_tol=None)
     assert relative(values(tree), values(maps("cpu"))) < 0.1
-    assert 0 < float(tree["precision_error"].max()) < 0.1
+    error = float(tree["precision_error"].max())
+    assert 0 < error < 0.1 or (card.dry and precision == "32-tf32" and error == 0)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

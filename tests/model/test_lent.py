@@ -363,7 +363,7 @@ def test_commands_without_asserts(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Refused at the start: zarr could not read what it writes."""
-    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=1))
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=1, verbose=0))
     with pytest.raises(SystemExit, match=r"^2$"):
         main(command.split())
     assert "python -O" in capsys.readouterr().err
@@ -371,6 +371,6 @@ def test_commands_without_asserts(
 
 @pytest.mark.parametrize("use", [lambda: maps(net()), lambda: igc_dist.open("no.zarr")], ids=["attribute", "open"])
 def test_python_without_asserts(use: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=1))
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=1, verbose=0))
     with pytest.raises(ConfigError, match="python -O"):
         use()
