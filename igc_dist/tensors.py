@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
 """One tensor per input of the model, batch dimension first."""
+
+
+def there(values: Any, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """Values of the host, or a tensor, on a device.
+
+    The host does not wait for the copy: a copy that it waits for also waits for all that the device has still to do.
+    """
+    return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,12 @@ class Attribution:
             for j in range(value.shape[1]):
                 total[:, j] += a.copy_(value[:, j]).reshape(len(a), a[:1].numel()).sum(1)
         return total
+
+    def without(self, lost: Bool[Tensor, " n"]) -> Attribution:
+        """The same with weight 0 for some samples."""
+        other = replace(self, weight=torch.where(lost[:, None], 0.0, self.weight))
+        other.__dict__["delta"] = self.delta  # which is known, and takes a copy of all attributions
+        return other
 
     @cached_property
     def delta(self) -> Float[Tensor, "n J"]:

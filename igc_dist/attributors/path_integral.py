@@ -11,6 +11,7 @@ from igc_dist.attributors.base import Task
 from igc_dist.attributors.walk import Fixed, Points, column
 from igc_dist.paths import Auto, Design, Grid, Pairs, Path, Pilot, Quadrature, Straight, rule
 from igc_dist.records import ConfigError
+from igc_dist.tensors import there
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class PathIntegral(Fixed):
         nodes, weights = nodes.expand(b_all, k, nodes.shape[2]).flatten(0, 1), torch.from_numpy(self.sampling.weights)
         for start in range(0, b_all * k, task.size):
             flat = torch.arange(start, min(start + task.size, b_all * k))
-            b, t = (flat // k).to(task.inputs[0].device), nodes[flat]
+            b, t = there(flat // k, task.inputs[0].device), nodes[flat]
             points, factors = [], []
             for x, x0 in zip(task.inputs, task.baselines, strict=True):
                 start_points, ends = x0[b].expand(len(b), *x.shape), x.expand(len(b), *x.shape)

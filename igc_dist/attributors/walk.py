@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from igc_dist.attributors.base import Attributor, Task
-from igc_dist.tensors import Tensors
+from igc_dist.tensors import Tensors, there
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Walk(Attributor):
 
     def arrived(self, task: Task) -> Iterator[Step]:
         """The last steps of walks that end at the inputs."""
-        values = task.model.predict(task.inputs)[:, list(task.outputs)]
+        values = task.model.predict(task.inputs).index_select(1, there(list(task.outputs), task.inputs[0].device))
         task.watch(task.n)
         yield from (Step(j, values[None, :, j]) for j in range(len(task.outputs)))
 
@@ -128,4 +128,4 @@ class Fixed(Walk):
 
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Numbers (c,), or (c, n), as (c, 1, 1, ...) or (c, n, 1, ...), with the type and device of `like` (c, n, *P)."""
-    return values.to(like.dtype).to(like.device).reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
+    return there(values.to(like.dtype), like.device).reshape(*values.shape, *(1,) * (like.ndim - values.ndim))

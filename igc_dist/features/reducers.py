@@ -14,6 +14,7 @@ from torch import Tensor
 from igc_dist.arrays import absent, numbers
 from igc_dist.features.names import Names, Shape
 from igc_dist.records import ConfigError
+from igc_dist.tensors import there
 
 
 class Reducer(ABC):
@@ -99,7 +100,7 @@ class Segments(Sums):
 
     def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
         n, q = len(a), int(self.labels.max()) + 1
-        labels = torch.from_numpy(self.labels).to(a.device).reshape(-1)
+        labels = there(self.labels, a.device).reshape(-1)
         source = a.reshape(n, -1, labels.numel()).sum(1)
         # as one long vector: the CPU has a simple loop for it
         index = labels + q * torch.arange(n, device=a.device)[:, None]

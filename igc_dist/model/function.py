@@ -22,7 +22,7 @@ from igc_dist.model import borrowing, derivatives, numerics
 from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, TF32, ForwardPass, Habits
 from igc_dist.model.representation import Reading
 from igc_dist.records import ConfigError, ModelError
-from igc_dist.tensors import Tensors
+from igc_dist.tensors import Tensors, there
 
 
 class Model(ForwardPass):
@@ -137,7 +137,11 @@ class Model(ForwardPass):
                 list(y.gather(1, outputs).sum(0)) if isinstance(outputs, Tensor) else [y[:, k].sum() for k in outputs]
             )
         self._find_order(sums, points)
-        see(y.detach().gather(1, outputs) if isinstance(outputs, Tensor) else y.detach()[:, list(outputs)])
+        see(
+            y.detach().gather(1, outputs)
+            if isinstance(outputs, Tensor)
+            else y.detach().index_select(1, there(list(outputs), y.device))
+        )
         yield from derivatives.gradients(sums, points, self._scaled, bool(self.in_one_order))
 
     def _find_order(self, totals: Sequence[Tensor], points: Tensors) -> None:

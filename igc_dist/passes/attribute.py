@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from igc_dist.attributors import Attributor, Task
@@ -23,7 +23,7 @@ from igc_dist.planning import Plan
 from igc_dist.records import ConfigError, NonFiniteError, Shard
 from igc_dist.seeds import Address
 from igc_dist.statistics import Cells, Centre, State, empty, of
-from igc_dist.tensors import Attribution, Batch, Tensors
+from igc_dist.tensors import Attribution, Batch, Tensors, there
 
 Rows = Callable[[range, Batch, Known, Attribution], None]
 """Receives some rows (in fold order) of the current shard, the samples, what pass 1 found, their attributions."""
@@ -75,20 +75,18 @@ class Engine:
         """
         outputs = slice(shard.outputs.start, shard.outputs.stop)
         host = self.centre.outputs(outputs)
-        y, r, b = (torch.as_tensor(c, device=self.device) for c in (host.y, host.r, host.b))
-        centre = Centre(
-            y, r, b, None if host.a is None else tuple(torch.as_tensor(c, device=self.device) for c in host.a)
-        )
+        y, r, b = (there(c, self.device) for c in (host.y, host.r, host.b))
+        centre = Centre(y, r, b, None if host.a is None else tuple(there(c, self.device) for c in host.a))
         state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
-        left_out: list[int] = []
+        lost: list[tuple[np.ndarray, Tensor]] = []
         at = 0
         order, pin = self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.device.type == "cuda"
         for batch in self.source.batches(order, self.plan.samples_per_batch, pin):
             here = slice(at, at + len(batch.index))
             self.source.complete(batch, known.bad[here] == 0)
             attribution = self._attribute(batch, shard, known.at(here, outputs))
-            attribution, lost = self._screened(attribution, batch, shard)
-            left_out += lost
+            attribution, here_lost = _screened(attribution)
+            lost.append((batch.index, here_lost))
             if self.check is not None:
                 self.check(shard, at, batch, known.at(here, outputs), attribution)
             state = state + of(attribution, centre, self.terms, len(self.cells))
@@ -98,7 +96,7 @@ class Engine:
             at = here.stop
             del attribution  # before the next one is computed
         # + 0.0 turns -0.0 into 0.0, as adding zeros of other ranks does
-        return State(host, *on_host(state)), left_out
+        return State(host, *on_host(state)), self._left_out(lost, shard)
 
     def again(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
         """The attributions of some samples of a shard, as they would be folded."""
@@ -114,9 +112,7 @@ class Engine:
         fraction = len(shard.baselines) / self.plan.work.n_baselines
         own = 1.0 if self.weight is None else self.weight[batch.index]
         tables = (known.target, known.prediction, ((known.bad == 0) * own * fraction)[:, None])
-        target, prediction, weight = (
-            torch.as_tensor(table, dtype=torch.float64, device=self.device) for table in tables
-        )
+        target, prediction, weight = (there(table, self.device, torch.float64) for table in tables)
         weight = torch.where(target.isnan(), 0.0, weight)
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
         baselines, at_baseline = (
@@ -180,7 +176,7 @@ class Engine:
                 )
             if self.baseline.shared:
                 self._shared[shard.baselines] = baselines, predictions
-        return baselines, predictions[:, columns]
+        return baselines, predictions.index_select(1, there(columns, self.device))
 
     def _predict(self, points: Tensors) -> Tensor:
         rows = self.plan.samples_per_batch * self.plan.points_per_batch
@@ -191,18 +187,16 @@ class Engine:
             ]
         )
 
-    def _screened(self, attribution: Attribution, batch: Batch, shard: Shard) -> tuple[Attribution, list[int]]:
-        """Give weight 0 to samples whose attribution is not finite, or raise `NonFiniteError` for the first one."""
-        used = attribution.weight > 0
-        fine = torch.isfinite(attribution.delta)
-        if attribution.unreduced is not None:
-            fine &= torch.isfinite(attribution.total())
-        lost = (~fine & used).any(1)
-        if not bool(lost.any()):
-            return attribution, []
-        indices = batch.index[lost.cpu().numpy()].tolist()
+    def _left_out(self, lost: list[tuple[np.ndarray, Tensor]], shard: Shard) -> list[int]:
+        """The indices of samples whose attribution is not finite, or `NonFiniteError` for the first one.
+
+        `lost`: for each micro-batch its indices, and which of them. It is asked once for a shard, as the host waits for
+        the device then.
+        """
+        which = torch.cat([flags for _, flags in lost]).cpu().numpy()
+        indices = np.concatenate([index for index, _ in lost])[which].tolist()
         cut = len(shard.baselines) < self.plan.work.n_baselines
-        if not self.skip or cut:
+        if indices and (not self.skip or cut):
             advice = (
                 "use one block of baselines to skip it"
                 if cut and self.skip
@@ -214,8 +208,16 @@ class Engine:
                 f"baseline prediction ({shard}): "
                 f"try another baseline or precision, or {advice}"
             )
-        weight = torch.where(lost[:, None], 0.0, attribution.weight)
-        return replace(attribution, weight=weight), indices
+        return indices
+
+
+def _screened(attribution: Attribution) -> tuple[Attribution, Bool[Tensor, " n"]]:
+    """The attribution with weight 0 for samples that are not finite, and which these are."""
+    used, fine = attribution.weight > 0, torch.isfinite(attribution.delta)
+    if attribution.unreduced is not None:
+        fine &= torch.isfinite(attribution.total())
+    lost = (~fine & used).any(1)
+    return attribution.without(lost), lost
 
 
 def _noted(notes: dict[str, Any], *, failed: np.ndarray | None = None, **sums: Any) -> None:

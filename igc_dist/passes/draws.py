@@ -8,19 +8,19 @@ output and a few of the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from igc_dist.attributors import column
 from igc_dist.faults import fault
 from igc_dist.model import Model
 from igc_dist.paths import Path
-from igc_dist.tensors import Tensors
+from igc_dist.tensors import Tensors, there
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Lines:
         """Points of draws, and velocities there."""
         points, velocities = [], []
         for x, x0 in zip(self.ends, self.starts, strict=True):
-            one, two = (v[torch.from_numpy(rows).to(v.device)] for v, rows in ((x0, draws.start), (x, draws.end)))
+            one, two = (v[there(rows, v.device)] for v, rows in ((x0, draws.start), (x, draws.end)))
             at = column(torch.from_numpy(draws.node), two)
             points.append(self.path.point(one, two, at))
             velocities.append(self.path.velocity(one, two, at))
@@ -85,45 +85,45 @@ def fold(lines: Lines, draws: Draws, outputs: Sequence[int], into: Tensors) -> N
     """Add ``weight * velocity * d f / d x`` of all draws to the sums `into`, one (T, C, J, *P_i) in float64 per input.
 
     The number of backward passes per forward pass is the largest number of outputs that one of its draws asks for.
+    Whether all gradients are finite is asked once, at the end, as the host waits for the device then.
     """
     draws, numbers = draws.used(), np.asarray(outputs)
+    lost: list[tuple[np.ndarray, Tensor]] = []
     for begin in range(0, len(draws.end), lines.size):
         part = draws.at(slice(begin, begin + lines.size))
         picks = part.packed()
         points, velocities = lines.at(part)
-        wanted = torch.from_numpy(numbers[picks]).to(lines.ends[0].device)
+        wanted = there(numbers[picks], lines.ends[0].device)
         for slot, grads in lines.model.gradients(points, wanted):
             fault("gradient", *grads)
-            _add(grads, velocities, part, picks[:, slot], into, lines.broken)
+            lost += [(part.end, flags) for flags in _added(grads, velocities, part, picks[:, slot], into)]
         lines.watch(len(part.end))
+    if lost:
+        which = torch.cat([flags for _, flags in lost]).cpu().numpy()
+        ends = np.concatenate([end for end, _ in lost])[which]
+        if len(ends):
+            lines.broken(int(ends[0]))
 
 
-def _add(
-    grads: Tensors,
-    velocities: Sequence[Tensor],
-    part: Draws,
-    pick: np.ndarray,
-    into: Tensors,
-    broken: Callable[[int], None],
-) -> None:
+def _added(
+    grads: Tensors, velocities: Sequence[Tensor], part: Draws, pick: np.ndarray, into: Tensors
+) -> Iterator[Bool[Tensor, " R"]]:
     """Add the product of one gradient per draw, of the output `pick`, with its weights.
 
-    One matrix product serves all outputs that occur.
+    One matrix product serves all outputs that occur. Yields for each input which draws are not finite.
     """
     rows = np.arange(len(pick))
     weight, n_outputs = part.weight[:, rows, pick], part.weight.shape[2]  # T R
-    used = torch.from_numpy((weight != 0).any(0)).to(grads[0].device)
+    used = there((weight != 0).any(0), grads[0].device)
     places, which = np.unique(part.cell[rows, pick] * n_outputs + pick, return_inverse=True)
     spread = np.zeros((len(weight), len(places), len(rows)))
     spread[:, which, rows] = weight
-    matrix = torch.from_numpy(spread.reshape(-1, len(rows))).to(grads[0].device)
-    at = torch.from_numpy(places).to(grads[0].device)
+    matrix = there(spread.reshape(-1, len(rows)), grads[0].device)
+    at = there(places, grads[0].device)
     for grad, velocity, sums in zip(grads, velocities, into, strict=True):
         product = (grad * velocity).double().reshape(len(rows), -1)
         # an unused slot of a draw may be NaN, and 0 * NaN is NaN
         product = torch.where(used[:, None], product, 0.0)
-        lost = torch.nonzero(~torch.isfinite(product.sum(1)))
-        if len(lost):
-            broken(int(part.end[int(lost[0])]))
+        yield ~torch.isfinite(product.sum(1))
         flat = sums.view(len(weight), -1, product.shape[1])
         flat[:, at] += (matrix @ product).view(len(weight), len(places), -1)

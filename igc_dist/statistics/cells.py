@@ -12,6 +12,7 @@ from torch import Tensor
 from igc_dist.statistics.base import Statistic
 from igc_dist.statistics.correlation import Correlation, over
 from igc_dist.statistics.state import Array, State
+from igc_dist.tensors import there
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Cells:
         """The cells of samples, by their global index and their target for the given outputs."""
         cell = torch.zeros(target.shape, dtype=torch.int64, device=target.device)
         if self.slices is not None:
-            cell += torch.as_tensor(self.slices[index] * self.n_groups, device=target.device)[:, None]
+            cell += there(self.slices[index] * self.n_groups, target.device)[:, None]
         if self.grouping is not None and self.thresholds is not None:
             cell += self.grouping.groups(target, self.thresholds[:, outputs])
         return cell

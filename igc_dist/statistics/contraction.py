@@ -8,7 +8,7 @@ import torch
 
 from igc_dist.statistics.state import Centre, State, widen
 from igc_dist.statistics.terms import FEATURE_TERMS, SCALAR_TERMS, feature_terms
-from igc_dist.tensors import Attribution
+from igc_dist.tensors import Attribution, there
 
 
 def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: int | None = None) -> State:
@@ -36,7 +36,7 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
     contraction = _Contraction(product, masked, wanted)
     features = []
     for i, values in enumerate(attribution.values):
-        offset = torch.as_tensor(centre.of("a", i), dtype=torch.float64, device=masked.device).expand(values.shape[1:])
+        offset = there(centre.of("a", i), masked.device, torch.float64).expand(values.shape[1:])
         baseline = None if attribution.baseline is None else attribution.baseline[i]
         features.append(contraction.of(values, offset, baseline))
     return State(centre, scalars, tuple(features))
@@ -51,7 +51,7 @@ def _products(attribution: Attribution, centre: Centre, masked: torch.Tensor) ->
     w = attribution.weight
 
     def centred(value: torch.Tensor, u: str) -> torch.Tensor:
-        about = torch.as_tensor(centre.of(u), dtype=torch.float64, device=w.device)
+        about = there(centre.of(u), w.device, torch.float64)
         return torch.where(masked, 0.0, value.double() - about)
 
     scalar = {
