@@ -183,7 +183,7 @@ def attribute(
     job = Job(
         inputs=kind,
         source=source,
-        targets=_targets(target, n_others),
+        targets=replace(_targets(target, n_others), classes=source.classes),
         baseline=start,
         attributor=method_of,
         statistics=named_statistics(wish.statistics if statistics is None else list(statistics)),

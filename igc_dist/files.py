@@ -91,6 +91,11 @@ def read(path: str | Path) -> bytes:
         return file.read(MOST)
 
 
+def cache() -> Path:
+    """The folder of what is remembered on this machine: ``$XDG_CACHE_HOME/igc-dist``, or below ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "igc-dist"
+
+
 def hindrance(path: str | Path) -> str:
     """Why no file or folder can be made at or in a path; "" if it looks possible. Nothing is written to find out."""
     found = Path(path).absolute()

@@ -22,7 +22,8 @@ class Targets:
     `one_hot`: y is an integer label, and the target of output k is 1 for label k, else 0. `None` decides by the data:
     an integer scalar y with a model of several outputs is a label. `names`: labels of the selected outputs in the
     store, in their order. `n_others`: for one-hot targets, take gradients at each path point for the label's own output
-    and for this number of other outputs, which are drawn, instead of for all.
+    and for this number of other outputs, which are drawn, instead of for all. `classes`: the names of all outputs of
+    the model, in their order, if the data set has them.
 
     Raises `ConfigError` for no, negative or duplicate outputs, and for duplicate names.
     """
@@ -31,6 +32,7 @@ class Targets:
     one_hot: bool | None = None
     names: Sequence[str] | None = None
     n_others: int | None = None
+    classes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         n = self.n_others
@@ -56,8 +58,15 @@ class Targets:
     def select(self, n_outputs: int) -> list[int]:
         """The selected outputs of a model with `n_outputs`.
 
-        Raises `ConfigError` for an output out of range, or if `names` do not fit.
+        Raises `ConfigError` for an output out of range, or if `names` or `classes` do not fit.
         """
+        known = self.classes
+        if known is not None and len(known) != n_outputs and (len(known), n_outputs) != (2, 1):
+            some = f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
+            raise ConfigError(
+                f"the data has {len(known)} classes ({some}), but the model has {n_outputs} outputs: name all outputs, "
+                "in the model's order (data.classes, a list, or a file with one on each line)"
+            )
         chosen = list(range(n_outputs)) if self.outputs is None else [int(k) for k in self.outputs]
         if max(chosen) >= n_outputs:
             raise ConfigError(
@@ -108,11 +117,14 @@ class Targets:
         return flat.double()
 
     def labels(self, chosen: Sequence[int]) -> np.ndarray:
-        """The coordinate of the dimension `output`: the names, or the indices of the outputs."""
+        """The coordinate of the dimension `output`: the names, else the classes, else the indices of the outputs."""
+        names, known = self.names, self.classes
+        if names is None and known is not None and (len(known) != 2 or len(chosen) > 1):  # else it may be one for both
+            names = [known[k] for k in chosen]
         return (
             np.asarray(chosen, dtype=np.int64)
-            if self.names is None
-            else np.asarray([str(name) for name in self.names], dtype=object)
+            if names is None
+            else np.asarray([str(name) for name in names], dtype=object)
         )
 
 

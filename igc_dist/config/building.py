@@ -12,14 +12,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from igc_dist.config.permitted import ALLOWED, check_targets
 from igc_dist.paths import Auto, Design, Grid, Quadrature
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, IgcError
 
 
 def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
     """Instantiate a node with `_target_`, after checking every `_target_` in it against the allow-list.
 
-    Raises `ConfigError` for a target outside the list. A configuration is data, and Hydra's own block list still
-    permits `torch.load`, `torch.hub.load` or `pathlib.Path.unlink`.
+    Raises `ConfigError` for a target outside the list, or the error of ours that the object raises. A configuration is
+    data, and Hydra's own block list still permits `torch.load`, `torch.hub.load` or `pathlib.Path.unlink`.
     """
     try:
         plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
@@ -30,11 +30,11 @@ def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
     try:
         return instantiate({**plain, **extra}, _convert_="all")
-    except ConfigError:
+    except IgcError:
         raise
     except Exception as error:
         cause = error.__cause__ or error
-        if isinstance(cause, ConfigError):
+        if isinstance(cause, IgcError):
             raise cause from error
         raise ConfigError(f"{plain['_target_']} could not be built: {type(cause).__name__}: {cause}") from error
 

@@ -57,7 +57,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
             categories=c.model.categories,
         ),
         source=source,
-        targets=Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others),
+        targets=Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others, source.classes),
         baseline=baseline,
         attributor=building.build_attributor(c.method.attributor, quadrature, design, allow, c.quadrature.n_steps),
         statistics=statistics,

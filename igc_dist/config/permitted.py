@@ -14,9 +14,8 @@ from typing import Any
 from igc_dist.records import ConfigError
 
 ALLOWED = (
-    "igc_dist.model.outputs.", "igc_dist.attributors.", "igc_dist.baselines.", "igc_dist.demo.", "igc_dist.features.",
-    "igc_dist.metrics.",
-    "igc_dist.paths.",
+    "igc_dist.model.outputs.", "igc_dist.attributors.", "igc_dist.baselines.", "igc_dist.data.images.",
+    "igc_dist.demo.", "igc_dist.features.", "igc_dist.metrics.", "igc_dist.paths.",
 )  # fmt: skip
 """Prefixes of `_target_`s that a configuration may name. Only the command line can add more (--allow-target)."""
 

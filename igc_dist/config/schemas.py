@@ -36,7 +36,8 @@ class ModelConfig:
 class DataConfig:
     """The data set or LightningDataModule, its loader, and what its inputs and their dimensions are called.
 
-    `x`, `y`: for samples that are dicts, the key of x (or a list of several) and of y.
+    `x`, `y`: for samples that are dicts, the key of x (or a list of several) and of y. `root`, `table`, `label`,
+    `classes`, `size`, `resize`: what `image_folder` is built with.
     """
 
     build: dict[str, Any] = MISSING
@@ -50,6 +51,12 @@ class DataConfig:
     on_unlabelled: str = "fail"
     names: list[str] | None = None
     dims: list[Any] | None = None
+    root: str | None = None
+    table: str | None = None
+    label: Any = "label"
+    classes: Any = None
+    size: Any = 224
+    resize: int | None = None
 
 
 @dataclass

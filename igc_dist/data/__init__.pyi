@@ -1,6 +1,8 @@
 from .columns import Sliced as Sliced
 from .columns import sliced as sliced
 from .columns import weighted as weighted
+from .images import ImageFolder as ImageFolder
+from .manifest import Manifest as Manifest
 from .source import Source as Source
 from .source import ensure as ensure
 from .source import input_names as input_names

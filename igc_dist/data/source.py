@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from igc_dist.arrays import entries, is_array, tensor
+from igc_dist.data.images import ImageFolder
 from igc_dist.data.loaders import chosen, loader_of, one_data_set
 from igc_dist.data.pairs import in_memory, paired
 from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
@@ -134,6 +135,17 @@ class Source:
         """The path of a sample, if the data set tells it."""
         return path_of(self.dataset, index)
 
+    @property
+    def identity(self) -> Any:
+        """What all samples are made of, if the data set tells it (as `ImageFolder` does): part of a run's spec."""
+        return getattr(_whole(self.dataset), "identity", None)
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the outputs, in their order, if the data set is one of ours that has them."""
+        whole = _whole(self.dataset)
+        return whole.classes if isinstance(whole, ImageFolder) else None
+
     def title(self, index: int) -> str:
         """A sample by its index and, if the data set tells it, its path."""
         path = self.path(index)
@@ -218,6 +230,11 @@ def _blanked(batch: Batch) -> Batch:
         return values
 
     return replace(batch, inputs=tuple(map(blank, batch.inputs)), target=blank(batch.target))
+
+
+def _whole(dataset: Any) -> Any:
+    """The data set of which this is a part."""
+    return _whole(dataset.dataset) if isinstance(dataset, Subset) else dataset
 
 
 def _attribute(dataset: Any, name: str) -> Any:

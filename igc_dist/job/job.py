@@ -165,6 +165,7 @@ class Job:
                 "n": len(self.source),
                 "digest": digest(*probe.inputs, probe.target),
                 **({} if fields is None else {"fields": describe(fields)}),
+                **({} if self.source.identity is None else {"identity": describe(self.source.identity)}),
             },
             "target": {
                 "outputs": list(plan.work.outputs),

@@ -13,7 +13,6 @@ import copy
 import hashlib
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -178,7 +177,7 @@ def _wait(device: torch.device) -> None:
 
 def remembered() -> Path:
     """The file with the choices made on this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "igc-dist" / "trials.json"
+    return files.cache() / "trials.json"
 
 
 def _key(job: Job, device: torch.device) -> str:

@@ -1,0 +1,203 @@
+"""Photographs in folders, or in a table of paths and labels, as a data set addressed by index."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from igc_dist.data.decoding import WHITE, decoded
+from igc_dist.data.manifest import Manifest, manifest
+from igc_dist.records import ConfigError, DataError, near
+
+KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""Files that are taken for images, by the ends of their names."""
+
+PATHS = ("path", "file", "filename", "image")
+"""What the column of paths may be called."""
+
+
+class ImageFolder(Dataset[Any]):
+    """Photographs below `root`: `x` is an image (3, height, width) in [0, 1], float32 (see `decoding.decoded`), `y` its
+    label.
+
+    Without a `table`, each folder in `root` is a class, and images are taken in the order of their paths. `table`: a
+    CSV or Parquet file with a column of paths below `root` (see `PATHS`) and a column `label`: the name of a class, or
+    its number. A list of columns, such as 0/1 attributes or measurements, gives a vector of targets. All other columns
+    are columns of the data set: ``data.slices=place`` or ``data.weights=weight`` names them.
+
+    `classes`: the names of the model's outputs, in their order: a list, or a text file with one on each line. None: the
+    names that occur, sorted. `size`: height and width, or one number for both; None: images have one size already.
+    `resize`: the shorter side before the centre is cut out. `background`: the colour behind transparent pixels.
+
+    A file that changes is another data set: `identity`, which holds the digest of all files, is part of a run's spec.
+    Raises `DataError` or `ConfigError` that names the file, the column or the class.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        table: str | Path | None = None,
+        label: str | Sequence[str] = "label",
+        classes: Sequence[str] | str | Path | None = None,
+        size: int | Sequence[int] | None = 224,
+        resize: int | None = None,
+        background: Sequence[int] = WHITE,
+    ) -> None:
+        self.root = Path(os.path.expanduser(root))
+        if not self.root.is_dir():
+            raise DataError(f"data: {self.root} is no folder: give the folder of the images (data.root)")
+        self.columns: dict[str, np.ndarray] = {}
+        below, labels = self._by_folder() if table is None else self._by_table(Path(os.path.expanduser(table)), label)
+        self.classes, self.y = _labels(labels, _listed(classes))
+        self.size, self.resize = _size(size), resize
+        if resize is not None and (self.size is None or resize < min(self.size)):
+            raise ConfigError(f"resize={resize} with size={size}: give the shorter side before the cut, not below size")
+        self.background: tuple[int, int, int] = _colour(background)
+        self.manifest: Manifest = manifest(self.root, below)
+        self.paths = [str(self.root / file) for file in below]
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of the table beside path and label."""
+        return [*self.columns]
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the samples are made of, as JSON, for the spec of a run."""
+        return {
+            "files": self.manifest.digest,
+            "classes": self.classes,
+            "size": self.size,
+            "resize": self.resize,
+            "background": list(self.background),
+        }
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int | str) -> Any:
+        """The image and the label of a sample, or the column of a name."""
+        if isinstance(index, str):
+            return self.columns[index]
+        return self.image(index), self.y[index]
+
+    def image(self, index: int) -> Float[Tensor, "3 height width"]:
+        """The image of a sample."""
+        return decoded(self.paths[index], self.size, self.resize, self.background)
+
+    def _by_folder(self) -> tuple[list[str], np.ndarray]:
+        """The path and the class of each image: the folder in `root` that holds it."""
+        found = sorted(
+            str(file.relative_to(self.root).as_posix())
+            for file in self.root.rglob("*")
+            if file.suffix.lower() in KINDS and not file.name.startswith(".") and file.is_file()
+        )
+        if not found:
+            raise DataError(f"data: no image below {self.root}: images end with {', '.join(KINDS)}")
+        if loose := [file for file in found if "/" not in file]:
+            raise DataError(
+                f"data: {self.root / loose[0]} is in no class folder ({len(loose)} such images): put images into one "
+                "folder for each class, or give a table of paths and labels (data.table)"
+            )
+        return found, np.array([file.split("/")[0] for file in found], dtype=object)
+
+    def _by_table(self, table: Path, label: str | Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """The path and the label of each row: a name or number, or one number for each of several columns."""
+        rows = _read(table)
+        wanted = [label] if isinstance(label, str) else [*label]
+        path = next((name for name in PATHS if name in rows), PATHS[0])
+        for name in (path, *wanted):
+            if name not in rows:
+                raise DataError(
+                    f"data: {table} has no column {name!r}{near(name, [*rows])}: it has {', '.join(map(repr, rows))}"
+                )
+        files = [str(file) for file in rows[path]]
+        if not files:
+            raise DataError(f"data: {table} has no rows")
+        if doubled := _doubled(files):
+            raise DataError(f"data: {table} has {doubled[0]} twice or more ({len(doubled)} such paths): give each once")
+        lost = [file for file in files if not (self.root / file).is_file()]
+        if lost:
+            raise DataError(
+                f"data: {len(lost)} of {len(files)} images of {table} are not there, the first is "
+                f"{self.root / lost[0]}: paths are below data.root"
+            )
+        self.columns = {str(name): np.asarray(rows[name]) for name in rows if name not in (path, *wanted)}
+        if isinstance(label, str):
+            return files, np.asarray(rows[label])
+        try:
+            return files, np.stack([np.asarray(rows[name], np.float64) for name in wanted], axis=1)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"data: the columns {', '.join(wanted)} of {table} are not all numbers: {error}") from error
+
+
+def _doubled(values: Sequence[str]) -> list[str]:
+    """What is there more than once."""
+    return sorted(value for value, often in Counter(values).items() if often > 1)
+
+
+def _read(table: Path) -> Any:
+    """The table, as a DataFrame."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(table) if table.suffix == ".parquet" else pd.read_csv(table)
+    except (OSError, ValueError, ImportError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"data: the table {table} cannot be read ({why}): give a CSV or Parquet file") from error
+
+
+def _listed(classes: Sequence[str] | str | Path | None) -> list[str] | None:
+    """The names of classes: given, or the lines of a file."""
+    if classes is None or not isinstance(classes, str | Path):
+        return None if classes is None else [str(name) for name in classes]
+    try:
+        lines = Path(os.path.expanduser(classes)).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"classes={classes}: the file cannot be read ({error})") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _labels(given: np.ndarray, classes: list[str] | None) -> tuple[list[str] | None, Tensor]:
+    """The names of classes, if labels are names, and labels as tensors. Missing labels are NaN."""
+    if classes is not None and (doubled := _doubled(classes)):
+        raise ConfigError(f"classes has {doubled[0]!r} more than once")
+    if given.ndim == 2:
+        return classes, torch.from_numpy(given)
+    if given.dtype.kind in "biu":
+        return classes, torch.from_numpy(given.astype(np.int64))
+    if given.dtype.kind == "f":
+        whole = bool((given == np.floor(given))[np.isfinite(given)].all())
+        return classes, torch.from_numpy(given.astype(np.int64) if whole and np.isfinite(given).all() else given)
+    names = [name if isinstance(name, str) else None for name in given.tolist()]
+    known = classes if classes is not None else sorted({name for name in names if name is not None})
+    place = {name: k for k, name in enumerate(known)}
+    for name in names:
+        if name is not None and name not in place:
+            raise DataError(f"data: label {name!r} is no class{near(name, known)}: there are {len(known)}, in classes")
+    codes = [np.nan if name is None else place[name] for name in names]
+    return known, torch.tensor(codes) if None in names else torch.tensor(codes, dtype=torch.int64)
+
+
+def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    both = (size, size) if isinstance(size, int) else tuple(size)
+    if len(both) != 2 or min(both) < 1:
+        raise ConfigError(f"size={size}: give the height and width in pixels, one number for both, or null")
+    return int(both[0]), int(both[1])
+
+
+def _colour(colour: Sequence[int]) -> tuple[int, int, int]:
+    if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
+        raise ConfigError(f"background={colour}: give red, green and blue, each 0 to 255")
+    return int(colour[0]), int(colour[1]), int(colour[2])
