@@ -63,8 +63,9 @@ $(FUZZ): $(STAMP)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,fuzz]'
 	touch $@
 
-soak: $(FUZZ)  ## break runs at random, half an hour, then fuzz; SOAK="--rounds 20 --seed 7 --fuzz 600" for others
+soak: $(FUZZ)  ## break runs at random, half an hour, fuzz, then 200 storms from outside; SOAK="--rounds 20 --seed 7 --fuzz 600", STORM="--rounds 20" for others
 	$(BIN)/python -m tests.soak $(SOAK)
+	$(BIN)/python -m tests.storm $(STORM)
 
 clean:  ## remove outputs and caches, keep .venv
 	rm -rf outputs multirun dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
