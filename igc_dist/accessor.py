@@ -84,13 +84,16 @@ class Results:
         max_outputs: int = 32,
         outputs: Sequence[str | int] | None = None,
         sort: str | None = None,
+        data: Any = None,
     ) -> Path:
         """Write the page ``folder/report.html``, as ``igc-dist report`` does. Returns its path.
 
-        At most `max_outputs` outputs are drawn in each figure. `outputs`, `sort`: as in `summary`. Raises `ConfigError`
-        for an output that is not there, a `max_outputs` below 1, and a folder that is a link.
+        At most `max_outputs` outputs are drawn in each figure. `outputs`, `sort`: as in `summary`. `data`, as for
+        `igc_dist.attribute`: where attributions of samples are kept, the samples are seen beside them. Raises
+        `ConfigError` for an output that is not there, a `max_outputs` below 1, and a folder that is a link.
         """
-        return report.write_report(self._whole(), folder, max_outputs, outputs, sort)
+        fetch = None if data is None else lambda indices: _fetched(data, indices)[0]
+        return report.write_report(self._whole(), folder, max_outputs, outputs, sort, fetch)
 
     @property
     def plot(self) -> Any:
@@ -123,11 +126,11 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
     return store.open(path, allow_partial=allow_partial)
 
 
-def _fetched(data: Any, i: int) -> list[np.ndarray]:
-    """Sample i of data that `attribute` would take, as the model gets it: an array for each input."""
+def _fetched(data: Any, indices: list[int]) -> list[np.ndarray]:
+    """Samples of data that `attribute` would take, as the model gets them: an array (n, *P) for each input."""
     source = sources.ensure(data)
     with source.opened():
-        return [x[0].numpy() for x in source.fetch([i]).inputs]
+        return [x.numpy() for x in source.fetch(indices).inputs]
 
 
 def _is_result(tree: xr.DataTree) -> bool:

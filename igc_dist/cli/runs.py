@@ -48,7 +48,7 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Pat
         return _gallery(cfg, allow, beside, meeting)
     _work(cfg, allow, path, beside, meeting)
     if distributed.rank() == 0:
-        _show(cfg, path, beside)
+        _show(cfg, allow, path, beside)
     return 0
 
 
@@ -93,12 +93,15 @@ def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path, meetin
                 run(job, world, meter)
 
 
-def _show(cfg: Any, path: str | Path, beside: Path) -> None:
+def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:
     """Show the results on the screen, and write the page."""
     tree, page = store.open(path), None
     if cfg.report.enabled:
         with files.Aside(f"the page in {beside}").trying():
-            page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs)
+            fetch = None
+            if cfg.report.images and "samples" in tree.children:
+                fetch = partial(_images, config.from_config(cfg, None, allow).source)
+            page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs, fetch=fetch)
     with on_screen():
         Console().print(report.summary_table(tree))
         if (scores := report.scores_table(tree)) is not None:

@@ -142,10 +142,11 @@ class StoreConfig:
 
 @dataclass
 class ReportConfig:
-    """The report page."""
+    """The report page. `images`: whether the samples themselves are on it, where attributions of samples are kept."""
 
     enabled: bool = True
     max_outputs: int = 32
+    images: bool = True
 
 
 @dataclass

@@ -74,7 +74,8 @@ def all_inputs(tree: xr.DataTree) -> list[str]:
     """The inputs that have maps, over the data set or per sample, in the order of the model's arguments."""
     found = set(inputs(tree))
     if "samples" in tree.children:
-        found |= set(inputs(tree.children["samples"]))
+        groups = tree.children["samples"].children
+        found |= {name for name, group in groups.items() if "attribution" in group.data_vars}
     said = mapping_of(tree, "spec").get("features")
     order = [str(name) for name in said.get("names") or ()] if isinstance(said, Mapping) else []
     return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), natural(name)))

@@ -21,6 +21,7 @@ from igc_dist.records import ConfigError, printable
 from igc_dist.report.contents import Floats, discreet, inputs, labels, mapping_of, number, title_of
 from igc_dist.report.figures import save
 from igc_dist.report.maps import fold_features
+from igc_dist.report.overlays import picture
 from igc_dist.report.page import environment, image
 from igc_dist.report.panels import HATCH, axes_at, colours, house_style, mark_missing, symmetric_norm
 from igc_dist.secrets import masked_text
@@ -159,14 +160,3 @@ def heading(column: Column) -> str:
     wrapped = textwrap.wrap(column.title, 15)
     beside = [part.partition("=")[2] or part for part in column.beside.split()]
     return "\n".join([*wrapped, *(textwrap.shorten(part, 16, placeholder="…") for part in beside)][:4])
-
-
-def picture(image: np.ndarray) -> Floats:
-    """An input as a picture: colours as (H, W, 3) from 0 to 1, anything else as its sum over channels, or a strip."""
-    values = np.asarray(image, np.float64)
-    if values.ndim == 3 and values.shape[0] == 3:
-        low, high = np.nanmin(values), np.nanmax(values)
-        return np.moveaxis((values - low) / (high - low if high > low else 1.0), 0, -1)
-    while values.ndim > 2:
-        values = values.sum(0)
-    return np.atleast_2d(values)

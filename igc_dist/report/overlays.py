@@ -8,13 +8,12 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
+from matplotlib.colors import Normalize, to_rgba
 
 from igc_dist.records import ConfigError
 from igc_dist.report.contents import Floats, inputs, labels, main_map, title_of
-from igc_dist.report.gallery import picture
 from igc_dist.report.maps import fold_features
-from igc_dist.report.panels import HATCH, NEGATIVE, POSITIVE, entitle
+from igc_dist.report.panels import HATCH, NEGATIVE, POSITIVE, entitle, symmetric_norm
 from igc_dist.report.selection import place_of
 
 CLIP = 99.0
@@ -27,7 +26,7 @@ PALE = 0.35
 
 @dataclass(frozen=True)
 class Overlay:
-    """A map (height, width) and what it is of."""
+    """A map (height, width), or of one dimension, and what it is of."""
 
     values: Floats
     title: str
@@ -37,7 +36,7 @@ def overlay_of(tree: xr.DataTree, group: str, i: int, output: str | int | None) 
     """The attribution of sample `i`, or the map over the data set where attributions of samples are not kept.
 
     `output`: a name or a number; the one with the largest target if None. Raises `ConfigError` for a sample or an
-    output that is not there, and for maps without height and width.
+    output that is not there.
     """
     names = labels(tree)
     if "samples" in tree.children and group in tree["samples"].children:
@@ -56,18 +55,16 @@ def overlay_of(tree: xr.DataTree, group: str, i: int, output: str | int | None) 
         place, name = place_of(output, names), main_map(inputs(tree)[group])
         assert name is not None
         values, what = fold_features(inputs(tree)[group][name].isel(output=[place]))[0][0], f", {title_of(name)}"
-    if values.ndim != 2:
-        raise ConfigError(
-            f"maps of input {group!r} have shape {values.shape}, an overlay needs height and width: see segments()"
-        )
     return Overlay(values, f"sample {i}, output {names[place]}{what}")
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, drawn: Overlay) -> None:
     """A sample as the model got it, (*P), in grey, and above it the map.
 
-    A map of another size is stretched over the sample.
+    A map of another size is stretched over the sample. Raises `ConfigError` for maps without height and width.
     """
+    if drawn.values.ndim != 2:
+        raise ConfigError(f"a map of shape {drawn.values.shape} has no height and width to lie over: see segments()")
     seen = picture(image)
     grey = seen @ np.array([0.299, 0.587, 0.114]) if seen.ndim == 3 else seen
     low, high = np.nanmin(grey), np.nanmax(grey)
@@ -81,11 +78,27 @@ def draw_overlay(axes: Axes, image: np.ndarray, drawn: Overlay) -> None:
     entitle(axes, drawn.title)
 
 
-def tinted(values: Floats) -> Floats:
-    """A map as colours with opacity, (height, width, 4): red for, blue against, transparent where it is small."""
+def clipped_norm(values: Floats) -> Normalize:
+    """The scale -m .. m, where m is the 99th percentile of the magnitudes, or the largest if that is zero."""
     magnitude = np.abs(values[np.isfinite(values)])
     limit = float(np.percentile(magnitude, CLIP)) if magnitude.size else 0.0
-    opacity = np.sqrt(np.minimum(np.abs(np.nan_to_num(values)) / (limit or 1.0), 1.0))
+    return symmetric_norm(np.array([limit]) if limit > 0 else values)
+
+
+def tinted(values: Floats) -> Floats:
+    """A map as colours with opacity, (height, width, 4): red for, blue against, transparent where it is small."""
+    opacity = np.sqrt(np.minimum(np.abs(np.nan_to_num(values)) / clipped_norm(values).vmax, 1.0))
     made = np.where(values[..., None] < 0, to_rgba(NEGATIVE), to_rgba(POSITIVE))
     made[..., 3] = OPAQUE * opacity
     return made
+
+
+def picture(image: np.ndarray) -> Floats:
+    """An input as a picture: colours as (H, W, 3) from 0 to 1, anything else as its sum over channels, or a strip."""
+    values = np.asarray(image, np.float64)
+    if values.ndim == 3 and values.shape[0] == 3:
+        low, high = np.nanmin(values), np.nanmax(values)
+        return np.moveaxis((values - low) / (high - low if high > low else 1.0), 0, -1)
+    while values.ndim > 2:
+        values = values.sum(0)
+    return np.atleast_2d(values)

@@ -42,6 +42,7 @@ from igc_dist.report.figures import MOST_INPUTS, Drawing, draw_all, magnitudes
 from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
+from igc_dist.report.samples import Fetch, draw_samples
 from igc_dist.report.scores import metric_rows
 from igc_dist.report.selection import selected
 from igc_dist.report.standing import AVOID, LOOK, TRUST, Standing, standings
@@ -80,13 +81,14 @@ def write_report(
     max_outputs: int = 32,
     outputs: Sequence[str | int] | None = None,
     sort: str | None = None,
+    fetch: Fetch | None = None,
 ) -> Path:
     """Draw the store `tree` and write `folder`/report.html with the same figures as PNG files in `folder`/figures.
 
     `outputs`, `sort`: see `selected`. At most `max_outputs` outputs are drawn in each figure, and its caption says how
-    many were left out; tables list up to 2000. Returns the path of the page. Raises `ConfigError` for a max_outputs
-    below 1, for outputs that the store does not have and for a folder that is a link, OSError where the folder cannot
-    be written.
+    many were left out; tables list up to 2000. `fetch` gives samples to be seen beside their maps (`draw_samples`).
+    Returns the path of the page. Raises `ConfigError` for a max_outputs below 1, for outputs that the store does not
+    have and for a folder that is a link, OSError where the folder cannot be written.
     """
     folder, total = Path(os.path.expanduser(folder)), len(labels(tree))
     files.refuse_links(folder)
@@ -111,6 +113,8 @@ def write_report(
         "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
         "per_sample": "samples" in tree.children,
         "drawings": drawings,
+        "samples": draw_samples(tree, folder / "figures", fetch),
+        "samples_total": kept(tree).get("samples", 0),
         "sizes": sorted(
             ((printable(name), number(size)) for name, size in sizes.items() if name not in drawings.main),
             key=lambda row: natural(row[0]),

@@ -43,8 +43,8 @@ class Plots:
     number of axes that does not fit.
     """
 
-    def __init__(self, tree: xr.DataTree, fetch: Callable[[Any, int], list[np.ndarray]]) -> None:
-        """`fetch`: sample i of some data, as an array for each input."""
+    def __init__(self, tree: xr.DataTree, fetch: Callable[[Any, list[int]], list[np.ndarray]]) -> None:
+        """`fetch`: samples of some data, as an array (n, *P) for each input."""
         self._tree, self._fetch = tree, fetch
 
     def maps(
@@ -150,10 +150,12 @@ class Plots:
         """
         group = self._input(input)
         drawn = overlay_of(self._tree, group, i, output)
-        images = dict(zip(all_inputs(self._tree), self._fetch(data, i), strict=False))
+        images, names = self._fetch(data, [i]), all_inputs(self._tree)
+        if len(images) != len(names):
+            raise ConfigError(f"samples of these data have {len(images)} inputs, those of the result {_told(names)}")
         with house_style():
             ax = ax or pyplot.figure(figsize=(4.6, 4.2), layout="constrained").subplots()
-            draw_overlay(ax, images[group], drawn)
+            draw_overlay(ax, images[names.index(group)][0], drawn)
         return ax
 
     def curves(self, scores: xr.Dataset | None = None, *, level: float = 0.95, ax: Panels = None) -> Panels:

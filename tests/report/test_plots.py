@@ -166,6 +166,7 @@ def test_curves_are_means_over_samples() -> None:
 
 def test_what_cannot_be_drawn_is_said() -> None:
     tree, samples = store(), result(method="ig")
+    sums = result(reduce=igc_dist.features.Segments(np.arange(30).reshape(6, 5) // 5))
     for words, draw in {
         "no array 'ig_men' .did you mean 'ig_mean'": lambda: tree.igc.plot.maps("ig_men", input="x"),
         "input 'y' is none of the result": lambda: tree.igc.plot.maps(input="y"),
@@ -178,7 +179,8 @@ def test_what_cannot_be_drawn_is_said() -> None:
         "have 2 dimensions, segments have one": lambda: tree.igc.plot.segments(input="x"),
         "only attributions of samples": lambda: samples.igc.plot.maps(),
         "need not sum to the correlation": lambda: samples.igc.plot.completeness(),
-        "needs height and width": lambda: tree.igc.plot.overlay((X, Y), 0, input="table", output=0),
+        "have 1 inputs, those of the result age, rgb, table, x": lambda: tree.igc.plot.overlay((X, Y), 0, output=0),
+        "has no height and width": lambda: sums.igc.plot.overlay((X, Y), 0, output=0),
     }.items():
         with pytest.raises(ConfigError, match=words):
             draw()
