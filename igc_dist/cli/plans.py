@@ -43,7 +43,7 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
         say(f"{name:<28} {value}")
     fabric = config.typed(cfg).fabric
     say()
-    told = planning.told(plan, counted, fabric.rates, sample, fabric.num_nodes, fabric.devices)
+    told = planning.told(plan, counted, fabric.rates.of(fabric.precision), sample, fabric.num_nodes, fabric.devices)
     for name, value in told.items():
         say(f"{name:<28} {value}")
     plan.check()

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import inf
 
 from igc_dist.records import ConfigError, Tally
+
+
+@dataclass(frozen=True)
+class Measured:
+    """FLOP/s that a walk sustained on a card, by precision, and where the numbers come from."""
+
+    card: str
+    flops: Mapping[str, float]
+    source: str
+
+
+CARDS = {
+    "h200": Measured(
+        "NVIDIA H200",
+        {"bf16-mixed": 1.62e14, "32-true": 3.7e13},
+        "ViT-B/16 at 224 pixels, 10 outputs: 4,003 and 915 gradients per second in "
+        "tests/benchmarks/gpu/h200-2026-11-27.json, of 4.06e10 FLOP each with their part of the forward pass",
+    )
+}
+"""Rates by the name that a user gives. Only of runs whose report is kept; none is a vendor's figure."""
 
 
 @dataclass
@@ -18,12 +39,31 @@ class Rates:  # not frozen: a schema of OmegaConf
     """Bytes per second that a rank sends to the others."""
     disk: float | None = None
     """Bytes per second that the storage accepts from all ranks together."""
+    card: str | None = None
+    """The card of a rank, one of `CARDS`, whose FLOP/s were measured; `flops` counts if both are given."""
 
     def __post_init__(self) -> None:
+        if self.card is not None and self.card not in CARDS:
+            raise ConfigError(
+                f"fabric.rates={self.card!r}: no run on such a card was measured, choose {', '.join(CARDS)}, or give "
+                "fabric.rates.flops"
+            )
         for one in fields(self):
-            value = getattr(self, one.name)
+            value = None if one.name == "card" else getattr(self, one.name)
             if value is not None and not value > 0:
                 raise ConfigError(f"fabric.rates.{one.name}={value!r}: give a number above 0, per second, or null")
+
+    def of(self, precision: str) -> Rates:
+        """The rates with the card's FLOP/s in this precision. Raises `ConfigError` if they were not measured."""
+        if self.card is None or self.flops is not None:
+            return self
+        found = CARDS[self.card]
+        if precision not in found.flops:
+            raise ConfigError(
+                f"fabric.rates={self.card} with fabric.precision={precision}: measured were {', '.join(found.flops)}, "
+                "so give fabric.rates.flops"
+            )
+        return replace(self, flops=found.flops[precision])
 
 
 @dataclass(frozen=True)
@@ -64,7 +104,8 @@ class Machine:
 
         Known FLOP/s replace all three rates of the model: they already include all overheads.
         """
-        given = {one.name: value for one in fields(rates) if (value := getattr(rates, one.name)) is not None}
+        names = (one.name for one in fields(rates) if one.name != "card")
+        given = {name: value for name in names if (value := getattr(rates, name)) is not None}
         own = {"operator": 0.0, "traffic": inf} if rates.flops is not None else {}
         return replace(self, **own, **given, **({} if sample is None else {"sample": sample}))
 

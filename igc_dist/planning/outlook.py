@@ -13,7 +13,7 @@ from math import ceil
 
 from igc_dist.planning.cut import make_plan
 from igc_dist.planning.limits import GIB
-from igc_dist.planning.machine import Machine, Rates
+from igc_dist.planning.machine import CARDS, Machine, Rates
 from igc_dist.planning.plan import Plan, size
 from igc_dist.planning.schedule import Schedule, scheduled
 from igc_dist.planning.shard_cost import ShardCost, outputs_of, state_of
@@ -199,6 +199,10 @@ def told(plan: Plan, passes: Passes, rates: Rates, sample: float, nodes: int, de
     lines = {"outlook": f"{ranks} rank{'s' * (ranks > 1)}"} | outlook_of(plan, passes, machine, ranks).summary()
     if rates.flops is None:
         lines["outlook"] += ", each as fast as the CPU core that was measured: set fabric.rates.flops"
+    if rates.card is not None and rates.flops is not None:
+        known = CARDS[rates.card]
+        own = rates.flops not in known.flops.values()
+        lines["rates"] = f"{rates.flops:.3g} FLOP/s, as given" if own else f"{known.card}, measured: {known.source}"
     if (better := advised(plan, passes, machine, ranks)) is not None:
         settings, found = better
         lines["a better plan"] = f"{settings}: {duration(found.seconds)}"

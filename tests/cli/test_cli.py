@@ -172,6 +172,8 @@ MANY = (
         ((*PLAN, *MANY), 0, ["outlook 512 ranks time", "an all-reduce:", "first bottleneck"]),
         (("fabric.num_nodes=2", "fabric.devices=4"), 2, ["fabric.num_nodes=2", "torchrun --nnodes=2 "
 "--nproc-per-node=4", "multinode.sh"]),
+        ((*PLAN, "fabric.rates=h200"), 0, ["rates NVIDIA H200, measured: ViT-B/16", "h200-2026-11-27.json"]),
+        ((*PLAN, "fabric.rates=h100"), 2, ["fabric.rates='h100'", "choose h200"]),
         ((*PLAN, "fabric.rates.disk=0"), 2, ["fabric.rates.disk=0", "above 0"]),
         ((*PLAN, "plan.host_memory=0.001"), 2, ["projected peak host memory "
 "is", "plan.host_memory is 1.0 MiB", "raise the budget"]),

@@ -163,6 +163,20 @@ def test_advice_makes_it_faster_and_fits() -> None:
     assert found[1].fits
 
 
+def test_rates_of_a_card() -> None:
+    """By precision, as measured, with their source; numbers that are given count more; others are refused."""
+    rates = Rates(card="h200").of("bf16-mixed")
+    assert rates.flops == pytest.approx(4003 * 4.06e10, rel=0.01)  # gradients per second x FLOP of each, of the report
+    assert Rates(card="h200").of("32-true").flops == pytest.approx(915 * 4.06e10, rel=0.01)
+    assert "h200-2026-11-27.json" in told(plan(), PASSES, rates, 1e-3, 1, 1)["rates"]
+    assert Rates(card="h200", flops=1e12).of("bf16-mixed").flops == 1e12
+    assert Rates().of("16-mixed") == Rates()
+    with pytest.raises(ConfigError, match=r"fabric.rates='h100': no run on such a card was measured, choose h200"):
+        Rates(card="h100")
+    with pytest.raises(ConfigError, match=r"fabric.precision=16-mixed: measured were bf16-mixed, 32-true"):
+        Rates(card="h200").of("16-mixed")
+
+
 def test_what_is_told() -> None:
     lines = told(plan(), PASSES, Rates(flops=1e12), 1e-3, 64, 8)
     assert lines["outlook"] == "512 ranks"
