@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from tests.commands import ROOT
 from tests.ranks import Net, Rows
 
 PACKAGE = ROOT / "igc_dist"
-PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "SECURITY.md", "docs/architecture.md")}
+NAMES = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/architecture.md")
+PAGES = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = PAGES["docs/architecture.md"]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", ARCHITECTURE, re.DOTALL | re.MULTILINE)
 SKELETONS = [text for language, text in BLOCKS if language == "python"]
@@ -32,6 +34,12 @@ FEATURES = 5
 def found(pattern: str) -> list[tuple[str, str]]:
     """What a pattern finds in each page, once."""
     return sorted({(page, word) for page, text in PAGES.items() for word in re.findall(pattern, text)})
+
+
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = dict(re.findall(r"^(version|license): (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE))
+    assert said == {"version": project["version"], "license": project["license"]}
 
 
 @pytest.mark.parametrize("page", PAGES)
