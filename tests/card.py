@@ -7,6 +7,7 @@ import gc
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -86,11 +87,15 @@ class Card:
         return nullcontext()
 
     @contextmanager
-    def no_waiting(self) -> Iterator[None]:
-        """Torch raises where the host waits for the device."""
-        torch.cuda.set_sync_debug_mode("error")
+    def waits(self) -> Iterator[list[str]]:
+        """What torch says, while the block lasts, of each time that the host waits for the device."""
+        said: list[str] = []
+        torch.cuda.set_sync_debug_mode("warn")
         try:
-            yield
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                yield said
+                said += [str(one.message) for one in caught if "synchronizing" in str(one.message)]
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -135,8 +140,8 @@ class Host(Card):
         return patch.object(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
     @contextmanager
-    def no_waiting(self) -> Iterator[None]:
-        yield
+    def waits(self) -> Iterator[list[str]]:
+        yield []
 
 
 def card() -> Card:
