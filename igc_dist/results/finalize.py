@@ -11,7 +11,6 @@ import numpy as np
 
 from igc_dist.distributed import World
 from igc_dist.job import Job
-from igc_dist.metrics import said
 from igc_dist.passes import BAD, UNREAD, Chunks, Findings, audit, by_prediction, of_piece
 from igc_dist.passes import tables as tables_of
 from igc_dist.planning import Plan
@@ -19,7 +18,7 @@ from igc_dist.results.block import Block, Recipe, block_of
 from igc_dist.results.errors import advice, draw_share, relative_errors
 from igc_dist.results.exchange import Exchange, Slots, Walked, dealt, gathered, share_objects
 from igc_dist.results.recipe import Recorded, document
-from igc_dist.results.scores import scored
+from igc_dist.results.scores import scored, settings
 from igc_dist.statistics import SCALAR_TERMS
 from igc_dist.store import Array, Store
 
@@ -142,7 +141,7 @@ class Finalizer:
             "sums_to_prediction": self.recipe.complete,
             "skipped": _skipped(job, plan, store),
             "cost": _cost(plan, passed),
-            **({"metrics": {label: said(metric) for label, metric in job.metrics.items()}} if job.metrics else {}),
+            **({"metrics": settings(job.metrics)} if job.metrics else {}),
             "retried": _retried(plan, store),
             "fallback": job.model.precision if store.fallen() else None,
             "budget": _spent(job, plan, passed, tables),

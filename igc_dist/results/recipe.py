@@ -221,7 +221,15 @@ def recorded(found: Mapping[str, Any], about: Mapping[str, Any], names: np.ndarr
         budget = Budget(**about.get("budget", {}).get("wish", {}))
         slices = found["slices"] and _slices(found["slices"], plan.work.n_slices)
         return Recorded(
-            dict(found), plan, recipe, about["method"], names, about.get("fallback") or "", slices=slices, budget=budget
+            dict(found),
+            plan,
+            recipe,
+            about["method"],
+            names,
+            about.get("fallback") or "",
+            slices=slices,
+            budget=budget,
+            metrics=dict(about.get("metrics", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(

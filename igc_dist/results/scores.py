@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from igc_dist.metrics import Part, summaries
+from igc_dist.metrics import Metric, Part, said, summaries
 from igc_dist.planning import Plan
 from igc_dist.store import Store
 
@@ -24,3 +27,8 @@ def scored(plan: Plan, store: Store) -> dict[str, tuple[tuple[str, ...], np.ndar
         for name, values in summaries(part, store.read("attribute", f"metrics/{part.name}")):
             found[f"metrics/{name}"] = ("output", *along[: values.ndim - 1]), values
     return found
+
+
+def settings(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of each metric, as the root document has them; a recorded job has them already."""
+    return {label: said(metric) if isinstance(metric, Metric) else metric for label, metric in metrics.items()}
