@@ -201,7 +201,9 @@ class Run:
         store, world, wish = self.store, self.world, asdict(self.job.budget)
         about = provenance_of(self.job, world, self.started)
         if store.path is not None:
-            return bool(world.share(lambda: store.prepare(about, wish, lock.take)))
+            complete = bool(world.share(lambda: store.prepare(about, wish, lock.take)))
+            store.join()
+            return complete
         if not world.first:
             store.prepare(about, wish)  # every rank has its own memory
         return bool(world.share(lambda: store.prepare(about, wish)))

@@ -223,7 +223,7 @@ def check(view: Checked, job: Recorded, found: Findings, about: Mapping[str, Any
     end = Finalizer(job, job.plan, view, World(), found, job.recipe)
     end.finalize(passed_in(view, about), about.get("provenance", {}))
     store = view.held
-    owned = {array.path for phase in store.phases.values() for array in (*phase.arrays.values(), phase.digest)}
+    owned = {array.path for phase in store.phases.values() for array in phase.every}
     arrays = {array_of(key) for key in about["digests"]} - {""}
     extra = [f"{path}: the shards give no such array" for path in sorted(arrays - view.paths - owned)]
     return [*view.lines.values(), *extra]

@@ -41,6 +41,9 @@ TYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 )
 
+SEPARATORS = (".", "/")
+"""What may stand between the numbers in a chunk's key."""
+
 NOWHERE = frozenset(("", ".", ".."))
 """Values that no part of a key may have."""
 
@@ -176,7 +179,9 @@ def _check_phase(phase: Mapping[str, Any]) -> None:
     expect(prod(grid) <= MAX_SHARDS, f"{prod(grid):,} shards")
     chunks = 0
     for name, array in phase["arrays"].items():
-        expect(array.keys() == {"path", "shape", "chunks", "dtype", "dims", "axes", "per"}, f"fields of {name}")
+        fields = array.keys() - {"separator"}  # not before schema 5
+        expect(fields == {"path", "shape", "chunks", "dtype", "dims", "axes", "per"}, f"fields of {name}")
+        expect(array.get("separator", "/") in SEPARATORS, f"keys of the chunks of {name}")
         shape, cuts, axes, per = (array[key] for key in ("shape", "chunks", "axes", "per"))
         expect(identifiers(name) and identifiers(array["path"]), f"path {array['path']!r}")
         expect(array["dtype"] in TYPES, f"type {array['dtype']!r}")

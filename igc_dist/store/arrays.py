@@ -47,7 +47,7 @@ def described(array: Array, plain: bool = False) -> dict[str, Any]:
     grid = {"name": "regular", "configuration": {"chunk_shape": array.chunks}}
     return {
         "shape": array.shape, "data_type": kind.to_json(zarr_format=3), "chunk_grid": grid,
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": array.separator}},
         "fill_value": kind.to_json_scalar(fill_of(array), zarr_format=3), "codecs": codecs, "attributes": {},
         **({"dimension_names": array.dims} if array.dims else {}),
         "zarr_format": 3, "node_type": "array", "storage_transformers": [],
@@ -72,7 +72,7 @@ def documents_of(phases: Iterable[Phase]) -> dict[str, bytes]:
     """The documents of the shard arrays by key. Their text follows from the layout."""
     found: dict[str, bytes] = {}
     for phase in phases:
-        for array in (*phase.arrays.values(), phase.digest):
+        for array in phase.every:
             found |= dict.fromkeys(groups_of(array.path), GROUP)
             found[f"{array.path}/zarr.json"] = document_of(array, plain=array is phase.digest)
     found.pop("shards/zarr.json", None)  # it has attributes

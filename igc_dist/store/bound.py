@@ -36,14 +36,15 @@ class Bound:
     texts: int = 0
     packed: bool = True
     grid: tuple[int, ...] = ()
+    separator: str = "."
 
     @staticmethod
     def of(array: Array, packed: bool = True) -> Bound:
         """The bound of an array."""
         n = prod(array.chunks)
         if array.dtype == "string":
-            return Bound(min(MAX_TEXT, max(1 << 16, WORD * n)), max(n, 1), packed, array.grid)
-        return Bound(n * np.dtype(array.dtype).itemsize, 0, packed, array.grid)
+            return Bound(min(MAX_TEXT, max(1 << 16, WORD * n)), max(n, 1), packed, array.grid, array.separator)
+        return Bound(n * np.dtype(array.dtype).itemsize, 0, packed, array.grid, array.separator)
 
     @property
     def most(self) -> int:
@@ -67,9 +68,15 @@ class Bound:
 
     def has(self, key: str) -> bool:
         """Whether the key of a chunk has coordinates inside of the grid, written as zarr writes them."""
-        at = key[len(array_of(key)) + 2 :].split("/")[1:]
-        return len(at) == len(self.grid) and all(
-            len(part) < 20 and part == str(int(part)) and int(part) < n for part, n in zip(at, self.grid, strict=True)
+        path = array_of(key)
+        at = key[len(path) + 1 :].split(self.separator)[1:]
+        return (
+            bool(path)
+            and len(at) == len(self.grid)
+            and all(
+                len(part) < 20 and part == str(int(part)) and int(part) < n
+                for part, n in zip(at, self.grid, strict=True)
+            )
         )
 
     def decoded(self, chunk: bytes, key: str) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 DIGEST = 32
 """Bytes of a shard's digest, a SHA-256."""
 
-_CHUNK = re.compile(r"(.+)/c(?:/[0-9]+)*")
+_CHUNK = re.compile(r"(.+)/c(?:(?:/[0-9]+)*|(?:\.[0-9]+)+)")
 
 
 def array_of(key: str) -> str:
@@ -43,6 +43,8 @@ class Array:
     dims: tuple[str, ...]
     axes: tuple[int | None, ...] = ()
     per: tuple[int, ...] = ()
+    separator: str = "."
+    """Between the numbers in a chunk's key: "." keeps all chunks in one folder, "/" is what schema 4 had."""
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
@@ -64,7 +66,7 @@ class Array:
 
     def key(self, at: Iterable[int]) -> str:
         """Object key of the chunk at a position of the chunk grid."""
-        return "/".join([self.path, "c", *map(str, at)])
+        return f"{self.path}/{self.separator.join(['c', *map(str, at)])}"
 
     def keys(self, cell: tuple[int, ...]) -> list[str]:
         """Object keys of a shard's chunks."""
@@ -86,7 +88,18 @@ class Phase:
             dims = ("whole", *dims[1:])  # one shard holds many folds (`folded`)
         ones = (1,) * len(self.grid)
         shape, axes = (*self.grid, DIGEST), (*range(len(self.grid)), None)
-        return Array(f"shards/{self.name}/digest", shape, (*ones, DIGEST), "uint8", (*dims, "byte"), axes, (*ones, 1))
+        separator = next(array.separator for array in self.arrays.values())
+        dims, per = (*dims, "byte"), (*ones, 1)
+        return Array(f"shards/{self.name}/digest", shape, (*ones, DIGEST), "uint8", dims, axes, per, separator)
+
+    def earlier(self) -> Phase:
+        """The same shards as they were written before schema 5."""
+        return replace(self, arrays={name: replace(array, separator="/") for name, array in self.arrays.items()})
+
+    @property
+    def every(self) -> tuple[Array, ...]:
+        """All arrays that shards write."""
+        return (*self.arrays.values(), self.digest)
 
     def cell(self, number: int) -> tuple[int, ...]:
         """Position of a shard in the grid. The last of two axes is the output block, which varies slowest."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from igc_dist.records import StoreError
-from igc_dist.store.admission import MAX_ARRAYS, MAX_CHUNK, MAX_CHUNKS, TYPES, expect, identifiers, whole
+from igc_dist.store.admission import MAX_ARRAYS, MAX_CHUNK, MAX_CHUNKS, SEPARATORS, TYPES, expect, identifiers, whole
 from igc_dist.store.arrays import described
 from igc_dist.store.bound import Bound
 from igc_dist.store.layout import Array
@@ -26,7 +26,6 @@ DEPTH = 8
 
 CODECS = (("bytes",), ("bytes", "zstd"), ("vlen-utf8",), ("vlen-utf8", "zstd"))
 GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-KEYS = {"name": "default", "configuration": {"separator": "/"}}
 
 
 def rebuilt(name: str, document: Any, place: str) -> tuple[Array, Bound] | None:
@@ -58,11 +57,13 @@ def _array(path: str, document: Mapping[str, Any]) -> tuple[Array, Bound]:
     expect(names in CODECS and (kind == "string") == (names[0] == "vlen-utf8"), f"codecs {names}")
     expect(order == "little", f"order of bytes {str(order)[:200]!r}")
     expect(not document.get("storage_transformers"), "storage transformers")
-    expect(document["chunk_key_encoding"] == KEYS, "keys of chunks")
+    separator = document["chunk_key_encoding"]["configuration"]["separator"]
+    keys = {"name": "default", "configuration": {"separator": separator}}
+    expect(document["chunk_key_encoding"] == keys and separator in SEPARATORS, "keys of chunks")
     expect(prod(-(-size // part) for size, part in zip(shape, cut, strict=True)) <= MAX_CHUNKS, "that many chunks")
     itemsize = 8 if kind == "string" else np.dtype(kind).itemsize
     expect(prod(cut) * itemsize <= MAX_CHUNK, f"chunks of {prod(cut) * itemsize:,} bytes, at most {MAX_CHUNK:,}")
-    array = Array(path, tuple(shape), tuple(cut), kind, tuple(dims))
+    array = Array(path, tuple(shape), tuple(cut), kind, tuple(dims), separator=separator)
     return array, Bound.of(array, packed="zstd" in names)
 
 

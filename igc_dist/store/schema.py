@@ -4,10 +4,11 @@
     2  missing targets, weights and slices; `sums_to_prediction`
     3  budgets: how many folds were walked, and why no more; `retried`, `fallback`
     4  `recipe`: how results are made; folded layouts (`igc-dist merge`, `compact`)
+    5  the chunks of an array lie in one folder: `separator` of its layout
 
 A step is a pure function from a document to one of the next version. It gives new keys the values that held without
 them. Documents are upgraded when they are read; nothing is written. Arrays do not change: an array that a version did
-not have does not exist.
+not have does not exist, and the layout says where the chunks of those lie that do.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from igc_dist.records import StoreError
 
-SCHEMA = 4
+SCHEMA = 5
 
 Document = dict[str, Any]
 
@@ -43,7 +44,16 @@ def _four(document: Mapping[str, Any]) -> Document:
     return {**document, "recipe": None}
 
 
-STEPS: tuple[Callable[[Mapping[str, Any]], Document], ...] = (_two, _three, _four)
+def _five(document: Mapping[str, Any]) -> Document:
+    """Version 4 kept each chunk in a folder of its own."""
+    layout = [
+        {**phase, "arrays": {name: {**array, "separator": "/"} for name, array in phase["arrays"].items()}}
+        for phase in document["layout"]
+    ]
+    return {**document, "layout": layout}
+
+
+STEPS: tuple[Callable[[Mapping[str, Any]], Document], ...] = (_two, _three, _four, _five)
 
 
 def upgraded(document: Mapping[str, Any], path: Any) -> Document:

@@ -124,11 +124,10 @@ class Shards:
     def objects_of(self, phase: str, numbers: Iterable[int]) -> dict[str, bytes]:
         """The objects of some shards, to send to another rank's memory."""
         family = self.phases[phase]
-        arrays = (*family.arrays.values(), family.digest)
         return {
             key: self.objects.get(key, Bound.of(array).most) or b""
             for number in numbers
-            for array in arrays
+            for array in family.every
             for key in array.keys(family.cell(number))
         }
 
@@ -138,10 +137,9 @@ class Shards:
             self.objects.set(key, value)
 
     def _chunks(self) -> set[str]:
-        """Folders of the chunks that shards write: tens of thousands of files, each in its own folder or folders."""
-        return {
-            f"{array.path}/c" for family in self.phases.values() for array in (*family.arrays.values(), family.digest)
-        }
+        """Folders of chunks that shards wrote before schema 5: tens of thousands, each in a folder or folders of its
+        own."""
+        return {f"{array.path}/c" for family in self.phases.values() for array in family.every}
 
     def _owned(self) -> set[str]:
         """Keys whose bytes a shard's digest covers."""

@@ -66,7 +66,7 @@ class Store(Shards):
 
     @property
     def _identity(self) -> dict[str, Any]:
-        layout = json.loads(json.dumps([asdict(phase) for phase in self.phases.values()]))
+        layout = _plain(self.phases)
         return {"schema": SCHEMA, "spec": self.spec, "spec_hash": self.spec_hash, "layout": layout}
 
     # -- creation and resume -------------------------------------------------------------------------------------
@@ -104,23 +104,35 @@ class Store(Shards):
         if found is None:
             return False
         done = found.get("status") == "complete" and found["budget"]["wish"] == budget
-        if (found.get("schema"), found.get("layout")) == (SCHEMA, self._identity["layout"]):
+        if self._adopted(found):
             return done and not self.verify()
         # `compact` or an older version wrote it
         if done and self.path is not None and not Store.existing(self.path).verify():
             return True
         raise StoreError(
-            f"store {self.path} holds this run in another layout (compact, or of schema {found.get('schema')} where "
-            f"this version writes {SCHEMA}), and is not complete, damaged or of another budget: it cannot be gone on "
-            "with. Give another store.path, or delete that store"
+            f"store {self.path} holds this run in another layout (compact, or of schema "
+            f"{found.get('written', SCHEMA)} where this version writes {SCHEMA}), and is not complete, damaged or of "
+            "another budget: it cannot be gone on with. Give another store.path, or delete that store"
         )
 
+    def join(self) -> None:
+        """Take over the layout of the store that another rank has prepared."""
+        if self.path is not None and (found := self._found()) is not None:
+            self._adopted(upgraded(found, self.path))
+
+    def _adopted(self, found: Mapping[str, Any]) -> bool:
+        """Whether a root document has the layout of this run, which may be that of before schema 5: it is kept."""
+        for phases in (self.phases, {name: phase.earlier() for name, phase in self.phases.items()}):
+            if found.get("layout") == _plain(phases):
+                self.phases = phases
+                return True
+        return False
+
     def _mine(self) -> dict[str, Any] | None:
-        """The attributes of the existing store, None if there is none. Raises `StoreError` for another spec."""
+        """The attributes of the existing store, upgraded; None if there is none. Raises `StoreError` for another
+        spec."""
         found = self._found()
-        if found is not None:
-            upgraded(found, self.path)  # raises for a newer version
-        if found is None or found.get("spec_hash") == self.spec_hash:
+        if found is None or (found := upgraded(found, self.path)).get("spec_hash") == self.spec_hash:
             return found
         its = masked_spec(found.get("spec", {}))  # an older version masked less
         if not same(its, self.spec):
@@ -178,9 +190,14 @@ class Store(Shards):
         for (key, text), there in zip(documents.items(), self.objects.map(self.objects.get, documents), strict=True):
             if there != text:
                 self.objects.set(key, text)
-        for key in {*self.objects.names(self._chunks())} - {*documents, "zarr.json"}:
-            if _of_zarr(key):
-                self.objects.drop(key)
+        for key in {*self._unowned()} - {*documents}:
+            self.objects.drop(key)
+
+    def _unowned(self) -> list[str]:
+        """Keys of the documents below the root, and of the chunks that no shard owns. A user may keep other files."""
+        owned = {array.path for family in self.phases.values() for array in family.every}
+        found = self.objects.names(self._chunks())
+        return [key for key in found if _of_zarr(key) and key != "zarr.json" and array_of(key) not in owned]
 
     def _documents(self) -> dict[str, bytes]:
         return {**documents_of(self.phases.values()), "shards/zarr.json": sealed(self._identity)}
@@ -220,7 +237,7 @@ class Store(Shards):
         with self.objects.explained():
             # all folders, including the shards' chunks: takes seconds for tens of thousands of chunks
             self.objects.sweep()
-            names = [key for key in self.objects.names(self._chunks()) if _of_zarr(key) and key != "zarr.json"]
+            names = self._unowned()
             digests = dict(zip(names, self.objects.map(self._sum, names), strict=True))
             # consolidated, so that xarray opens the store without a warning and with one read
             documents = [key for key in names if key.endswith("/zarr.json")]
@@ -285,8 +302,14 @@ class Store(Shards):
         ]
 
 
+def _plain(phases: Mapping[str, Phase]) -> list[Any]:
+    """A layout as the root document has it."""
+    found: list[Any] = json.loads(json.dumps([asdict(phase) for phase in phases.values()]))
+    return found
+
+
 def _of_zarr(key: str) -> bool:
-    """Whether an object is a document or a chunk. A user may keep other files in the folder."""
+    """Whether an object is a document or a chunk."""
     return key.endswith("zarr.json") or bool(array_of(key))
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from igc_dist.distributed import GIB, Pulse, rate
 from igc_dist.records import StoreError, printable, shown
 from igc_dist.secrets import masked_text
-from igc_dist.store import Objects, Phase, attributes, lock, objects_at, seen, unsealed
+from igc_dist.store import Objects, Phase, array_of, attributes, lock, objects_at, seen, unsealed
 
 EVERY, LINES = 1.0, 10.0
 """Seconds between looks on a terminal, and between lines elsewhere."""
@@ -76,7 +76,10 @@ class Watcher:
             return View("starting", filling, {}, {}, {})
         about = attributes(self.path, also="shards/zarr.json")
         phases = [Phase.read(phase) for phase in about["layout"]]
-        done = {phase.name: sum(1 for _ in objects.below(f"{phase.digest.path}/c")) for phase in phases}
+        done = {
+            phase.name: sum(array_of(key) == phase.digest.path for key in objects.below(phase.digest.path))
+            for phase in phases
+        }
         said = seen(objects) if filling is not None else None
         view = View(
             printable(about.get("status")), filling, done, {phase.name: len(phase) for phase in phases}, said or {}

@@ -130,8 +130,8 @@ def killed(folder: Path, kill: bool) -> dict[str, float]:
         text=True,
     ) as process:
         try:
-            done = path / "shards/attribute/digest/c"
-            count = lambda: sum(1 for p in done.rglob("*") if p.is_file())  # noqa: E731
+            done = path / "shards/attribute/digest"
+            count = lambda: sum(1 for p in done.glob("c.*"))  # noqa: E731
             if kill:
                 until(lambda: count() >= 8)
                 first = ranks_of(process.pid)

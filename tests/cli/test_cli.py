@@ -106,10 +106,10 @@ def test_commands_on_stores(alone: Path, tmp_path: Path) -> None:
     assert (found.returncode, "complete and undamaged" in found.stdout) == (0, True), found.stderr
     path = tmp_path / "copy.zarr"
     subprocess.run(["cp", "-r", alone, path], check=True)
-    (path / "x/igc/c/0/0/0/0").write_bytes(b"")
+    (path / "x/igc/c.0.0.0.0").write_bytes(b"")
     code, said = forked(tmp_path, "verify", path)
     assert code == 2
-    assert "x/igc/c/0/0/0/0: changed" in said
+    assert "x/igc/c.0.0.0.0: changed" in said
     assert "1 damage" in said
     assert forked(tmp_path, *SMALL, f"store.path={path}")[0] == 0
     assert Store.existing(path).verify() == []

@@ -126,7 +126,7 @@ def check(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates: int) -> 
     for phase in found:
         for array in (*phase.arrays.values(), phase.digest):
             n_chunks = prod(-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
-            assert sum(key.startswith(f"{array.path}/c/") for key in writers) == n_chunks, array.path
+            assert sum(key.startswith(f"{array.path}/c.") for key in writers) == n_chunks, array.path
             inside = [{*range(cut.start, cut.stop)} for cut in array.region(phase.cell(len(phase) - 1))]
             assert all(rows and max(rows) < size for rows, size in zip(inside, array.shape, strict=True))
     # as it is kept, and as it is read again, from whoever wrote it

@@ -99,7 +99,7 @@ def test_a_store_keeps_its_micro_batch(own_cache: Path, tmp_path: Path, monkeypa
     path = tmp_path / "a.zarr"
     clocked(monkeypatch, lambda last, rows: abs(rows - 4) + 1)
     assert batch(attribute(trial=True, store=path)) == 4
-    (path / "x" / "igc" / "c" / "0" / "0").unlink()
+    (path / "x" / "igc" / "c.0.0").unlink()
     own_cache.unlink()
     clocked(monkeypatch, lambda last, rows: abs(rows - 16) + 1)
     assert batch(attribute(trial=True, store=path)) == 4

@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kind(key: str) -> str:
     """The kind of a file: its array, or that it is a document; chunks of one array are of one kind."""
-    return re.sub(r"/c/.*", "/c", re.sub(r"/c$", "/c", key))
+    return re.sub(r"/c\..*", "/c", key)
 
 
 def kinds(path: Path) -> dict[str, str]:

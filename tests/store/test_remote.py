@@ -83,32 +83,32 @@ def stored(url: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("where", ["memory", "folder", "remote"])
 def test_objects_are_the_same_everywhere(where: str, tmp_path: Path, memory: Any) -> None:
     objects: Objects = objects_at({"memory": None, "folder": tmp_path / "a", "remote": URL}[where])
-    assert objects.get("x/c/0") is None
+    assert objects.get("x/c.0") is None
     assert (objects.names(), objects.beginning(""), objects.sizes()) == ([], [], {})
     for key, value in (
-        ("x/c/0", b"one"),
-        ("x/c/1", b""),
+        ("x/c.0", b"one"),
+        ("x/c.1", b""),
         ("zarr.json", b"{}"),
         (f"{LOCK}000001", b"mine"),
-        ("x/c/0", b"other"),
+        ("x/c.0", b"other"),
     ):
         objects.set(key, value)
-    assert (objects.get("x/c/0"), objects.get("x/c/1"), objects.get("x"), objects.get("x/c/2")) == (
+    assert (objects.get("x/c.0"), objects.get("x/c.1"), objects.get("x"), objects.get("x/c.2")) == (
         b"other",
         b"",
         None,
         None,
     )
-    assert objects.names() == ["x/c/0", "x/c/1", "zarr.json"]
+    assert objects.names() == ["x/c.0", "x/c.1", "zarr.json"]
     assert (objects.beginning(LOCK), objects.beginning("z"), objects.beginning("x")) == (
         [f"{LOCK}000001"],
         ["zarr.json"],
         [],
     )
-    assert objects.sizes()["x/c/0"] == 5
+    assert objects.sizes()["x/c.0"] == 5
     assert objects.create("new", b"first")
     assert not objects.create("new", b"second")
-    assert [*objects.map(objects.get, ["new", "none", "x/c/1"])] == [b"first", None, b""]
+    assert [*objects.map(objects.get, ["new", "none", "x/c.1"])] == [b"first", None, b""]
     with pytest.raises(KeyError):
         [*objects.map({}.__getitem__, range(3))]
     objects.drop("new")
@@ -130,11 +130,11 @@ def test_a_run_is_the_same_as_in_a_folder(local: Any, memory: Any) -> None:
     assert objects_at(URL).get("zarr.json") == before
     objects, store = objects_at(URL), Store.existing(URL)
     assert (store.verify(), objects.beginning(LOCK), igc_dist.open(URL).attrs["status"]) == ([], [], "complete")
-    shard, result = "shards/attribute/digest/c/1/0/0", "x/igc/c/0/0"
+    shard, result = "shards/attribute/digest/c.1.0.0", "x/igc/c.0.0"
     gone = next(
-        key for key in objects.names() if key.startswith("shards/predict") and "/c/0" in key and "digest" not in key
+        key for key in objects.names() if key.startswith("shards/predict") and "/c.0" in key and "digest" not in key
     )
-    flipped = next(key for key in objects.names() if key.startswith("shards/attribute") and "/c/1" in key)
+    flipped = next(key for key in objects.names() if key.startswith("shards/attribute") and "/c.1" in key)
     objects.drop(gone)
     value = objects.get(flipped)
     objects.set(flipped, bytes([value[0] ^ 1]) + value[1:])
@@ -160,11 +160,11 @@ def test_a_hostile_bucket_is_refused(memory: Any, monkeypatch: pytest.MonkeyPatc
         ):
             with pytest.raises(StoreError, match=r"some/store.zarr/x/zarr.json has 300,000 bytes"):
                 look()
-    memory(URL).put("x/igc/c/0/0", b"x" * 100_000)
-    with pytest.raises(StoreError, match=r"x/igc/c/0/0 has 100,000 bytes, its array declares chunks of 80"):
+    memory(URL).put("x/igc/c.0.0", b"x" * 100_000)
+    with pytest.raises(StoreError, match=r"x/igc/c.0.0 has 100,000 bytes, its array declares chunks of 80"):
         igc_dist.open(URL)
-    memory(URL).put("x/igc/c/0/0", b"x" * 50)
-    with pytest.raises(StoreError, match=r"x/igc/c/0/0 does not say its size"):
+    memory(URL).put("x/igc/c.0.0", b"x" * 50)
+    with pytest.raises(StoreError, match=r"x/igc/c.0.0 does not say its size"):
         igc_dist.open(URL)["x/igc"].load()
 
 
@@ -176,7 +176,7 @@ def test_many_shards_are_read_at_a_time(memory: Any) -> None:
 
     class Slow(Deaf):
         def get(self, key: str) -> Any:
-            if key.startswith("shards/predict/digest/c/"):
+            if key.startswith("shards/predict/digest/c."):
                 both.wait()
             return self.store.get(key)
 
@@ -317,10 +317,10 @@ def test_on_a_server_all_is_the_same(
     assert said("report", s3) == (0, "store.zarr.run/report.html\n")
     assert Path("store.zarr.run/report.html").exists()
     assert said("info", s3)[0] == 0
-    objects_at(s3).set("x/igc/c/0/0", b"x")
-    objects_at(s3).drop("shards/predict/digest/c/1/0")
+    objects_at(s3).set("x/igc/c.0.0", b"x")
+    objects_at(s3).drop("shards/predict/digest/c.1.0")
     code, lines = said("verify", s3)
-    assert (code, "x/igc/c/0/0: changed" in lines, "shards/predict/digest/c/1/0: missing" in lines) == (2, True, True)
+    assert (code, "x/igc/c.0.0: changed" in lines, "shards/predict/digest/c.1.0: missing" in lines) == (2, True, True)
     assert attribute(s3, **SETTINGS) == local[0]
     assert stored(s3) == local[1]
     assert igc_dist.open(s3).attrs["status"] == "complete"

@@ -18,13 +18,15 @@ from igc_dist.report import write_report
 from igc_dist.store import SCHEMA, Store, attributes, schema, sealed, unsealed
 from igc_dist.store.schema import upgraded
 from igc_dist.upkeep import compact, verify
+from igc_dist.upkeep.verify import Verdict
 from tests.ranks import attribute, files
+from tests.store.examples import make
 
 EXAMPLES = Path(__file__).parent / "examples"
 VERSIONS = range(1, SCHEMA + 1)
 
 
-def unpacked(version: int, path: Path) -> Path:
+def unpacked(version: int | str, path: Path) -> Path:
     with zipfile.ZipFile(EXAMPLES / f"schema-{version}.zip") as file:
         file.extractall(path)
     return path
@@ -52,6 +54,28 @@ def test_an_old_store_opens(version: int, tmp_path: Path) -> None:
         "" if version >= 4 else f"it has no recipe to make its results by (schema {version} had none)"
     )
     assert files(path) == before
+
+
+def test_a_run_of_schema_4_goes_on(tmp_path: Path) -> None:
+    """In its own layout, with the shards that it has: they are not computed again; its results are those of a new
+    run."""
+    path, whole = unpacked("4-stopped", tmp_path / "store.zarr"), tmp_path / "whole.zarr"
+    store, before = Store.existing(path), files(path)
+    done = {(phase, n) for phase in store.phases for n in range(len(store.phases[phase])) if store.is_done(phase, n)}
+    assert done == {("predict", n) for n in range(3)} | {("attribute", n) for n in range(2)}
+    make.run(path)
+    make.run(whole)
+    after = Store.existing(path)
+    for phase, number in done:
+        for key in (*(family := after.phases[phase]).keys(number), family.digest_key(number)):
+            assert (path / key).read_bytes() == before[key]
+    assert verify(path) == Verdict([])
+    one, two = igc_dist.open(path), igc_dist.open(whole)
+    for name in make.NAMES:
+        np.testing.assert_allclose(one[name].values, two[name].values, rtol=1e-12, err_msg=name)
+    changed = files(path)
+    make.run(path)
+    assert files(path) == changed
 
 
 def test_commands_read_stores_of_all_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,10 +119,12 @@ def test_a_newer_store_is_refused_naming_both_versions(tmp_path: Path) -> None:
         store.objects.set("zarr.json", sealed({**about, "schema": wrong}))
         with pytest.raises(StoreError, match="names no version of its schema"):
             igc_dist.open(path)
-    # one of an older version: complete, there is nothing to do; else it is not gone on with
-    store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA - 1}, metadata))
+    # one of another layout: complete, there is nothing to do; else it is not gone on with
+    other = [phase for phase in about["layout"] if phase["name"] == "predict"]
+    older = {**about, "schema": SCHEMA - 1, "layout": other}
+    store.objects.set("zarr.json", sealed(older, metadata))
     attribute(path, **settings)
-    store.objects.set("zarr.json", sealed({**about, "schema": SCHEMA - 1, "status": "running"}))
+    store.objects.set("zarr.json", sealed({**older, "status": "running"}))
     with pytest.raises(
         StoreError, match=rf"of schema {SCHEMA - 1} where this version writes {SCHEMA}.*Give another store\.path"
     ):

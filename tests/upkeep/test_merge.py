@@ -151,7 +151,7 @@ def test_what_does_not_go_together_is_refused(made: Made, tmp_path: Path, capsys
     half = Store.existing(plain)
     half.objects.drop(half.phases["attribute"].digest_key(1))
     with pytest.raises(
-        StoreError, match=r"cannot be merged with one over other data: shards/attribute/digest/c/1/0/0: missing"
+        StoreError, match=r"cannot be merged with one over other data: shards/attribute/digest/c.1.0.0: missing"
     ):
         merge([plain, tmp_path / "refolded"], tmp_path / "other", overlap=True)
 

@@ -5,7 +5,8 @@ The examples were made in a clone of this repository, with the packages of today
 
     git checkout COMMIT && PYTHONPATH=. OMP_NUM_THREADS=1 python make.py schema-N
 
-at the last commit of each version but the newest: c3ee26a for 1, 1dd93b8 for 2, fda8984 for 3, 6bc1237 for 4.
+at the last commit of each version but the newest: c3ee26a for 1, 1dd93b8 for 2, fda8984 for 3, 6bc1237 for 4;
+schema-5 at the one that added it.
 """
 
 import inspect
