@@ -215,8 +215,8 @@ class Run:
             log.warning("%s. Once more in the higher precision", str(error).split(": take ")[0])
         world.meet("fallback")  # no rank still reads what is deleted next
         world.attempt += 1
-        if store.path is None and not world.first:
-            store.restart()
+        if not world.first:
+            (store.restart if store.path is None else store.forget)()
         world.share(store.restart)
 
     # -- the shards ----------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ TAKEN = frozenset((
     "output", "n", "correlation", "constant", "baseline_term", "target_mean", "target_std", "prediction_mean",
     "prediction_std", "samples", "index", "target", "prediction", "prediction_baseline", "delta", "convergence",
     "fold", "map_distance", "shards", "predict", "attribute", "bad", "means", "scalars", "skipped", "audit",
-    "micro_batch", "digest", "term", "scalar_term", "slices", "slice", "n_low", "n_high", "scores", "known", "metrics",
-    "weight", "importance", "stratum", "correct", "confidence", "replicate", "rel_se", "draw_share",
+    "micro_batch", "digest", "record", "term", "scalar_term", "slices", "slice", "n_low", "n_high", "scores", "known",
+    "metrics", "weight", "importance", "stratum", "correct", "confidence", "replicate", "rel_se", "draw_share",
 ))  # fmt: skip
 """Names that the store itself uses. Names that end in one of `TAKEN_ENDS` are also taken."""
 

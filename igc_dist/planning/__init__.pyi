@@ -3,7 +3,10 @@ from .budget import Budget as Budget
 from .cost import Cost as Cost
 from .cost import Work as Work
 from .cut import make_plan as make_plan
+from .disk import Footprint as Footprint
 from .limits import GIB as GIB
+from .limits import KEPT as KEPT
+from .limits import LARGE as LARGE
 from .limits import Limits as Limits
 from .machine import Machine as Machine
 from .machine import Rates as Rates

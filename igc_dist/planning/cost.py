@@ -58,6 +58,12 @@ class Work:
     """Outputs whose gradients are taken at each path point; None: all."""
     scores: tuple[tuple[str, str, str, tuple[float, ...]], ...] = ()
     """Arrays of the metrics of each sample and output: name, kind, dimension and points of a curve (`metrics.Part`)."""
+    sums: bool = False
+    """Whether pass 1 keeps sums of the inputs, for baselines that need their mean."""
+    replicates: int = 0
+    """Folds that are walked twice."""
+    n_maps: int = 6
+    """Result arrays of an input, with standard errors."""
     rule: str = ""
     """Where gradients are taken, as text for people."""
     certified: bool = False

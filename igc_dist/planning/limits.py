@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from igc_dist.records import ConfigError
 
 GIB = 2**30
+LARGE = 2**20
+"""Bytes of a shard's part of an array beyond which it is an object by itself (`igc_dist.store.record`)."""
+
+KEPT = 8 * 2**20
+"""Bytes of small arrays of shards that a process keeps decoded (`igc_dist.store.shards`)."""
+
 MODES = ("auto", "forward", "reverse")
 
 
@@ -29,18 +35,20 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
     device_memory: float = 8.0
     """Budget of accelerator memory per rank, in GiB; not used on CPU."""
     disk: float | None = None
-    """Budget of the store on disk, in GiB (None: no limit)."""
+    """Budget of the store on disk, in GiB as a file system counts them (None: no limit)."""
+    files: int | None = None
+    """Largest number of files and folders of the store (None: no limit)."""
     mode: str = "auto"
     """How walks are differentiated. reverse: one gradient per output. forward: one directional derivative per reduced
     feature, for all outputs at once. auto: the cheaper one."""
 
     def __post_init__(self) -> None:
-        for name in ("n_folds", "output_block", "baseline_block", "micro_batch"):
+        for name in ("n_folds", "output_block", "baseline_block", "micro_batch", "files"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(
                     f"plan.{name}={value!r}: give an integer of at least 1"
-                    + ("" if name == "n_folds" else ", or null to let the plan choose")
+                    + {"n_folds": "", "files": ", or null for no limit"}.get(name, ", or null to let the plan choose")
                 )
         if self.trial and self.micro_batch is not None:
             raise ConfigError(
@@ -52,3 +60,12 @@ class Limits:  # not frozen: OmegaConf makes the fields of a frozen schema read-
                 raise ConfigError(f"plan.{name}={value!r}: give a number of GiB above 0")
         if self.mode not in MODES:
             raise ConfigError(f"plan.mode={self.mode!r}: choose one of {', '.join(MODES)}")
+
+
+def size(n_bytes: int | float) -> str:
+    """Bytes in human units."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.2f} GiB"

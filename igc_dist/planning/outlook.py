@@ -12,9 +12,9 @@ from itertools import product
 from math import ceil
 
 from igc_dist.planning.cut import make_plan
-from igc_dist.planning.limits import GIB
+from igc_dist.planning.limits import GIB, size
 from igc_dist.planning.machine import CARDS, Machine, Rates
-from igc_dist.planning.plan import Plan, size
+from igc_dist.planning.plan import Plan
 from igc_dist.planning.schedule import Schedule, scheduled
 from igc_dist.planning.shard_cost import ShardCost, outputs_of, state_of
 from igc_dist.records import ConfigError, Passes

@@ -17,7 +17,8 @@ from jaxtyping import Int64
 
 from igc_dist import seeds
 from igc_dist.planning.cost import LAZY, Cost, Work
-from igc_dist.planning.limits import GIB, Limits
+from igc_dist.planning.disk import Footprint, footprint
+from igc_dist.planning.limits import GIB, KEPT, Limits, size
 from igc_dist.planning.table_cost import TABLE, TableCost
 from igc_dist.records import ConfigError, Price, Shapes, Shard
 
@@ -191,10 +192,20 @@ class Plan:
             tables.write(),
             self._finalize_bytes() * self.finalize_outputs,
         ]
-        held = self.shapes.reserved_bytes + LAZY + tables.samples() + (self.disk() if self.work.in_memory else 0)
+        held = self.shapes.reserved_bytes + LAZY + KEPT + tables.samples()
+        held += self.content() if self.work.in_memory else 0
         return {"host": held + max(steps), "device": max(walk, predict) if self.work.on_device else 0}
 
+    @cached_property
+    def footprint(self) -> Footprint:
+        """What the store takes on disk, at most."""
+        return footprint(self)
+
     def disk(self) -> int:
+        """Bytes of the store on disk, at most, as a file system counts them."""
+        return self.footprint.size
+
+    def content(self) -> int:
         """Bytes of the store's arrays before compression."""
         features, outputs, n = self.shapes.n_features, len(self.work.outputs), self.shapes.n_samples
         shards = (
@@ -234,7 +245,7 @@ class Plan:
             "peak device memory per rank": f"{size(memory['device'])} (budget {size(self.limits.device_memory * GIB)})"
             if self.work.on_device
             else "none",
-            "store on disk, at most": size(self.disk()),
+            "store on disk, at most": str(self.footprint),
         }
 
     def check(self) -> None:
@@ -249,17 +260,4 @@ class Plan:
                     f"{self.samples_per_batch} samples x {self.points_per_batch} points, {self.output_block} outputs "
                     "per shard): raise the budget, or lower plan.output_block, plan.micro_batch or plan.n_folds"
                 )
-        if self.limits.disk is not None and self.disk() > self.limits.disk * GIB:
-            raise ConfigError(
-                f"the store needs up to {size(self.disk())} on disk, the budget plan.disk is "
-                f"{size(self.limits.disk * GIB)}: raise it, lower plan.n_folds, or leave store.samples off"
-            )
-
-
-def size(n_bytes: int | float) -> str:
-    """Bytes in human units."""
-    for unit in ("B", "KiB", "MiB"):
-        if abs(n_bytes) < 1024:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.2f} GiB"
+        self.footprint.check(self.limits)

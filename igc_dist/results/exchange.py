@@ -14,7 +14,10 @@ from igc_dist.distributed import World
 from igc_dist.planning import Plan
 from igc_dist.records import StoreError
 from igc_dist.statistics import SCALAR_TERMS, Centre, State, tree_sum
-from igc_dist.store import Store
+from igc_dist.store import Phase, Store
+
+AT_ONCE = 32 << 20
+"""Bytes of states that are sent in one message, unless one array has more."""
 
 
 @dataclass(frozen=True)
@@ -104,44 +107,69 @@ class Exchange:
                 "run again to resume"
             )
 
-        def slots(name: str) -> np.ndarray | None:
-            array = family.arrays[name]
-            shapes = [(*array.shape[1:3], cut.stop - cut.start, *array.shape[4:]) for cut in cuts]
-            sizes = [len(parts) * prod(shape) for parts, shape in zip(held, shapes, strict=True)]
+        def slots(names: Sequence[str]) -> list[np.ndarray]:
+            widths = [sum(map(prod, self._shapes(family, names, cut))) for cut in cuts]
+            sizes = [len(parts) * width for parts, width in zip(held, widths, strict=True)]
             sizes += [0] * (world.size - len(cuts))
-            theirs = [0 if mine is None else len(their[mine]) * prod(shapes[mine]) for their in everyone]
-            taken = world.deal(self._hand(phase, name, cuts, held), sizes, theirs)
+            theirs = [0 if mine is None else len(their[mine]) * widths[mine] for their in everyone]
+            taken = world.deal(self._hand(phase, names, cuts, held), sizes, theirs)
             if mine is None:
-                return None
-            total = np.empty((n_slots, *shapes[mine]))
-            total[order] = taken.reshape(len(order), *shapes[mine])
-            # blocks of baselines of one fold belong to one mean: merge them first
-            cut = total.reshape(walked.n_folds, self.plan.n_baseline_blocks, *total.shape[1:])
-            return tree_sum(np.moveaxis(cut, 1, 0))
+                return []
+            found, start = [], 0
+            taken = taken.reshape(len(order), widths[mine])
+            for shape in self._shapes(family, names, cuts[mine]):
+                total = np.empty((n_slots, *shape))
+                total[order] = taken[:, start : start + prod(shape)].reshape(len(order), *shape)
+                start += prod(shape)
+                # blocks of baselines of one fold belong to one mean: merge them first
+                cut = total.reshape(walked.n_folds, self.plan.n_baseline_blocks, *total.shape[1:])
+                found.append(tree_sum(np.moveaxis(cut, 1, 0)))
+            return found
 
-        scalars, *features = (slots(name) for name in ("scalars", *self.plan.shapes.input_names))
-        if mine is None or scalars is None:
+        total = [values for names in self._together(family, n_slots) for values in slots(names)]
+        if mine is None:
             return None
-        found = tuple(values for values in features if values is not None)
-        return Slots(self.centre.outputs(cuts[mine]), self.terms, scalars, found)
+        return Slots(self.centre.outputs(cuts[mine]), self.terms, total[0], tuple(total[1:]))
 
-    def _hand(self, phase: str, name: str, cuts: Sequence[slice], held: Sequence[Sequence[int]]) -> np.ndarray:
-        """The sums of this rank's parts of each cut, one after the other, as a flat array."""
+    def _together(self, family: Phase, n_slots: int) -> Iterator[list[str]]:
+        """The arrays of states in lists of at most `AT_ONCE` bytes, or of one array: small ones share a message, and
+        the record that a shard wrote of them is decoded once."""
+        names: list[str] = []
+        size = 0
+        for name in ("scalars", *self.plan.shapes.input_names):
+            more = n_slots * family.arrays[name].chunk_bytes
+            if names and size + more > AT_ONCE:
+                yield names
+                names, size = [], 0
+            names, size = [*names, name], size + more
+        yield names
+
+    def _shapes(self, family: Phase, names: Sequence[str], cut: slice) -> list[tuple[int, ...]]:
+        """The shapes of the sums of a shard for some outputs."""
+        arrays = (family.arrays[name].shape for name in names)
+        return [(*shape[1:3], cut.stop - cut.start, *shape[4:]) for shape in arrays]
+
+    def _hand(
+        self, phase: str, names: Sequence[str], cuts: Sequence[slice], held: Sequence[Sequence[int]]
+    ) -> np.ndarray:
+        """The sums of this rank's parts of each cut, one after the other, as a flat array; those of a part together."""
         family, block_size = self.store.phases[phase], self.plan.output_block
-        array = family.arrays[name]
-        shapes = [(*array.shape[1:3], cut.stop - cut.start, *array.shape[4:]) for cut in cuts]
-        sizes = [len(parts) * prod(shape) for parts, shape in zip(held, shapes, strict=True)]
-        hand, ends = np.empty(sum(sizes)), np.cumsum(sizes)
-        cut_up = zip(ends, sizes, held, shapes, strict=True)
-        pieces = [hand[end - size : end].reshape(len(parts), *shape) for end, size, parts, shape in cut_up]
+        shapes = [self._shapes(family, names, cut) for cut in cuts]
+        tables = [(len(parts), sum(map(prod, shape))) for parts, shape in zip(held, shapes, strict=True)]
+        hand, ends = np.empty(sum(map(prod, tables))), np.cumsum([prod(table) for table in tables])
+        pieces = [hand[end - prod(table) : end].reshape(table) for end, table in zip(ends, tables, strict=True)]
         blocks = [cut.start // block_size for cut in cuts]
         for block in sorted({*blocks}):  # a chunk is read once for all its cuts
             of = [r for r, its in enumerate(blocks) if its == block]
             for place, part in enumerate(held[of[0]]):
-                values = self.store.read_own(phase, block * family.grid[0] + part, name)[0]
-                first = block * block_size
-                for r in of:
-                    pieces[r][place] = values[:, :, cuts[r].start - first : cuts[r].stop - first]
+                starts = dict.fromkeys(of, 0)
+                for at, name in enumerate(names):
+                    values = self.store.read_own(phase, block * family.grid[0] + part, name)[0]
+                    for r in of:
+                        first, size = cuts[r].start - block * block_size, prod(shapes[r][at])
+                        cut = values[:, :, first : first + cuts[r].stop - cuts[r].start]
+                        pieces[r][place, starts[r] : starts[r] + size] = cut.ravel()
+                        starts[r] += size
         return hand
 
     def audited(self, mine: Sequence[int]) -> np.ndarray:

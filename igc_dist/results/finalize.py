@@ -176,7 +176,7 @@ def _create_maps(store: Store, world: World, maps: Iterable[tuple[Array, np.ndar
 
     named = world.share(create)
     if store.path is None and not world.first:
-        store.create_results(Array(**array) for array in named)
+        store.create_results(Array.read(array) for array in named)
 
 
 def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings, tables: Tables) -> None:

@@ -30,7 +30,7 @@ class Statistic(ABC):
     unbiased but noisy attributions be folded. A statistic with `n_groups` > 1 divides the samples by their target
     (`groups`); its states have an axis of groups before the outputs. `weighted`: it is defined for samples of unequal
     weight. `jackknifed`: a standard error of its result makes sense. `whole`: although linear, it needs all baselines
-    of a sample at once.
+    of a sample at once. `n_maps`: results of each input.
     """
 
     name: ClassVar[str]
@@ -40,6 +40,7 @@ class Statistic(ABC):
     weighted: ClassVar[bool] = True
     jackknifed: ClassVar[bool] = True
     whole: ClassVar[bool] = False
+    n_maps: ClassVar[int] = 1
 
     def thresholds(self, target: Float64[np.ndarray, "N J"]) -> Array:
         """The values that `groups` needs from the targets of all samples."""

@@ -18,6 +18,7 @@ class Moments(Statistic):
     name = "moments"
     terms = ("a", "aa")
     linear = False
+    n_maps = 2
 
     def finalize(self, state: State) -> Finalized:
         """`features[i]["mean"]` and `features[i]["std"]`, (..., J, *P_i)."""

@@ -41,6 +41,7 @@ class TTest(Statistic):
     name = "ttest"
     terms = ("a", "aa")
     linear = False
+    n_maps = 2
     n_groups = 4
     weighted = False
     jackknifed = False

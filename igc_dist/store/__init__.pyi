@@ -8,6 +8,7 @@ from . import layout as layout
 from . import lock as lock
 from . import reading as reading
 from . import rebuilt as rebuilt
+from . import record as record
 from . import store as store
 from .address import beside as beside
 from .address import check_place as check_place

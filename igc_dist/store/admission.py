@@ -141,7 +141,7 @@ def check_root(attributes: Mapping[str, Any], path: Any) -> None:
         for phase in attributes["layout"]:
             _check_phase(phase)
             paths += [array["path"].split("/") for array in phase["arrays"].values()] + [
-                ["shards", phase["name"], "digest"]
+                ["shards", phase["name"], "record" if phase.get("packed") else "digest"]
             ]
         expect(len(paths) <= MAX_ARRAYS, f"{len(paths):,} arrays")
         expect(
@@ -194,6 +194,19 @@ def _check_phase(phase: Mapping[str, Any]) -> None:
         again = prod(size for number, size in enumerate(grid) if number not in axes)
         chunks += prod(-(-size // cut) for size, cut in zip(shape, cuts, strict=True)) * again
     expect(chunks <= MAX_CHUNKS, f"{chunks:,} chunks")
+    _check_packed(grid, phase["arrays"], phase.get("packed", []))
+
+
+def _check_packed(grid: list[int], arrays: Mapping[str, Any], names: Any) -> None:
+    """The arrays of a record: each shard writes one chunk of each, and the record is a chunk too."""
+    expect(isinstance(names, list) and names == sorted({*names}) and {*names} <= arrays.keys(), "packed arrays")
+    for name in names:
+        shape, cuts, axes, per = (arrays[name][key] for key in ("shape", "chunks", "axes", "per"))
+        expect(sorted(axis for axis in axes if axis is not None) == [*range(len(grid))], f"axes of packed {name}")
+        for size, cut, axis, one in zip(shape, cuts, axes, per, strict=True):
+            expect(one == 1 and -(-size // cut) == (1 if axis is None else grid[axis]), f"chunks of packed {name}")
+    size = sum(prod(arrays[name]["chunks"]) * np.dtype(arrays[name]["dtype"]).itemsize for name in names)
+    expect(size <= MAX_CHUNK, f"a record of {size:,} bytes")
 
 
 def expect(condition: bool, what: str) -> None:

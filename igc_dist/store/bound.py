@@ -68,8 +68,7 @@ class Bound:
 
     def has(self, key: str) -> bool:
         """Whether the key of a chunk has coordinates inside of the grid, written as zarr writes them."""
-        path = array_of(key)
-        at = key[len(path) + 1 :].split(self.separator)[1:]
+        path, at = array_of(key), self._parts(key)
         return (
             bool(path)
             and len(at) == len(self.grid)
@@ -78,6 +77,13 @@ class Bound:
                 for part, n in zip(at, self.grid, strict=True)
             )
         )
+
+    def at(self, key: str) -> tuple[int, ...]:
+        """The coordinates in the key of a chunk that it has."""
+        return tuple(map(int, self._parts(key)))
+
+    def _parts(self, key: str) -> list[str]:
+        return key[len(array_of(key)) + 1 :].split(self.separator)[1:]
 
     def decoded(self, chunk: bytes, key: str) -> bytes:
         """The bytes that a stored chunk holds.

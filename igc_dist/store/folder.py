@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -134,6 +135,16 @@ class Folder(Objects):
             inner[:] = [name for name in inner if above + name not in without]
             yield from (above + name for name in names)
 
+    def _why(self, error: OSError) -> str:
+        """A disk may have space but no inodes, of which each file and folder takes one: the system says the same."""
+        why = super()._why(error)
+        if error.errno == errno.ENOSPC:
+            with suppress(OSError):
+                disk = os.statvfs(self.path)
+                if disk.f_files and not disk.f_favail:
+                    why += ": no inodes are left, the disk can take no more files and folders"
+        return why
+
     def sizes(self) -> dict[str, int]:
         return _sizes(self.path) if self.path.is_dir() else {}
 
@@ -150,7 +161,7 @@ def _sizes(path: Path) -> dict[str, int]:
 
     Raises `StoreError` for links that lead out, for what is not a file, and for documents that are too large.
     """
-    sizes, folders, inside = {}, [str(path)], os.path.realpath(path)
+    sizes, folders, inside, cut = {}, [str(path)], os.path.realpath(path), len(str(path)) + 1
     while folders:
         with os.scandir(folders.pop()) as found:
             for entry in found:
@@ -165,7 +176,7 @@ def _sizes(path: Path) -> dict[str, int]:
                     folders.append(entry.path)
                 elif entry.is_file():
                     with suppress(FileNotFoundError):  # a write that is complete by now
-                        sizes[os.path.relpath(entry.path, path)] = entry.stat().st_size
+                        sizes[entry.path[cut:]] = entry.stat().st_size
                 else:
                     raise StoreError(f"{entry.path} is neither a file nor a folder: do not use this store")
     for key, size in sizes.items():

@@ -20,7 +20,7 @@ from igc_dist.store.admission import MAX_TEXT, check_key, check_root, parsed
 from igc_dist.store.arrays import document_of
 from igc_dist.store.bound import Bound
 from igc_dist.store.documents import sound
-from igc_dist.store.layout import array_of
+from igc_dist.store.layout import Phase, array_of
 from igc_dist.store.rebuilt import rebuilt, tree_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class Guarded(ZarrStore):
     """Read-only: `documents` by key, and the chunks of the arrays in `bounds`, decoded.
 
     The documents declare no compression, so zarr decodes nothing. `about`: the root's attributes,
-    `stored`: the bytes of all objects, both of a whole store.
+    `stored`: the bytes of all objects, both of a whole store. `packed`: arrays in the records of shards, with their
+    phases and names; they are served as arrays like others.
     """
 
     supports_writes = supports_deletes = supports_listing = False
@@ -50,10 +51,11 @@ class Guarded(ZarrStore):
         bounds: Mapping[str, Bound],
         about: Mapping[str, Any] | None = None,
         stored: int = 0,
+        packed: Mapping[str, tuple[Phase, str]] | None = None,
     ) -> None:
         super().__init__(read_only=True)
         self.objects, self.documents, self.bounds = objects, documents, bounds
-        self.about, self.stored = about or {}, stored
+        self.about, self.stored, self.packed = about or {}, stored, packed or {}
 
     def afford(self, wanted: Callable[[str], bool]) -> None:
         """Raise `StoreError` if the wanted arrays take more memory than the bytes of this store can be worth."""
@@ -89,9 +91,17 @@ class Guarded(ZarrStore):
 
     def chunk(self, key: str) -> bytes | None:
         """The decoded bytes of a chunk; None for one that is not there, and for what is no chunk of an array."""
-        bound = self.bounds.get(array_of(key))
+        path = array_of(key)
+        bound = self.bounds.get(path)
         if bound is None or not bound.has(key):
             return None
+        if path not in self.packed:
+            return self._decoded(bound, key)
+        phase, name = self.packed[path]
+        record = self._decoded(Bound.of(phase.mark), phase.digest_key(phase.number(name, bound.at(key))))
+        return None if record is None else record[phase.places[name]]
+
+    def _decoded(self, bound: Bound, key: str) -> bytes | None:
         stored = self.objects.get(key, bound.most)
         return None if stored is None else bound.decoded(stored, f"{self}/{key}")
 
@@ -149,11 +159,15 @@ def admit(objects: Objects, document: Mapping[str, Any]) -> Guarded:
     """
     path, sizes = objects.path, objects.sizes()
     arrays, bounds = {}, {}
-    for name, about in _nodes(objects, sizes, document).items():
+    records = packed(document["attributes"])
+    inside = {at: json.loads(document_of(phase.arrays[name], plain=True)) for at, (phase, name) in records.items()}
+    for name, about in {**_nodes(objects, sizes, document), **inside}.items():
         if (found := rebuilt(name, about, f"{path}/{name}/zarr.json")) is not None:
             arrays[name], bounds[name] = found
     served = tree_of(arrays, path)
     there = Counter(_admitted(path, sizes, bounds))
+    for name, (phase, _) in records.items():
+        there[name] = there[phase.mark.path]
     for name, bound in bounds.items():
         # a run writes every chunk except those of shards that it did not reach; reading would fill in missing chunks
         partial = name.startswith(("shards/", "samples/")) and len(bound.grid) > 1
@@ -162,18 +176,27 @@ def admit(objects: Objects, document: Mapping[str, Any]) -> Guarded:
                 f"{path}/{name}/zarr.json describes {bound.n:,} chunks, {there[name]:,} are there: do not use it"
             )
     text = json.dumps(served).encode()
-    admitted = Guarded(objects, {"zarr.json": text}, bounds, document["attributes"], sum(sizes.values()))
+    admitted = Guarded(objects, {"zarr.json": text}, bounds, document["attributes"], sum(sizes.values()), records)
     admitted.afford(lambda name: arrays[name].dims == (name.rpartition("/")[2],) or name.endswith("/index"))
     return admitted
 
 
-def opened(objects: Objects, path: str) -> zarr.Array[Any]:
-    """A single array, to read. Raises `StoreError` for one that no run writes."""
+def packed(attributes: Mapping[str, Any]) -> dict[str, tuple[Phase, str]]:
+    """The arrays that lie in records, by path, with their phases and names."""
+    phases = [Phase.read(phase) for phase in attributes["layout"] if phase.get("packed")]
+    return {phase.arrays[name].path: (phase, name) for phase in phases for name in phase.packed}
+
+
+def opened(objects: Objects, path: str, inside: tuple[Phase, str] | None = None) -> zarr.Array[Any]:
+    """A single array, to read; `inside`: it lies in records. Raises `StoreError` for one that no run writes."""
     key = f"{path}/zarr.json"
-    found = rebuilt(path, read(objects, key, objects.get(key)), f"{objects.path}/{key}")
+    text = objects.get(key) if inside is None else document_of(inside[0].arrays[inside[1]], plain=True)
+    found = rebuilt(path, read(objects, key, text), f"{objects.path}/{key}")
     if found is None:
         raise StoreError(f"{objects.path}/{key} describes a group, not an array: the store is damaged or hostile")
-    admitted = Guarded(objects, {key: document_of(found[0], plain=True)}, {path: found[1]})
+    admitted = Guarded(
+        objects, {key: document_of(found[0], plain=True)}, {path: found[1]}, packed=inside and {path: inside}
+    )
     return zarr.open_array(admitted, path=path, mode="r", zarr_format=3)
 
 

@@ -5,13 +5,16 @@ Every chunk has one writer.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
+
+import numpy as np
 
 DIGEST = 32
 """Bytes of a shard's digest, a SHA-256."""
@@ -46,10 +49,21 @@ class Array:
     separator: str = "."
     """Between the numbers in a chunk's key: "." keeps all chunks in one folder, "/" is what schema 4 had."""
 
+    @staticmethod
+    def read(document: Mapping[str, Any]) -> Array:
+        """An array from its JSON form, which has lists for tuples."""
+        found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        return Array(**found)
+
     @cached_property
     def grid(self) -> tuple[int, ...]:
         """The number of chunks along each dimension."""
         return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return prod(self.chunks) * np.dtype(self.dtype).itemsize
 
     def box(self, cell: tuple[int, ...]) -> list[range]:
         """Chunks of a shard, as a range per dimension of the chunk grid."""
@@ -64,6 +78,11 @@ class Array:
         box = zip(self.box(cell), self.chunks, self.shape, strict=True)
         return tuple(slice(r.start * chunk, min(r.stop * chunk, size)) for r, chunk, size in box)
 
+    def inside(self, cell: tuple[int, ...]) -> tuple[slice, ...]:
+        """Elements of the array in the one chunk of a shard, which is filled up at the end of an axis."""
+        cut_up = zip(self.shape, self.chunks, self.axes, strict=True)
+        return tuple(slice(min(cut, size - cut * (0 if axis is None else cell[axis]))) for size, cut, axis in cut_up)
+
     def key(self, at: Iterable[int]) -> str:
         """Object key of the chunk at a position of the chunk grid."""
         return f"{self.path}/{self.separator.join(['c', *map(str, at)])}"
@@ -75,31 +94,51 @@ class Array:
 
 @dataclass(frozen=True)
 class Phase:
-    """A family of shards, as data: its grid and the arrays that each shard writes a cell of."""
+    """A family of shards, as data: its grid and the arrays that each shard writes a cell of.
+
+    `packed`: names of the arrays that a shard writes as one object, its record (`record.py`), which holds the digest
+    too. If there are none, as before schema 5 and where many folds are in one chunk, the digest is an object by itself.
+    """
 
     name: str
     grid: tuple[int, ...]
     arrays: Mapping[str, Array]
+    packed: tuple[str, ...] = ()
 
     @cached_property
-    def digest(self) -> Array:
+    def mark(self) -> Array:
+        """The array of what a shard writes last: its record, or its digest."""
         dims = ("fold",) if len(self.grid) == 1 else ("part", "output_block")
         if any(array.dims[0] == dims[0] and array.shape[0] != self.grid[0] for array in self.arrays.values()):
             dims = ("whole", *dims[1:])  # one shard holds many folds (`folded`)
+        what, size = ("record", self.places[self.packed[-1]].stop) if self.packed else ("digest", DIGEST)
         ones = (1,) * len(self.grid)
-        shape, axes = (*self.grid, DIGEST), (*range(len(self.grid)), None)
+        shape, chunks, axes = (*self.grid, size), (*ones, size), (*range(len(self.grid)), None)
         separator = next(array.separator for array in self.arrays.values())
-        dims, per = (*dims, "byte"), (*ones, 1)
-        return Array(f"shards/{self.name}/digest", shape, (*ones, DIGEST), "uint8", dims, axes, per, separator)
+        return Array(f"shards/{self.name}/{what}", shape, chunks, "uint8", (*dims, "byte"), axes, (*ones, 1), separator)
+
+    @cached_property
+    def places(self) -> dict[str, slice]:
+        """Bytes of the packed arrays in a record."""
+        found, start = {}, 0
+        for name in self.packed:
+            found[name] = slice(start, start := start + self.arrays[name].chunk_bytes)
+        return found
 
     def earlier(self) -> Phase:
         """The same shards as they were written before schema 5."""
-        return replace(self, arrays={name: replace(array, separator="/") for name, array in self.arrays.items()})
+        arrays = {name: replace(array, separator="/") for name, array in self.arrays.items()}
+        return replace(self, arrays=arrays, packed=())
+
+    @cached_property
+    def apart(self) -> dict[str, Array]:
+        """The arrays with objects of their own, in fixed order."""
+        return {name: array for name, array in sorted(self.arrays.items()) if name not in self.packed}
 
     @property
     def every(self) -> tuple[Array, ...]:
-        """All arrays that shards write."""
-        return (*self.arrays.values(), self.digest)
+        """All arrays of the store that shards write."""
+        return (*self.apart.values(), self.mark)
 
     def cell(self, number: int) -> tuple[int, ...]:
         """Position of a shard in the grid. The last of two axes is the output block, which varies slowest."""
@@ -109,13 +148,19 @@ class Phase:
         """Numbers of all shards; with `upto`, of those in the first parts of the grid."""
         return [number for number in range(len(self)) if upto is None or self.cell(number)[0] < upto]
 
+    def number(self, name: str, at: tuple[int, ...]) -> int:
+        """The shard that wrote the chunk of a packed array at a position of the chunk grid: it has no other."""
+        axes = self.arrays[name].axes
+        cell = [at[axes.index(axis)] for axis in range(len(self.grid))]
+        return cell[0] if len(cell) == 1 else cell[1] * self.grid[0] + cell[0]
+
     def keys(self, number: int) -> list[str]:
-        """Object keys of a shard's chunks, in fixed order."""
-        return [key for _, array in sorted(self.arrays.items()) for key in array.keys(self.cell(number))]
+        """Object keys of the chunks that a shard writes apart from its record, in fixed order."""
+        return [key for array in self.apart.values() for key in array.keys(self.cell(number))]
 
     def digest_key(self, number: int) -> str:
-        """Object key of a shard's digest."""
-        return self.digest.keys(self.cell(number))[0]
+        """Object key of what has a shard's digest: the record, or the digest by itself."""
+        return self.mark.key((*self.cell(number), 0))
 
     def __len__(self) -> int:
         return prod(self.grid)
@@ -124,14 +169,14 @@ class Phase:
     def read(document: Mapping[str, Any]) -> Phase:
         """A phase from its JSON form in the root document."""
 
-        def frozen(value: Any) -> Any:
-            return tuple(value) if isinstance(value, list) else value
+        arrays = {name: Array.read(array) for name, array in document["arrays"].items()}
+        return Phase(document["name"], tuple(document["grid"]), arrays, tuple(document.get("packed", ())))
 
-        arrays = {
-            name: Array(**{key: frozen(value) for key, value in array.items()})
-            for name, array in document["arrays"].items()
-        }
-        return Phase(document["name"], tuple(document["grid"]), arrays)
+
+def plain(phases: Iterable[Phase]) -> list[Any]:
+    """A layout as the root document has it."""
+    found: list[Any] = json.loads(json.dumps([asdict(phase) for phase in phases]))
+    return found
 
 
 class Dim(NamedTuple):

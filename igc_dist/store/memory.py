@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +12,10 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from igc_dist.store.arrays import STRINGS
+from igc_dist.store.arrays import STRINGS, document_of
 from igc_dist.store.bound import Bound
-from igc_dist.store.guarded import opened
-from igc_dist.store.layout import Array
+from igc_dist.store.guarded import opened, packed
+from igc_dist.store.layout import Array, Phase
 from igc_dist.store.objects import InMemory
 from igc_dist.store.rebuilt import rebuilt
 
@@ -22,29 +23,31 @@ from igc_dist.store.rebuilt import rebuilt
 class _Later(BackendArray):
     """An array of many chunks, which zarr decodes when they are asked for."""
 
-    def __init__(self, objects: InMemory, array: Array) -> None:
-        self.objects, self.path = objects, array.path
+    def __init__(self, objects: InMemory, array: Array, inside: tuple[Phase, str] | None) -> None:
+        self.objects, self.path, self.inside = objects, array.path, inside
         self.shape, self.dtype = array.shape, np.dtype(array.dtype)
 
     def __getitem__(self, key: Any) -> Any:
-        got = opened(self.objects, self.path).get_orthogonal_selection
+        got = opened(self.objects, self.path, self.inside).get_orthogonal_selection
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, got)
 
 
 def datasets(objects: InMemory, document: Mapping[str, Any]) -> dict[str, xr.Dataset]:
     """The groups of a complete store with this root document, by path. What is one chunk is in memory."""
     groups: dict[str, dict[str, xr.Variable]] = defaultdict(dict)
-    for name, about in document["consolidated_metadata"]["metadata"].items():
+    records = packed(document["attributes"])
+    inside = {at: json.loads(document_of(phase.arrays[name], plain=True)) for at, (phase, name) in records.items()}
+    for name, about in {**document["consolidated_metadata"]["metadata"], **inside}.items():
         if (found := rebuilt(name, about, name)) is not None:
             group, _, leaf = name.rpartition("/")
-            groups[f"/{group}"][leaf] = _variable(objects, *found)
+            groups[f"/{group}"][leaf] = _variable(objects, *found, records.get(name))
     return {path: _dataset(variables) for path, variables in groups.items()}
 
 
-def _variable(objects: InMemory, array: Array, bound: Bound) -> xr.Variable:
+def _variable(objects: InMemory, array: Array, bound: Bound, inside: tuple[Phase, str] | None) -> xr.Variable:
     values: Any = _decoded(objects, array, bound) if bound.n == 1 else None
     if values is None:
-        later: Any = indexing.LazilyIndexedArray(_Later(objects, array))
+        later: Any = indexing.LazilyIndexedArray(_Later(objects, array, inside))
         values = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(later))
     variable = xr.Variable(array.dims, values, fastpath=True)
     cuts = dict(zip(array.dims, array.chunks, strict=True))

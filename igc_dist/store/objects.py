@@ -110,10 +110,12 @@ class Objects(ABC):
             yield
         except OSError as error:
             raise StoreError(
-                f"store {self.path} cannot be written: {error.strerror or error} (errno {error.errno}). Shards that "
-                "were committed are "
-                "safe: free space or give another store.path, and run again"
+                f"store {self.path} cannot be written: {self._why(error)} (errno {error.errno}). Shards that were "
+                "committed are safe: free space or give another store.path, and run again"
             ) from error
+
+    def _why(self, error: OSError) -> str:
+        return str(error.strerror or error)
 
 
 class InMemory(Objects):

@@ -9,6 +9,7 @@ from igc_dist.planning import TERMS as AUDIT_TERMS
 from igc_dist.planning import Plan
 from igc_dist.statistics import SCALAR_TERMS
 from igc_dist.store.layout import Array, Dim, Phase, array
+from igc_dist.store.record import packable
 
 
 def phases_of(
@@ -26,7 +27,10 @@ def phases_of(
     if plan.work.scores:
         second |= _scores(plan, dims)
     second |= _findings(plan, dims, skip)
-    found = [Phase("predict", (plan.n_folds,), first), Phase("attribute", (plan.n_parts, plan.n_output_blocks), second)]
+    found = [
+        _phase("predict", (plan.n_folds,), first),
+        _phase("attribute", (plan.n_parts, plan.n_output_blocks), second),
+    ]
     if replicates:
         found.append(_replicate(plan, second, min(replicates, plan.n_folds) * plan.n_baseline_blocks))
     return found
@@ -128,4 +132,8 @@ def _replicate(plan: Plan, attribute: Mapping[str, Array], n_parts: int) -> Phas
         )
         for name in ("scalars", *plan.shapes.input_names)
     }
-    return Phase("replicate", (n_parts, plan.n_output_blocks), again)
+    return _phase("replicate", (n_parts, plan.n_output_blocks), again)
+
+
+def _phase(name: str, grid: tuple[int, ...], arrays: Mapping[str, Array]) -> Phase:
+    return Phase(name, grid, arrays, packable(grid, arrays))

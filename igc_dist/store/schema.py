@@ -4,7 +4,8 @@
     2  missing targets, weights and slices; `sums_to_prediction`
     3  budgets: how many folds were walked, and why no more; `retried`, `fallback`
     4  `recipe`: how results are made; folded layouts (`igc-dist merge`, `compact`)
-    5  the chunks of an array lie in one folder: `separator` of its layout
+    5  the chunks of an array lie in one folder: `separator` of its layout; the small arrays of a shard are one object:
+       `packed` of its phase
 
 A step is a pure function from a document to one of the next version. It gives new keys the values that held without
 them. Documents are upgraded when they are read; nothing is written. Arrays do not change: an array that a version did
@@ -45,9 +46,13 @@ def _four(document: Mapping[str, Any]) -> Document:
 
 
 def _five(document: Mapping[str, Any]) -> Document:
-    """Version 4 kept each chunk in a folder of its own."""
+    """Version 4 kept each chunk of a shard in an object, and each object in a folder of its own."""
     layout = [
-        {**phase, "arrays": {name: {**array, "separator": "/"} for name, array in phase["arrays"].items()}}
+        {
+            **phase,
+            "packed": [],
+            "arrays": {name: {**array, "separator": "/"} for name, array in phase["arrays"].items()},
+        }
         for phase in document["layout"]
     ]
     return {**document, "layout": layout}

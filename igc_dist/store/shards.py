@@ -13,12 +13,14 @@ import numpy as np
 import zarr
 
 from igc_dist.faults import fault
+from igc_dist.planning import KEPT
 from igc_dist.records import StoreError
 from igc_dist.store.address import objects_at
-from igc_dist.store.arrays import encoded, fill_of, stored
+from igc_dist.store.arrays import CODEC, encoded, fill_of, stored, whole
 from igc_dist.store.bound import Bound
 from igc_dist.store.guarded import opened
 from igc_dist.store.layout import DIGEST, Phase
+from igc_dist.store.record import joined, parted
 
 
 def _overlap(cut: slice, at: int, size: int) -> tuple[slice, slice]:
@@ -36,6 +38,10 @@ class Shards:
         self.guard: Callable[[], None] = lambda: None
         """Raises if this run has lost the right to write (`igc_dist.store.lock`)."""
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._waiting: dict[tuple[str, int], dict[str, bytes]] = {}
+        """Packed arrays of the shards that are not committed, by name."""
+        self._decoded: dict[str, np.ndarray] = {}
+        """Decoded records by their key: to read an array takes all of its record, and others are read next."""
 
     def array(self, path: str) -> zarr.Array[Any]:
         """An array of the store, to read."""
@@ -46,9 +52,15 @@ class Shards:
     def write(
         self, phase: str, number: int, name: str, values: np.ndarray, start: tuple[int, ...] | None = None
     ) -> None:
-        """Write the chunk of an array that a shard owns; if it owns several, the one that begins at element `start`."""
+        """Write the chunk of an array that a shard owns; if it owns several, the one that begins at element `start`.
+
+        Packed arrays are kept until the shard is committed.
+        """
         family = self.phases[phase]
         array = family.arrays[name]
+        if name in family.packed:
+            self._waiting.setdefault((phase, number), {})[name] = whole(array, values).tobytes()
+            return
         first = start or tuple(cut.start for cut in array.region(family.cell(number)))
         at = [
             *(begin // size for begin, size in zip(first, array.chunks, strict=False)),
@@ -59,18 +71,29 @@ class Shards:
             self.objects.set(array.key(at), chunk)
 
     def commit(self, phase: str, number: int) -> None:
-        """Declare a shard done: write its digest, over the bytes as stored, as the last object."""
+        """Declare a shard done: write its digest, over the bytes as stored, in the last object."""
         fault("arrays")
         self.guard()
-        family = self.phases[phase]
-        digest = self._digest(family, number, self.objects.map)
+        family, waiting = self.phases[phase], self._waiting.pop((phase, number), {})
+        frame, key = None, family.digest_key(number)
+        if family.packed:
+            if lacking := [name for name in family.packed if name not in waiting]:
+                raise StoreError(f"store {self.path}: {phase} shard {number} has no {', '.join(lacking)}")
+            record = b"".join(waiting[name] for name in family.packed)
+            frame = CODEC.encode(record)
+        digest = self._digest(family, number, frame, self.objects.map)
         if digest is None:
             raise StoreError(f"store {self.path}: an array of {phase} shard {number} has vanished since it was written")
         fault("digest")
         with self.objects.explained():
-            self.objects.set(family.digest_key(number), digest)
+            self.objects.set(key, digest if frame is None else joined(frame, digest))
+        if frame is not None:
+            self._keep(key, np.frombuffer(record, np.uint8))
 
-    def _digest(self, family: Phase, number: int, each: Callable[..., Iterable[Any]] = map) -> bytes | None:
+    def _digest(
+        self, family: Phase, number: int, frame: bytes | None, each: Callable[..., Iterable[Any]] = map
+    ) -> bytes | None:
+        """The digest of a shard's objects and of the `frame` of its record; None if an object is missing."""
         digest, keys = hashlib.sha256(), family.keys(number)
         for key, found in zip(keys, each(self.objects.pieces, keys), strict=True):
             if found is None:
@@ -79,32 +102,58 @@ class Shards:
             digest.update(f"{key} {size} ".encode())
             for piece in pieces:
                 digest.update(piece)
+        if frame is not None:
+            digest.update(f"{family.digest_key(number)} {len(frame)} ".encode())
+            digest.update(frame)
         return digest.digest()
 
     def is_done(self, phase: str, number: int) -> bool:
         """Whether a shard's digest exists and matches its bytes."""
         family = self.phases[phase]
         found = self.objects.pieces(family.digest_key(number))
-        if found is None or found[0] != DIGEST:
+        if found is None or (not family.packed and found[0] != DIGEST):
             return False
-        return b"".join(map(bytes, found[1])) == self._digest(family, number)
+        text = b"".join(map(bytes, found[1]))
+        if not family.packed:
+            return text == self._digest(family, number, None)
+        parts = parted(text)
+        return parts is not None and parts[1] == self._digest(family, number, parts[0])
+
+    def damage(self, family: Phase, number: int) -> list[str]:
+        """What is wrong with a shard, a line each."""
+        if self.is_done(family.name, number):
+            return []
+        its = (*family.keys(number), family.digest_key(number))
+        missing = [key for key in its if self.objects.pieces(key) is None]
+        if missing:
+            return [f"{key}: missing ({family.name} shard {number})" for key in missing]
+        return [f"{family.name} shard {number}: changed ({' or '.join(its)} does not match its digest)"]
+
+    def _sum(self, key: str) -> str | None:
+        found, digest = self.objects.pieces(key), hashlib.sha256()
+        for piece in found[1] if found else ():
+            digest.update(piece)
+        return digest.hexdigest() if found else None
 
     def pending(self, phase: str, upto: int | None = None) -> list[int]:
         """Numbers of the shards that are not done; with `upto`, only of the first parts of the grid."""
-        numbers = self.phases[phase].numbers(upto)
-        done = self.objects.map(lambda number: self.is_done(phase, number), numbers)
-        return [number for number, its in zip(numbers, done, strict=True) if not its]
+        family = self.phases[phase]
+        there = {*self.objects.below(family.mark.path)}  # a listing takes less than to look for each one
+        some = [number for number in family.numbers(upto) if family.digest_key(number) in there]
+        done = self.objects.map(lambda number: self.is_done(phase, number), some)
+        found = {number for number, its in zip(some, done, strict=True) if its}
+        return [number for number in family.numbers(upto) if number not in found]
 
     def read(self, phase: str, name: str, region: tuple[slice, ...] | None = None) -> np.ndarray:
         """An array of a phase, or a region of it; NaN, or 0, where a shard is not done."""
-        array = self.phases[phase].arrays[name]
+        family = self.phases[phase]
+        array = family.arrays[name]
         some = (*(region or ()), *[slice(None)] * len(array.shape))
         cuts = [slice(*cut.indices(size)) for cut, size in zip(some, array.shape, strict=False)]
         found = np.full([cut.stop - cut.start for cut in cuts], fill_of(array), array.dtype)
         grid = [range(cut.start // n, -(-cut.stop // n)) for cut, n in zip(cuts, array.chunks, strict=True)]
         cells = [*product(*grid)]
-        keys = [array.key(cell) for cell in cells]
-        for cell, chunk in zip(cells, self.objects.map(partial(stored, self.objects, array), keys), strict=True):
+        for cell, chunk in zip(cells, self.objects.map(partial(self._chunk, family, name), cells), strict=True):
             if chunk is not None:
                 here, there = zip(*map(_overlap, cuts, cell, array.chunks), strict=True)
                 found[here] = chunk[there]
@@ -113,13 +162,39 @@ class Shards:
     def read_own(self, phase: str, number: int, name: str) -> np.ndarray:
         """The one chunk of an array that a shard wrote: what a rank reads of its own."""
         family = self.phases[phase]
-        array = family.arrays[name]
-        (key,) = array.keys(family.cell(number))
-        inside = tuple(slice(cut.stop - cut.start) for cut in array.region(family.cell(number)))
-        chunk = stored(self.objects, array, key)
+        array, cell = family.arrays[name], family.cell(number)
+        if name in family.packed:
+            key, inside = family.digest_key(number), array.inside(cell)
+            chunk = self._packed(family, name, number)
+        else:
+            (key,), inside = array.keys(cell), tuple(slice(cut.stop - cut.start) for cut in array.region(cell))
+            chunk = stored(self.objects, array, key)
         if chunk is None:
             raise StoreError(f"{self.path}/{key} is missing, see igc-dist verify")
         return chunk[inside].copy()  # a copy, as a buffer is read-only
+
+    def _chunk(self, family: Phase, name: str, at: tuple[int, ...]) -> np.ndarray | None:
+        """A whole chunk of an array by its place in the grid of chunks, read-only; None if it is not there."""
+        if name in family.packed:
+            return self._packed(family, name, family.number(name, at))
+        array = family.arrays[name]
+        return stored(self.objects, array, array.key(at))
+
+    def _packed(self, family: Phase, name: str, number: int) -> np.ndarray | None:
+        """The chunk of a packed array of a shard, read-only; None if the shard has no record."""
+        key, array = family.digest_key(number), family.arrays[name]
+        if (record := self._decoded.get(key)) is None:
+            if (found := stored(self.objects, family.mark, key)) is None:
+                return None
+            record = self._keep(key, found.ravel())
+        return record[family.places[name]].view(array.dtype).reshape(array.chunks)
+
+    def _keep(self, key: str, record: np.ndarray) -> np.ndarray:
+        """Keep a decoded record, and forget the others if that is too much."""
+        if (len(self._decoded) + 1) * record.nbytes > KEPT:  # those of a phase have one size, and are read in turn
+            self._decoded.clear()
+        self._decoded[key] = record
+        return record
 
     def objects_of(self, phase: str, numbers: Iterable[int]) -> dict[str, bytes]:
         """The objects of some shards, to send to another rank's memory."""
@@ -133,8 +208,13 @@ class Shards:
 
     def absorb(self, objects: Mapping[str, bytes]) -> None:
         """Add the objects of another rank's memory."""
+        self.forget()
         for key, value in objects.items():
             self.objects.set(key, value)
+
+    def forget(self) -> None:
+        """Keep nothing of what was read: another rank replaces it."""
+        self._decoded.clear()
 
     def _chunks(self) -> set[str]:
         """Folders of chunks that shards wrote before schema 5: tens of thousands, each in a folder or folders of its

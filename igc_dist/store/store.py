@@ -6,23 +6,21 @@ Layout (Zarr format 3, dimensions named, opens with `xarray.open_datatree`):
     /x, /x1, ...       maps (output, *features)
     /convergence       running results over folds
     /samples           index, target, prediction, prediction_baseline, delta; attribution in /samples/x
-    /shards/predict    pass 1: one chunk per fold
-    /shards/attribute  pass 2: one chunk per (fold x block of baselines, block of outputs)
+    /shards/predict    pass 1: a record per fold (`igc_dist.store.record`)
+    /shards/attribute  pass 2: a record per (fold x block of baselines, block of outputs)
     /.lock-000001      the run that fills the store, while it runs (`igc_dist.store.lock`)
     /.beacon           the status of that run, for watchers (`igc_dist.store.beacon`)
 
-Every chunk has one writer. A shard is done if its digest, written last, matches the bytes of its chunks as stored; so
-torn or lost writes are noticed without an fsync. Group documents carry a seal over their own text, and the root's
+Every chunk has one writer. A shard is done if its digest, written last, matches its bytes as stored; so torn or lost
+writes are noticed without an fsync. Group documents carry a seal over their own text, and the root's
 document lists the digests of all other files, so that one flipped bit anywhere is noticed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from igc_dist.store.arrays import GROUP, chunks_of, document_of, documents_of, g
 from igc_dist.store.documents import differences, sealed, unsealed
 from igc_dist.store.folder import GONE
 from igc_dist.store.guarded import root
-from igc_dist.store.layout import Array, Phase, array_of
+from igc_dist.store.layout import Array, Phase, array_of, plain
 from igc_dist.store.lock import tidy
 from igc_dist.store.schema import SCHEMA, upgraded
 from igc_dist.store.shards import Shards
@@ -66,7 +64,7 @@ class Store(Shards):
 
     @property
     def _identity(self) -> dict[str, Any]:
-        layout = _plain(self.phases)
+        layout = plain(self.phases.values())
         return {"schema": SCHEMA, "spec": self.spec, "spec_hash": self.spec_hash, "layout": layout}
 
     # -- creation and resume -------------------------------------------------------------------------------------
@@ -123,7 +121,7 @@ class Store(Shards):
     def _adopted(self, found: Mapping[str, Any]) -> bool:
         """Whether a root document has the layout of this run, which may be that of before schema 5: it is kept."""
         for phases in (self.phases, {name: phase.earlier() for name, phase in self.phases.items()}):
-            if found.get("layout") == _plain(phases):
+            if found.get("layout") == plain(phases.values()):
                 self.phases = phases
                 return True
         return False
@@ -164,6 +162,7 @@ class Store(Shards):
                 self.objects.drop(key)
             about = unsealed(self.objects.get("zarr.json")) or self._identity
             self.objects.set("zarr.json", sealed({**about, "fallback": True}))
+        self.forget()
 
     def _found(self) -> dict[str, Any] | None:
         """The attributes of the store at this path, None if there is none.
@@ -279,33 +278,9 @@ class Store(Shards):
         ]
         for family in self.phases.values():
             used = attributes.get("budget", {}).get("used", {}).get(family.name)
-            for damage in self.objects.map(partial(self._shard_damage, family), family.numbers(used)):
+            for damage in self.objects.map(partial(self.damage, family), family.numbers(used)):
                 lines += damage
         return lines
-
-    def _sum(self, key: str) -> str | None:
-        found, digest = self.objects.pieces(key), hashlib.sha256()
-        for piece in found[1] if found else ():
-            digest.update(piece)
-        return digest.hexdigest() if found else None
-
-    def _shard_damage(self, family: Phase, number: int) -> list[str]:
-        if self.is_done(family.name, number):
-            return []
-        its = (*family.keys(number), family.digest_key(number))
-        missing = [key for key in its if self.objects.pieces(key) is None]
-        if missing:
-            return [f"{key}: missing ({family.name} shard {number})" for key in missing]
-        keys = ", ".join(family.keys(number))
-        return [
-            f"{family.name} shard {number}: changed ({keys} or {family.digest_key(number)} does not match its digest)"
-        ]
-
-
-def _plain(phases: Mapping[str, Phase]) -> list[Any]:
-    """A layout as the root document has it."""
-    found: list[Any] = json.loads(json.dumps([asdict(phase) for phase in phases.values()]))
-    return found
 
 
 def _of_zarr(key: str) -> bool:

@@ -40,7 +40,8 @@ def compact(path: str | Path, out: str | Path) -> tuple[int, int]:
     target = Store(empty(out), folded.phases(sources, len(job.recipe.cells)), store.spec, store.spec_hash)
     with anew(target, about["provenance"]):
         folded.write(target, sources)
-        there = {*target.objects.names()}
+        written = {array.path for phase in store.phases.values() for array in phase.every}
+        there = {*target.objects.names()} | {f"{path}/zarr.json" for path in written}
         for key in {*about["digests"]} - there:
             target.objects.set(key, store.objects.get(key) or b"")
         target.complete({**about, "recipe": {**recipe, "folded": True}})

@@ -13,10 +13,8 @@ from igc_dist.store import Phase
 
 def tiling(phase: Phase) -> list[str]:
     """Check that exactly one shard covers each chunk of a phase: every (fold, baseline block, output block) once."""
-    keys = [key for number in range(len(phase)) for key in phase.keys(number)]
-    chunks = sum(
-        prod(-(-size // cut) for size, cut in zip(a.shape, a.chunks, strict=True)) for a in phase.arrays.values()
-    )
+    keys = [key for number in range(len(phase)) for key in (*phase.keys(number), phase.digest_key(number))]
+    chunks = sum(prod(-(-size // cut) for size, cut in zip(a.shape, a.chunks, strict=True)) for a in phase.every)
     if len({*keys}) == len(keys) == chunks:
         return []
     return [f"{phase.name}: {chunks} chunks, but shards vouch for {len(keys)}, {len({*keys})} of them different"]

@@ -77,7 +77,7 @@ class Watcher:
         about = attributes(self.path, also="shards/zarr.json")
         phases = [Phase.read(phase) for phase in about["layout"]]
         done = {
-            phase.name: sum(array_of(key) == phase.digest.path for key in objects.below(phase.digest.path))
+            phase.name: sum(array_of(key) == phase.mark.path for key in objects.below(phase.mark.path))
             for phase in phases
         }
         said = seen(objects) if filling is not None else None

@@ -96,7 +96,7 @@ def committing(folder: Path) -> Iterator[Report]:
             store.commit("attribute", number)
             commit.append(time.perf_counter() - between)
             whole.append(time.perf_counter() - began)
-            stored = b"".join(Folder(path).get(key) or b"" for key in family.keys(number))
+            stored = b"".join(Folder(path).get(key) or b"" for key in (*family.keys(number), family.digest_key(number)))
             began = time.perf_counter()
             with open(folder / "plain", "wb") as file:
                 file.write(stored)
@@ -130,7 +130,7 @@ def killed(folder: Path, kill: bool) -> dict[str, float]:
         text=True,
     ) as process:
         try:
-            done = path / "shards/attribute/digest"
+            done = path / "shards/attribute/record"
             count = lambda: sum(1 for p in done.glob("c.*"))  # noqa: E731
             if kill:
                 until(lambda: count() >= 8)

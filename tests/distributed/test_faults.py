@@ -31,7 +31,7 @@ KILLS = [
     ),
     *((1, 0, "barrier", count) for count in (1, 2)),
     *((1, 0, "gradient", count) for count in (1, 4)),
-    (1, 0, "write", 60),  # after the documents, of which see `test_kill_among_the_documents`
+    (1, 0, "write", 20),  # after the documents, of which see `test_kill_among_the_documents`
     (1, 0, "finalize", 1),
     # with others: at the first pass of a shard, at the end of each pass, while rank 0 finalises
     *(
@@ -48,7 +48,7 @@ QUICK = {
     (1, 0, "arrays", 9),
     (1, 0, "barrier", 1),
     (1, 0, "finalize", 1),
-    (1, 0, "write", 60),
+    (1, 0, "write", 20),
     (2, 1, "gradient", 1),
     (2, 1, "compute", 1),
     (2, 0, "digest", 1),
@@ -122,7 +122,7 @@ def test_kill_and_resume(world: int, rank: int, point: str, count: int, undistur
     assert Store.existing(path).verify() == []
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 20])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_kill_among_the_documents(count: int, undisturbed: Any, tmp_path: Path) -> None:
     """Half a document beside the store is no document, be it the first; nothing can be read yet, and the next run
     begins there."""

@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 def committed(path: Path) -> int:
     """Shards of pass 2 that are done, by the files of their digests."""
-    return len([p for p in path.glob("shards/attribute/digest/c.*") if p.is_file() and p.suffix != ".partial"])
+    return len([p for p in path.glob("shards/attribute/record/c.*") if p.is_file() and p.suffix != ".partial"])
 
 
 def resumable(path: Path) -> None:

@@ -307,7 +307,7 @@ def test_a_stopped_rank_does_not_hold_a_run_longer_than_its_timeout(tmp_path: Pa
     path = tmp_path / "a.zarr"
     with ranks(2, hangs, path) as group:
         deadline = time.monotonic() + 30
-        while not list(path.glob("shards/*/digest/c.*")) and time.monotonic() < deadline:
+        while not list(path.glob("shards/*/record/c.*")) and time.monotonic() < deadline:
             time.sleep(0.01)
         group.send(1, signal.SIGSTOP)
         group.processes[0].join(30)

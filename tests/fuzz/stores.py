@@ -35,7 +35,11 @@ LAYOUT = (
     Phase(
         "attribute",
         (2, 1),
-        {"sums": array("shards/attribute/sums", "float64", Dim("part", 2, 1, 0), Dim("output", 2, 2, 1))},
+        {
+            "sums": array("shards/attribute/sums", "float64", Dim("part", 2, 1, 0), Dim("output", 2, 2, 1)),
+            "note": array("shards/attribute/note", "int64", Dim("part", 2, 1, 0), Dim("block", 1, 1, 1)),
+        },
+        packed=("note", "sums"),
     ),
 )
 RESULTS = {

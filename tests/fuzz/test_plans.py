@@ -124,7 +124,7 @@ def check(grid: Grid, wish: Limits, sums: bool, skip: bool, replicates: int) -> 
     )
     assert {*writers.values()} == {1}
     for phase in found:
-        for array in (*phase.arrays.values(), phase.digest):
+        for array in phase.every:
             n_chunks = prod(-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
             assert sum(key.startswith(f"{array.path}/c.") for key in writers) == n_chunks, array.path
             inside = [{*range(cut.start, cut.stop)} for cut in array.region(phase.cell(len(phase) - 1))]

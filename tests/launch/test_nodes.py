@@ -68,7 +68,7 @@ def test_a_lost_node_is_done_without(pair: Sequence[Node], alone: dict[str, byte
     run = [ROOT / "launch/multinode.sh", *TINY, *SLOW, "store.path=a.zarr", "fabric.timeout=10"]
     environ = {"RDZV_ENDPOINT": f"{pair[0].name}:29400", "NNODES": "1:2", "NPROC": "1"}
     first, _ = [node.start(*run, cwd=tmp_path, **environ) for node in pair]
-    until(lambda: list((tmp_path / "a.zarr").glob("shards/attribute/digest/c.*")), 100)
+    until(lambda: list((tmp_path / "a.zarr").glob("shards/attribute/record/c.*")), 100)
     pair[1].die()
     said, _ = first.communicate(timeout=200)
     assert first.returncode == 0, said

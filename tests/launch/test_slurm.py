@@ -52,7 +52,7 @@ def committed(path: Path) -> dict[Path, int]:
     """Digests of pass 2, and when they were written."""
     return {
         p: p.stat().st_mtime_ns
-        for p in path.glob("shards/attribute/digest/c.*")
+        for p in path.glob("shards/attribute/record/c.*")
         if p.is_file() and p.suffix != ".partial"
     }
 

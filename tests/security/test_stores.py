@@ -85,7 +85,8 @@ def test_a_store_of_ours_is_admitted(store: Path) -> None:
     bounds = Folder(store).reader().bounds
     assert bounds["x/igc"] == bound.Bound(5 * 8, grid=(2, 1))
     assert bounds["shards/attribute/term"].texts == 2
-    assert not bounds["shards/predict/digest"].packed
+    assert bounds["shards/predict/record"].packed
+    assert not bounds["shards/predict/target"].packed  # it is cut out of decoded records
     igc_dist.open(store).load()
     assert Store.existing(store).verify() == []
 
@@ -97,7 +98,7 @@ ARRAYS = {
     "a huge index": ("samples/index", "shape", [10**12]),
     "a huge coordinate": ("convergence/fold", "shape", [10**10]),
     "a huge chunk": ("x/igc", "chunk_grid.configuration.chunk_shape", [10**12, 5]),
-    "many chunks of a shard": ("shards/attribute/x/sums", "shape", [10**9, 2, 1, 2, 5]),
+    "many chunks of a shard": ("shards/attribute/record", "shape", [10**9, 2, 5]),
     "a negative shape": ("x/igc", "shape", [-2, 5]),
     "a shape of booleans": ("x/igc", "shape", [True, 5]),
     "a shape of text": ("x/igc", "shape", "25"),
@@ -190,7 +191,8 @@ CHUNKS = {
         "holds 4,294,967,295 strings",
     ),
     "long strings": ("shards/attribute/term/c.0", Zstd().encode(bytes(1 << 27)), "decodes to 134,217,728 bytes"),
-    "a short digest": ("shards/predict/digest/c.0.0", bytes(31), "decodes to 31 bytes, its array declares 32"),
+    "a bomb in a record": ("shards/predict/record/c.0.0", Zstd().encode(bytes(1 << 24)), "decodes to 16,777,216 bytes"),
+    "a record without its digest": ("shards/predict/record/c.0.0", Zstd().encode(bytes(39)), "decodes to 39 bytes"),
     "half a frame": ("x/igc/c.0.0", Zstd().encode(np.random.default_rng(0).bytes(40))[:-9], "does not decode"),
     "strings that are none": ("shards/attribute/term/c.0", Zstd().encode(b"\2\0\0\0" + b"\xff" * 9), "does not decode"),
     "strings that are cut": ("shards/attribute/term/c.0", Zstd().encode(b"\2\0\0"), "does not decode"),
@@ -287,7 +289,14 @@ LAYOUTS = {
     "names that are none": ("layout.0.arrays.prediction.dims", [7, None]),
     "an array at another's place": ("layout.0.arrays.prediction.path", "shards/predict/target"),
     "an array below another": ("layout.0.arrays.prediction.path", "shards/predict/target/c"),
-    "an array at a digest's place": ("layout.0.arrays.prediction.path", "shards/predict/digest"),
+    "an array at a record's place": ("layout.0.arrays.prediction.path", "shards/predict/record"),
+    "a packed array that is none": ("layout.0.packed", ["nothing"]),
+    "an array that is packed twice": ("layout.0.packed", ["bad", "bad"]),
+    "packed text": ("layout.0.packed", "bad"),
+    "a packed array of many chunks": ("layout.0.arrays.bad.chunks", [1]),
+    "a packed array of no shard": ("layout.0.arrays.bad.axes", [None]),
+    "a packed array of all shards": ("layout.1.arrays.scalars.axes", [0, None, None, None]),
+    "keys elsewhere": ("layout.0.arrays.bad.separator", "/../"),
     "no layout": ("layout", 7),
     "no phase": ("layout.0", [1, 2]),
     "no spec": ("spec", None),
@@ -358,7 +367,7 @@ def test_links_to_themselves(key: str, store: Path) -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("key", ["zarr.json", "shards/attribute/scalars/c.0.0.0.0", "shards/attribute/digest/c.0.0.0"])
+@pytest.mark.parametrize("key", ["zarr.json", "shards/attribute/record/c.0.0.0"])
 def test_what_never_ends_is_not_read(key: str, store: Path) -> None:
     """A device or a pipe in the place of a file, found by the fuzzer; by a run that would go on there too."""
     assert (store / key).is_file()

@@ -102,11 +102,8 @@ def test_the_store_has_every_kind_of_file(whole: Path) -> None:
     chunks = {
         "x/igc/c", "x/igc_se/c", "x/ig_mean/c", "correlation/c", "output/c", "convergence/fold/c",
         "convergence/correlation/c",
-        "samples/index/c", "samples/x/attribution/c", "samples/delta/c", "shards/predict/digest/c",
-        "shards/predict/prediction/c",
-        "shards/predict/x_sum/c", "shards/attribute/digest/c", "shards/attribute/scalars/c",
-        "shards/attribute/x/sums/c",
-        "shards/attribute/skipped/c", "shards/attribute/term/c",
+        "samples/index/c", "samples/x/attribution/c", "samples/delta/c", "shards/predict/record/c",
+        "shards/attribute/record/c", "shards/attribute/term/c",
     }  # fmt: skip
     assert found >= documents | chunks | {f"{chunk.removesuffix('c')}zarr.json" for chunk in chunks}
 
@@ -163,7 +160,7 @@ DOCUMENTS = {
     "zarr.json": "deleted",
     "shards/zarr.json": "middle bit",
     "x/zarr.json": "middle bit",
-    "shards/attribute/digest/zarr.json": "cut",
+    "shards/attribute/record/zarr.json": "cut",
 }
 
 
@@ -184,7 +181,7 @@ def test_only_what_is_damaged_is_computed_again(whole: Path, tmp_path: Path) -> 
     shutil.copytree(whole, path)
     store = Store.existing(path)
     phase = store.phases["attribute"]
-    flip(0.5)(path / phase.keys(1)[0])
+    flip(0.5)(path / phase.digest_key(1))
     assert store.pending("attribute") == [1]
     assert store.pending("predict") == []
     kept = [key for n in range(len(phase)) if n != 1 for key in (*phase.keys(n), phase.digest_key(n))]

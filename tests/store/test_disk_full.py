@@ -26,11 +26,11 @@ def run(path: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system of 4 MiB in memory."""
-    folder = tmp_path / "disk"
+    folder, options = tmp_path / "disk", getattr(request, "param", "size=4m")
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True).returncode:
         pytest.skip("mounting a small disk needs the rights of root")
     try:
         yield folder
@@ -67,7 +67,7 @@ def test_every_way_to_fill_a_disk(disk: Path, tmp_path: Path) -> None:
     path, met, done = disk / "store.zarr", 0, 0
     needed = sum(1 for _ in whole.rglob("*") if _.is_file())
     for _ in range(needed):
-        filler = leave(disk, 33)
+        filler = leave(disk, 24)
         if (found := refused(path)) is not None:
             assert found == tree
             break
@@ -85,6 +85,14 @@ def test_every_way_to_fill_a_disk(disk: Path, tmp_path: Path) -> None:
     assert Store.existing(path).verify() == []
 
 
+@pytest.mark.parametrize("disk", ["size=64m,nr_inodes=30"], indirect=True)
+def test_a_disk_without_inodes_says_so(disk: Path) -> None:
+    """There is space, but no file can be made: the words of the system alone would mislead."""
+    with pytest.raises(StoreError, match=r"No space left on device: no inodes are left, .* no more files") as caught:
+        run(disk / "store.zarr")
+    assert caught.value.exit_code == 2
+
+
 def test_a_full_disk_takes_back_what_is_half_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The old bytes stay, and the half of the new ones goes, as it takes room that something else needs."""
     objects = Folder(tmp_path)
@@ -100,7 +108,7 @@ def test_a_full_disk_takes_back_what_is_half_written(monkeypatch: pytest.MonkeyP
 def test_why_a_run_failed_is_told_also_when_it_cannot_be_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The note in the root document meets the full disk too: it is the first error that is raised, with the shard."""
     path = tmp_path / "store.zarr"
-    monkeypatch.setenv("IGC_FAULT", "write:0:70:enospc")
+    monkeypatch.setenv("IGC_FAULT", "write:0:20:enospc")
     with pytest.raises(StoreError, match="No space left on device") as caught:
         run(path)
     assert "shard" in caught.value.__notes__[0]

@@ -347,7 +347,7 @@ def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     path, whole = tmp_path / "store.zarr", tmp_path / "whole.zarr"
     run_ranks(1, run, whole)
     with ranks(1, run, path, 0) as group:
-        until(lambda: len(list(path.glob("shards/attribute/digest/c.*"))))
+        until(lambda: len(list(path.glob("shards/attribute/record/c.*"))))
         (end,) = run_ranks(1, run, path)
         assert (end.error, end.code) == ("StoreError", 2), end.trace
         assert f"in use: process {group.processes[0].pid} on " in end.message
@@ -359,7 +359,7 @@ def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         group.send(0, signal.SIGKILL)
         group.ends(30)
     pid = group.processes[0].pid
-    orphan = path / f"shards/attribute/digest/c.0.1.{machine()}-{pid}-1.partial"
+    orphan = path / f"shards/attribute/record/c.0.0.0.{machine()}-{pid}-1.partial"
     orphan.write_bytes(b"half")
     assert objects_at(path).beginning(LOCK) != []
     assert holder(objects_at(path)) is None

@@ -130,18 +130,14 @@ def test_a_run_is_the_same_as_in_a_folder(local: Any, memory: Any) -> None:
     assert objects_at(URL).get("zarr.json") == before
     objects, store = objects_at(URL), Store.existing(URL)
     assert (store.verify(), objects.beginning(LOCK), igc_dist.open(URL).attrs["status"]) == ([], [], "complete")
-    shard, result = "shards/attribute/digest/c.1.0.0", "x/igc/c.0.0"
-    gone = next(
-        key for key in objects.names() if key.startswith("shards/predict") and "/c.0" in key and "digest" not in key
-    )
-    flipped = next(key for key in objects.names() if key.startswith("shards/attribute") and "/c.1" in key)
+    gone, flipped, result = "shards/predict/record/c.0.0", "shards/attribute/record/c.1.0.0", "x/igc/c.0.0"
     objects.drop(gone)
     value = objects.get(flipped)
     objects.set(flipped, bytes([value[0] ^ 1]) + value[1:])
     objects.drop(result)
     lines = "\n".join(store.verify())
     for key, word in ((gone, "missing"), (flipped, "changed"), (result, "missing")):
-        assert any(key in line and word in line for line in lines.splitlines()), (key, lines, shard)
+        assert any(key in line and word in line for line in lines.splitlines()), (key, lines)
     assert store.pending("predict") == [0]
     assert attribute(URL, **SETTINGS) == local[0]
     assert stored(URL) == local[1]
@@ -176,7 +172,7 @@ def test_many_shards_are_read_at_a_time(memory: Any) -> None:
 
     class Slow(Deaf):
         def get(self, key: str) -> Any:
-            if key.startswith("shards/predict/digest/c."):
+            if key.startswith("shards/predict/record/c."):
                 both.wait()
             return self.store.get(key)
 
@@ -318,9 +314,9 @@ def test_on_a_server_all_is_the_same(
     assert Path("store.zarr.run/report.html").exists()
     assert said("info", s3)[0] == 0
     objects_at(s3).set("x/igc/c.0.0", b"x")
-    objects_at(s3).drop("shards/predict/digest/c.1.0")
+    objects_at(s3).drop("shards/predict/record/c.1.0")
     code, lines = said("verify", s3)
-    assert (code, "x/igc/c.0.0: changed" in lines, "shards/predict/digest/c.1.0: missing" in lines) == (2, True, True)
+    assert (code, "x/igc/c.0.0: changed" in lines, "shards/predict/record/c.1.0: missing" in lines) == (2, True, True)
     assert attribute(s3, **SETTINGS) == local[0]
     assert stored(s3) == local[1]
     assert igc_dist.open(s3).attrs["status"] == "complete"

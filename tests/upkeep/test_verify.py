@@ -19,7 +19,7 @@ from igc_dist.records import StoreError
 from igc_dist.store import Store, unsealed
 from igc_dist.upkeep import verify
 from tests.problems import Parted
-from tests.ranks import Holed, Net, arrays, attribute
+from tests.ranks import Holed, Net, arrays, attribute, rewrite
 
 SMALL: dict[str, Any] = {"n": 11, "n_folds": 4, "n_steps": 2, "samples": False}
 
@@ -152,8 +152,7 @@ def test_rows_and_counts_that_do_not_add_up_are_noticed(plain: Path, tmp_path: P
     def more(store: Store) -> None:
         values = store.read_own("attribute", 0, "scalars")
         values[0, 1] += 1 / values.shape[2]
-        store.write("attribute", 0, "scalars", values)
-        store.commit("attribute", 0)
+        rewrite(store, "attribute", 0, scalars=values)
 
     reseal(tmp_path / "b", more)
     assert "shards: 12 samples in the states of output 0, pass 1 found 11" in verify(tmp_path / "b").lines
