@@ -35,11 +35,11 @@ def test_the_command_runs_on_the_device(tmp_path: Path, card: Card) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_two_ranks_share_a_card(precision: str, card: Card) -> None:
+def test_two_ranks_share_a_card(precision: str, card: Card, tmp_path: Path) -> None:
     """The same bits as one rank; states are exchanged over gloo."""
     settings = {"n": 23, "accelerator": card.kind, "precision": precision, "precision_tol": None, "micro_batch": 4}
-    (alone,) = values(run_ranks(1, run, settings))
-    for one in values(run_ranks(2, run, settings, **SHARED)):
+    (alone,) = values(run_ranks(1, on_disk, tmp_path / "1.zarr", settings))
+    for one in values(run_ranks(2, on_disk, tmp_path / "2.zarr", settings, **SHARED)):
         assert one == alone
 
 
