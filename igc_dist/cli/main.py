@@ -21,6 +21,9 @@ from igc_dist.records import ConfigError, IgcError, Stopped, check_asserts, said
 RANK = "rank"
 """The command of a rank that a launcher on this machine started: all else comes through its stdin."""
 
+RANKS = "ranks"
+"""The command of the program that starts ranks, which a run with several devices becomes; likewise."""
+
 COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "compact")
 
 
@@ -32,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == [RANK]:
         raise SystemExit(_rank())
+    if arguments == [RANKS]:
+        raise SystemExit(distributed.launch_ordered())
     command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     if "--help" in arguments or "-h" in arguments:
         say(cli.help.text())
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         check_asserts()
         if command in ("run", "plan"):
-            raise SystemExit(_on_config(command, arguments, _allowed(arguments)))
+            raise SystemExit(_on_config(command, arguments, _allowed(arguments), own=argv is None))
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)  # what watches a run ends well
         raise SystemExit(cli.commands.call(command, arguments))
@@ -78,8 +83,13 @@ def _rank() -> int:
         return complain(error)
 
 
-def _on_config(command: str, arguments: list[str], allow: list[str], meeting: Path | None = None) -> int:
-    """Run a command on configurations, once or per job of a sweep. Returns the first exit code that is not 0."""
+def _on_config(
+    command: str, arguments: list[str], allow: list[str], meeting: Path | None = None, own: bool = False
+) -> int:
+    """Run a command on configurations, once or per job of a sweep. Returns the first exit code that is not 0.
+
+    `own`: this process is the command, so it may become another program.
+    """
     arguments = config.quoted(arguments)
     codes: list[int] = []
 
@@ -87,8 +97,10 @@ def _on_config(command: str, arguments: list[str], allow: list[str], meeting: Pa
         if Stopped.exit_code in codes:
             return
         try:
-            code = cli.plans.plans(cfg, allow) if command == "plan" else cli.runs.start(cfg, allow, arguments, meeting)
-            codes.append(code)
+            if command == "plan":
+                codes.append(cli.plans.plans(cfg, allow))
+            else:
+                codes.append(cli.runs.start(cfg, allow, arguments, meeting, own))
         except IgcError as error:  # the other jobs of a sweep continue
             codes.append(complain(error))
 

@@ -19,10 +19,13 @@ from igc_dist.records import ConfigError, IgcError, Stopped
 from igc_dist.secrets import Masking
 
 
-def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Path | None = None) -> int:
+def start(
+    cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Path | None = None, own: bool = False
+) -> int:
     """Start the run of a configuration, or its ranks. Returns an exit code.
 
-    `meeting`: the folder where this rank meets the others, if a launcher on this machine started it.
+    `meeting`: the folder where this rank meets the others, if a launcher on this machine started it. `own`: this
+    process is the command.
     """
     folder, _ = config.hydra_job()
     path = located(cfg)
@@ -37,8 +40,10 @@ def start(cfg: Any, allow: Sequence[str], arguments: Sequence[str], meeting: Pat
             "igc-dist plan says what it would take"
         )
     if alone and cfg.fabric.devices > 1:
-        own = [config.override("store.path", path), config.override("hydra.run.dir", folder)]
-        return distributed.launch(cfg.fabric.devices, [*config.for_ranks(arguments), *own], allow)
+        places = [config.override("store.path", path), config.override("hydra.run.dir", folder)]
+        only = own and not config.in_a_sweep()  # a sweep goes on after these ranks
+        launch = distributed.become_launcher if only else distributed.launch
+        return launch(cfg.fabric.devices, [*config.for_ranks(arguments), *places], allow)
     if cfg.gallery:
         if isinstance(path, str):
             raise ConfigError(

@@ -8,6 +8,7 @@ from .command_line import compose_again as compose_again
 from .command_line import compose_and_call as compose_and_call
 from .command_line import for_ranks as for_ranks
 from .command_line import hydra_job as hydra_job
+from .command_line import in_a_sweep as in_a_sweep
 from .command_line import override as override
 from .command_line import quoted as quoted
 from .compose import from_config as from_config

@@ -15,6 +15,7 @@ import hydra
 from hydra._internal import hydra as internal
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from igc_dist.config import flags
@@ -86,6 +87,11 @@ def hydra_job() -> tuple[Path, list[str]]:
     """The job's folder and its overrides. Works only inside a task."""
     found = HydraConfig.get()
     return Path(found.runtime.output_dir), list(found.overrides.task)
+
+
+def in_a_sweep() -> bool:
+    """Whether the job is one of a sweep. Works only inside a task."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def compose_again(overrides: Sequence[str], column: Sequence[str]) -> Any:

@@ -1,7 +1,9 @@
 from . import lightning_door as lightning_door
 from . import pulse as pulse
 from .agent import Order as Order
+from .agent import become_launcher as become_launcher
 from .agent import launch as launch
+from .agent import launch_ordered as launch_ordered
 from .agent import ordered as ordered
 from .environments import environment as environment
 from .environments import rank as rank

@@ -42,6 +42,37 @@ class Order:
     meeting: str
 
 
+PIPE = 60_000
+"""Bytes that a pipe takes while nobody reads it."""
+
+
+def become_launcher(devices: int, arguments: Sequence[str], allow: Sequence[str]) -> int:
+    """`launch`, by a program that replaces this one: it holds 35 MiB for the whole run, where what composed the
+    configuration holds ten times as much. Returns only where an order is too long for a pipe.
+
+    Signals wait until the new program has handlers.
+    """
+    order = json.dumps({"devices": devices, "arguments": [*arguments], "allow": [*allow]}).encode() + b"\n"
+    if len(order) > PIPE:
+        return launch(devices, arguments, allow)
+    reading, writing = os.pipe()
+    os.write(writing, order)
+    os.close(writing)
+    os.dup2(reading, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "igc_dist", "ranks"], _environment())
+
+
+def launch_ordered() -> int:
+    """`launch` what `become_launcher` ordered. Returns an exit code."""
+    with os.fdopen(os.dup(0), "rb", 0) as pipe, open(os.devnull) as nothing:
+        order = json.loads(pipe.readline())
+        os.dup2(nothing.fileno(), 0)
+    return launch(**order)
+
+
 def launch(devices: int, arguments: Sequence[str], allow: Sequence[str]) -> int:
     """Run ``igc-dist run ARGUMENTS`` on `devices` ranks on this machine. Returns an exit code."""
     ranks: list[subprocess.Popen[bytes]] = []
@@ -65,14 +96,11 @@ def _started(rank: int, devices: int, order: Order) -> subprocess.Popen[bytes]:
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": devices, "LOCAL_WORLD_SIZE": devices}
     environment = {
         "OMP_NUM_THREADS": "1",
-        **os.environ,
+        **_environment(),
         **{name: str(number) for name, number in numbers.items()},
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
     }
-    root = str(Path(__file__).resolve().parents[2])
-    if not sys.flags.safe_path and sys.path[0] == root:  # a checkout that is not installed
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "igc_dist", "rank"],  # -P: nothing is imported from the working folder
         env=environment,
@@ -84,6 +112,15 @@ def _started(rank: int, devices: int, order: Order) -> subprocess.Popen[bytes]:
         process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
         process.stdin.flush()
     return process
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, by which another one imports the same package."""
+    root = str(Path(__file__).resolve().parents[2])
+    if sys.flags.safe_path or sys.path[0] != root:
+        return {**os.environ}
+    # a checkout that is not installed
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
 
 
 def ordered() -> Order:
@@ -128,6 +165,7 @@ def _signals() -> Iterator[list[int]]:
         told.append(number)
 
     before = {number: signal.signal(number, tell) for number in SIGNALS}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `become_launcher` made them wait
     try:
         yield told
     finally:

@@ -16,7 +16,7 @@ from igc_dist.job import modes
 from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
 from igc_dist.metrics import Part, Subject, every, weighted
-from igc_dist.model import activations
+from igc_dist.model import activations, memory
 from igc_dist.passes import first_look, probe
 from igc_dist.paths import Auto, Pairs, Pilot
 from igc_dist.planning import Plan, Work, make_plan
@@ -80,7 +80,9 @@ def plan_of(job: Job, device: torch.device, check: bool = True) -> Plan:
     )
     if mode.n_groups:
         shapes = replace(shapes, fixed_bytes=mode.memory[0], row_bytes=mode.memory[1])
-    shapes = replace(shapes, fixed_bytes=shapes.fixed_bytes + job.audit.memory(job.model))
+    # held from here on: what forward mode needs of torch is 75 MiB, and is imported as it is tried
+    held = memory.resident()
+    shapes = replace(shapes, fixed_bytes=shapes.fixed_bytes + job.audit.memory(job.model), reserved_bytes=held)
     asked = replace(
         _work(job, look, shapes, outputs),
         groups=mode.n_groups,

@@ -120,7 +120,6 @@ CASES = {
     "many_inputs": Case("inputs", 64, outputs=4, arguments={"n_folds": 8}),
     "one_sample": Case("resnet64", 1),
     "two_samples": Case("resnet64", 2),
-    "five_thousand_folds": Case("tiny", 5_000, outputs=3, arguments={"n_folds": 5_000}),
 }
 
 

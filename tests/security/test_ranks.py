@@ -119,3 +119,13 @@ def test_ranks_end_with_their_launcher_at_any_moment(after: float, tmp_path: Pat
         process.kill()
         process.wait()
         until(lambda: all(map(gone, those)), 5.0)
+
+
+def test_what_starts_the_ranks_is_small(tmp_path: Path) -> None:
+    """It composes the configuration, and then becomes a program that holds less than 40 MiB for the whole run."""
+    with started(["igc_dist", *TINY, "fabric.devices=2", SLOW, f"store.path={tmp_path}/store"], tmp_path) as process:
+        until(lambda: len(children(process.pid)) == 2, 120)
+        held = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        assert held < 40 << 20
+        process.communicate(timeout=120)
+        assert process.returncode == 0
