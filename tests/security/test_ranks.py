@@ -65,8 +65,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     )  # fmt: skip
     everyone: list[int] = []
     try:
-        digests = store / "shards/attribute/digest"
-        until(lambda: process.poll() is not None or any(file.is_file() for file in digests.glob("c/**/*")))
+        until(lambda: process.poll() is not None or any(store.glob("shards/attribute/record/c.*")))
         if process.poll() is not None:
             return Seen(set(), [], mark.exists(), False)
         ranks = children(process.pid)
