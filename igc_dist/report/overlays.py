@@ -55,7 +55,7 @@ def overlay_of(tree: xr.DataTree, group: str, i: int, output: str | int | None) 
         place, name = place_of(output, names), main_map(inputs(tree)[group])
         assert name is not None
         values, what = fold_features(inputs(tree)[group][name].isel(output=[place]))[0][0], f", {title_of(name)}"
-    return Overlay(values, f"sample {i}, output {names[place]}{what}")
+    return Overlay(np.asarray(values), f"sample {i}, output {names[place]}{what}")
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, drawn: Overlay) -> None:
