@@ -65,8 +65,8 @@ def disturbed(world: int, rank: int, point: str, kind: str, path: Path) -> list[
     by two Ctrl-C."""
     # all others are slow, so that this one gets a shard of pass 2 where the point is in one
     slow = None if world == 1 else [r for r in range(world) if r != rank]
-    # of writes, the first rank has 40 to do for documents; the others have only those of shards
-    count = 60 if point == "write" and rank == 0 else 1
+    # of writes, the first rank has more than 30 to do for documents; the others have only those of shards
+    count = 38 if point == "write" and rank == 0 else 1
     timeout = TIMEOUT if kind == "hang" else 60.0
     with ranks(world, run, path, slow, timeout, IGC_FAULT=f"{point}:{rank}:{count}:{kind}") as group:
         if kind != "hang":
