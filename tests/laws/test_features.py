@@ -566,7 +566,7 @@ def test_the_plan_sees_the_reduced_features() -> None:
     plans = [make_plan(one, work, Limits(micro_batch=8), 0) for one in (small, shapes, full)]
     memory, disk = [p.memory()["host"] for p in plans], [p.disk() for p in plans]
     assert memory[0] < memory[1] < memory[2]
-    assert disk[0] == disk[1] < disk[2] / 50
+    assert disk[0] == disk[1] < disk[2] / 1.5  # every file takes a block at least
     assert "reduced to" in plans[1].summary()["features"]
     assert "reduced to" not in plans[2].summary()["features"]
 
