@@ -365,7 +365,7 @@ def test_the_keys_of_samples_that_are_dicts() -> None:
         ("quadrature.n_step=3", r"unknown setting 'quadrature.n_step' \(did you mean 'quadrature.n_steps'\?\)$"),
         (
             "data=digit",
-            r"data=digit is unknown \(did you mean 'digits'\?\): choose one of digits, image_folder, or .*--config-dir DIR",
+            r"data=digit is unknown \(did you mean 'digits'\?\): choose one of digits, image_folder, or .*--config",
         ),
         ("seed=1.5", "Error merging override seed=1.5 Value '1.5' of type 'float' could not be converted to Integer$"),
         ("target.names=[a", "'target.names=.a' cannot be read: .*needs quotes of its own, target.names='...', besides"),

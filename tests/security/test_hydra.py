@@ -72,8 +72,11 @@ def test_what_a_file_may_say_to_hydra(conf: Path) -> None:
     text = "run: {dir: here}, sweep: {dir: there, subdir: one}, verbose: false"
     naming = "job: {name: mine, config: {override_dirname: {exclude_keys: [seed]}}}"
     (conf / "experiment" / "good.yaml").write_text(f"{GLOBAL}hydra: {{{text}, {naming}}}\n")
-    assert len(composed(conf, "experiment=good")) == 1
-    assert Path("here").is_dir()
+    found: list[Path] = []
+    config.compose_and_call(
+        lambda cfg: found.append(config.hydra_job()[0]), [f"--config-dir={conf}", "experiment=good"]
+    )
+    assert found == [Path("here").absolute()]
 
 
 WORDS = (
