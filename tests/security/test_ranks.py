@@ -120,6 +120,7 @@ def test_ranks_end_with_their_launcher_at_any_moment(after: float, tmp_path: Pat
         until(lambda: all(map(gone, those)), 5.0)
 
 
+@pytest.mark.slow
 def test_what_starts_the_ranks_is_small(tmp_path: Path) -> None:
     """It composes the configuration, and then becomes a program that holds less than 40 MiB for the whole run."""
     with started(["igc_dist", *TINY, "fabric.devices=2", SLOW, f"store.path={tmp_path}/store"], tmp_path) as process:
