@@ -194,6 +194,7 @@ def _check_phase(phase: Mapping[str, Any]) -> None:
         again = prod(size for number, size in enumerate(grid) if number not in axes)
         chunks += prod(-(-size // cut) for size, cut in zip(shape, cuts, strict=True)) * again
     expect(chunks <= MAX_CHUNKS, f"{chunks:,} chunks")
+    expect(len(phase["arrays"]) > 0, "a phase without arrays")
     _check_packed(grid, phase["arrays"], phase.get("packed", []))
 
 

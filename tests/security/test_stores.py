@@ -297,6 +297,7 @@ LAYOUTS = {
     "a packed array of no shard": ("layout.0.arrays.bad.axes", [None]),
     "a packed array of all shards": ("layout.1.arrays.scalars.axes", [0, None, None, None]),
     "keys elsewhere": ("layout.0.arrays.bad.separator", "/../"),
+    "no arrays": ("layout.0", {"name": "predict", "grid": [4], "arrays": {}}),
     "no layout": ("layout", 7),
     "no phase": ("layout.0", [1, 2]),
     "no spec": ("spec", None),
