@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,6 +53,8 @@ class Performance(OfImages):
     Sources: Kapishnikov et al. 2019, arXiv:1906.02825, and its program (PAIR); the study is arXiv:2409.09043.
     """
 
+    score: ClassVar[str]
+    """What of the model is the score: see `base.Predict`."""
     median: ClassVar[bool] = True
     counted: ClassVar[tuple[str, ...]] = ("unsure", "dense", "recognised")
 
@@ -90,9 +91,10 @@ class Performance(OfImages):
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"]:
         return np.arange(self.points + 1) / self.points
 
-    @abstractmethod
-    def scores(self, predict: Predict, output: Tensor, made: Callable[[slice, slice], Tensor], n: int) -> Tensor:
-        """The score of each of n images of each map, (M, n)."""
+    @classmethod
+    def study(cls, measure: str = "png") -> Performance:
+        """As the study does: 25 shares, no filling but blur, PNG (or "ms_ssim"), 100 points."""
+        return cls(thresholds=25, measure=measure, fill="bokeh", points=100)
 
     @property
     def shares(self) -> Float64[np.ndarray, " T"]:
@@ -113,7 +115,7 @@ class Performance(OfImages):
                 rows = np.stack([np.stack(images[t]) for images in parts[m]])
                 return self.inputs(rows.reshape(-1, *rows.shape[2:]), maps.x).unflatten(0, rows.shape[:2])
 
-            p = self.scores(predict, maps.output, made, len(self.shares) + 2).cpu().numpy()
+            p = predict.grid(self.score, maps.output, len(self.shares) + 2, made).cpu().numpy()
             e = np.array(list(told)).reshape(p.shape)
         return {name: torch.as_tensor(part, device=maps.x.device) for name, part in self._curves(e, p).items()}
 

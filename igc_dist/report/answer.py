@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -107,4 +108,10 @@ def command_of(tree: xr.DataTree, folder: Path) -> str | None:
         same = said["spec_hash"] == tree.attrs["spec_hash"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return masked_text(printable(shlex.join(["igc-dist", *overrides]))) if same else None
+    words = [_QUOTED.sub(r"\1\2", each) for each in overrides]
+    return masked_text(printable(shlex.join(["igc-dist", *words]))) if same else None
+
+
+_QUOTED = re.compile(r"^([\w.+~@/-]+=)'([\w.-]*/[\w./-]*)'$", re.ASCII)
+"""A path that is quoted for Hydra without need, as a launcher does it for its ranks. A quoted number would be another
+value without."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +110,15 @@ def test_the_first_screen_is_in_the_page(tmp_path: Path) -> None:
 def test_the_command_is_that_of_the_run(tmp_path: Path) -> None:
     """Quoted as a shell needs it, escaped and masked; the account of another run, or a torn one, is no account."""
     tree = store()
-    account = {"spec_hash": "abc123", "overrides": ["model=digits", "name=a b", "key=<b>", "x.url=https://me:pw@h/"]}
+    overrides = ["model=digits", "name=a b", "key=<b>", "x.url=https://me:pw@h/", "store.path='/a/b=1.zarr'"]
+    overrides += ["store.path='/a/b.zarr'", "model.build.name='3'"]  # quotes that Hydra needs, and those it does not
+    account = {"spec_hash": "abc123", "overrides": overrides}
     (tmp_path / "run.json").write_text(json.dumps(account))
     text = write_report(tree, tmp_path, 1).read_text(encoding="utf-8")
     assert "<code>igc-dist model=digits &#39;name=a b&#39; &#39;key=&lt;b&gt;&#39;" in text
     assert "pw@" not in text
+    words = shlex.split(html.unescape(text.split("<code>igc-dist ")[1].split("</code>")[0]))
+    assert words[4:] == ["store.path='/a/b=1.zarr'", "store.path=/a/b.zarr", "model.build.name='3'"]
     for other in (json.dumps(account | {"spec_hash": "other"}), "{", "[]", json.dumps({"spec_hash": "abc123"})):
         (tmp_path / "run.json").write_text(other)
         assert command_of(tree, tmp_path) is None
