@@ -93,8 +93,11 @@ def _sure(tree: xr.DataTree, judged: Sequence[Standing]) -> str:
     error = column(tree, "correlation_se")
     reach = np.empty(0) if error is None else (error * quantile(tree))[np.isfinite(error)]
     reach = reach[np.isfinite(reach)]
-    width = f"Correlations are known to ±{float(np.median(reach)):.2g} (95 %, median); " if reach.size else ""
-    verdict = [f"{counts[TRUST]} of {len(judged)} outputs can be trusted as they are"]
+    known = "are known to" if reach.size and np.median(reach) < 1 else "are not known,"  # none is beyond 1
+    width = f"Correlations {known} ±{float(np.median(reach)):.2g} (95 %, median); " if reach.size else ""
+    # those of single samples are judged without the correlation
+    of = "" if inputs(tree) else "attributions of "
+    verdict = [f"{of}{counts[TRUST]} of {len(judged)} outputs can be trusted as they are"]
     verdict += [f"{counts[LOOK]} should be looked at"] if counts[LOOK] else []
     verdict += [f"{counts[AVOID]} should not be used"] if counts[AVOID] else []
     return f"{width}{', '.join(verdict)}."

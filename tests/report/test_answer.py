@@ -98,6 +98,15 @@ def test_sentences_hold_the_numbers() -> None:
     )
 
 
+def test_attributions_of_samples_are_no_correlations() -> None:
+    """They may be sound where the correlation is not known at all; none is beyond 1."""
+    tree = sound(correlation_se=[0.7] * 5)
+    for group in ("age", "rgb", "table", "x"):
+        del tree[group]
+    third = answer(tree, standings(tree))[2]
+    assert third.startswith("Correlations are not known, ±2.2 (95 %, median); attributions of 5 of 5 outputs can be")
+
+
 def test_the_first_screen_is_in_the_page(tmp_path: Path) -> None:
     page = Page(write_report(store(), tmp_path).read_text(encoding="utf-8")).text
     first = page[page.index("Over 120 samples") : page.index("How to read this")]
