@@ -20,7 +20,7 @@ ALLOWED = (
 """Prefixes of `_target_`s that a configuration may name. Only the command line can add more (--allow-target)."""
 
 BARRED = ("igc_dist.demo.train.",)
-"""Not allowed in spite of their prefix: training the demo would overwrite the weights in the package."""
+"""Not allowed in spite of their prefix: training the demos would overwrite the weights in the package."""
 
 TRUST = "--trust"
 """A flag of the command line that allows weight files that contain code."""
