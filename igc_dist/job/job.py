@@ -153,6 +153,7 @@ class Job:
             "precision": m.precision,
             "channels_last": m.channels_last,
             "compiled": m.compiled,
+            **({"cuda_graphs": True} if m.cuda_graphs else {}),
             "final_layer": None if m.final is None else m.final.name or describe(m.final.layer),
             **self.inputs.describe(),
         }

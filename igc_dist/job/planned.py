@@ -16,7 +16,7 @@ from igc_dist.job import modes
 from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
 from igc_dist.metrics import Part, Subject, every, weighted
-from igc_dist.model import activations, memory
+from igc_dist.model import LARGEST_RECORDING, activations, memory
 from igc_dist.passes import first_look, probe
 from igc_dist.paths import Auto, Pairs, Pilot
 from igc_dist.planning import Plan, Work, make_plan
@@ -185,6 +185,7 @@ def _work(job: Job, look: Look, shapes: Shapes, outputs: tuple[int, ...]) -> Wor
         samples=job.samples,
         in_memory=job.store is None,
         ahead=job.source.ahead,
+        recorded=LARGEST_RECORDING if job.model.cuda_graphs else 0,
         shared=job.attributor.baselines and job.baseline.shared,
         reduced=not look.reduction.trivial,
         free=not look.reduction.linear,

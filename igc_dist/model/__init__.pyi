@@ -17,5 +17,6 @@ from .outputs import Distance as Distance
 from .outputs import Probability as Probability
 from .outputs import Segmentation as Segmentation
 from .outputs import Tokens as Tokens
+from .recorded import LARGEST_RECORDING as LARGEST_RECORDING
 from .tally import passes as passes
 from .weights import load_weights as load_weights
