@@ -117,7 +117,8 @@ class Look:
 def _look(job: Job, device: torch.device) -> Look:
     """Take a few samples and check them. Errors of the data alone are found before the first forward pass."""
     n_samples = len(job.source)
-    job.source.check_deterministic()
+    if not job.seen:
+        job.source.check_deterministic()
     few = job.source.look(range(min(4, n_samples)))
     job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_baselines = 1
@@ -142,7 +143,11 @@ def _shapes(job: Job, look: Look, device: torch.device) -> Shapes:
             "patches"
         )
     walk, gradients = look.walk, job.attributor.gradients
-    found = first_look(job.inputs, walk, look.few, len(job.source), job.targets, device, gradients)
+    # the pilot and the plan take the same look, which costs a dozen passes of the model
+    key = device, gradients, job.attributor.baselines, job.targets.n_others
+    if key not in job.seen:
+        job.seen[key] = first_look(job.inputs, walk, look.few, len(job.source), job.targets, device, gradients)
+    found = job.seen[key]
     job.attributor.prove(walk.function, walk.inputs)
     found = replace(found, **described)
     return found if job.attributor.linear else replace(found, n_latents=0)  # such an attributor does not walk latents
