@@ -30,6 +30,14 @@ def in_memory(dataset: Any) -> bool:
     return isinstance(dataset, TensorDataset)
 
 
+def stacked(dataset: Any, indices: Sequence[int]) -> Any:
+    """The rows of a pair of arrays as the batch that `default_collate` makes of its items; None for other data sets."""
+    if not isinstance(dataset, _Arrays):
+        return None
+    *x, y = (values.contiguous() for values in dataset.read(indices))
+    return (x[0] if dataset.single else x), y
+
+
 class _Arrays(Dataset[Any]):  # stores know it by this name
     def __init__(self, x: Any, y: Any) -> None:
         self.single = not isinstance(x, tuple)
@@ -47,10 +55,15 @@ class _Arrays(Dataset[Any]):  # stores know it by this name
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Several rows, with one read of each array: a chunk on disk is read once for all of its rows."""
-        rows, where = np.unique(np.arange(len(self))[np.asarray(indices, dtype=np.int64)], return_inverse=True)
-        read = [_rows(column, rows, name)[where] for column, name in zip(self.columns, self.names, strict=True)]
-        return [(x[0] if self.single else tuple(x), y) for *x, y in zip(*read, strict=True)]
+        return [(x[0] if self.single else tuple(x), y) for *x, y in zip(*self.read(indices), strict=True)]
+
+    def read(self, indices: Sequence[int]) -> list[Tensor]:
+        """Several rows of each array, with one read of it: a chunk on disk is read once for all of its rows."""
+        n, wished = len(self), np.asarray(indices, dtype=np.int64)
+        if ((wished < -n) | (wished >= n)).any():
+            raise IndexError(f"index {wished[(wished < -n) | (wished >= n)][0]} is out of {n} rows")
+        rows, where = np.unique(wished % n, return_inverse=True)
+        return [_rows(column, rows, name)[where] for column, name in zip(self.columns, self.names, strict=True)]
 
 
 def _on_demand(values: Any) -> bool:

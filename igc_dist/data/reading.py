@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from igc_dist.data.items import plain
+from igc_dist.data.pairs import stacked
 from igc_dist.data.samples import Fields, first_line, pair, wrong_with
 from igc_dist.records import ConfigError, DataError, IgcError
 
@@ -71,6 +72,8 @@ class Reading(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> Read:
         """Read samples and put them into a batch. A `DataLoader` calls this."""
         wished = tuple(indices)
+        if (batch := self._stacked(indices)) is not None:
+            return Read(wished, batch, {})
         items = [Fault("the data set gives None") if item is None else item for item in self._items(indices)]
         faults = {n: item for n, item in enumerate(items) if isinstance(item, Fault)}
         if faults and not self.skip:
@@ -87,6 +90,18 @@ class Reading(Dataset[Any]):
             raise
         except Exception as error:
             return Read(wished, None, faults, Fault(wrong_with(items, wished, error), error))
+
+    def _stacked(self, indices: Sequence[int]) -> Any:
+        """The batch of data that need not be taken apart for it, or None: there are none, or a row cannot be read."""
+        if self.collate is not default_collate or self.fields is not None:
+            return None
+        try:
+            with torch.no_grad():
+                return stacked(self.dataset, indices)
+        except PASSED:
+            raise
+        except Exception:
+            return None
 
     def _items(self, indices: Sequence[int]) -> list[Any]:
         many = getattr(self.dataset, "__getitems__", None)

@@ -18,6 +18,9 @@ from igc_dist.records import ConfigError, Shapes
 MAX_ROWS = 512
 """Rows of a forward pass if memory allows more: more rows gain little on GPUs."""
 
+CHEAP = 2**20
+"""Bytes of a pass up to which it takes more rows of large folds: the calls cost more than the rows then."""
+
 MIN_FOLDS = 8
 """The smallest number of folds when folds are made larger to give their samples partners."""
 
@@ -35,8 +38,9 @@ def make_plan(shapes: Shapes, work: Work, limits: Limits, seed: int) -> Plan:
     free -= _held(cost, work, output_block)
     at_once = free // 2 if work.on_device else min(free // 2, PASS_BYTES)
     points = max(1, baseline_block * work.points)
-    rows = limits.micro_batch or max(1, min(MAX_ROWS, at_once // max(cost.per_row(), 1)))
     fold = _fold(shapes, work, limits)
+    most = MAX_ROWS if work.drawn else max(MAX_ROWS, _equal(fold, max(1, CHEAP // max(cost.per_row(), 1))))
+    rows = limits.micro_batch or max(1, min(most, at_once // max(cost.per_row(), 1)))
     samples = max(1, min(rows, fold, free // 4 // max(cost.per_sample(output_block), 1)))
     return Plan(
         shapes,
@@ -80,6 +84,11 @@ def _fold(shapes: Shapes, work: Work, limits: Limits) -> int:
     if work.pairs:  # partners are of one fold; in small folds the same pairs are drawn often
         fold = max(fold, min(GROUP, max(ceil(n / MIN_FOLDS), min(MIN_FOLDS, n))))
     return fold
+
+
+def _equal(n: int, most: int) -> int:
+    """The size of equal parts of n, of at most this size."""
+    return ceil(n / ceil(n / most))
 
 
 def _whole_batches(shapes: Shapes, work: Work, fold: int, samples: int) -> int:

@@ -153,6 +153,24 @@ def test_rows_fit_the_memory(micro_batch: int | None, row: int) -> None:
     assert made.samples_per_batch * made.points_per_batch >= 1
 
 
+@pytest.mark.parametrize(
+    ("n", "row", "rows", "fold"),
+    [
+        (32 * 512, 100, 512, 512),
+        (200_000, 100, 3125, 6250),  # a row takes 312 bytes: at most 3,360 of them, in equal parts of a fold
+        (20_000, 100, 625, 625),
+        (200_000, 4000, 512, 6656),
+    ],
+)
+def test_cheap_rows_of_large_folds_are_walked_together(n: int, row: int, rows: int, fold: int) -> None:
+    """Micro-batches take a MiB, and no fold changes for it; what was 512 rows or less stays."""
+    shapes = replace(SHAPES, n_samples=n, row_bytes=row)
+    made = make_plan(shapes, WORK, Limits(), 0)
+    assert (made.samples_per_batch, made.fold_size) == (rows, fold)
+    assert make_plan(shapes, WORK, Limits(micro_batch=64), 0).samples_per_batch == 64
+    assert make_plan(shapes, replace(WORK, drawn=True), Limits(), 0).samples_per_batch <= 512
+
+
 def test_memory_grows_with_what_is_held() -> None:
     """The projection grows with rows, outputs, terms and features, and an accelerator carries the walk."""
     base = make_plan(SHAPES, WORK, Limits(micro_batch=8), 0).memory()["host"]
