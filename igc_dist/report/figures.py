@@ -27,6 +27,8 @@ from igc_dist.report.slicing import MOST, read_slices, slice_names, sliced_map
 DPI = 144
 MOST_INPUTS = 12
 """The largest number of inputs whose maps are drawn: a figure takes a third of a second and 50 kB."""
+MOST_MAPS = 24
+"""The largest number of figures of maps where inputs are left out."""
 SLICED = 8
 """The largest number of outputs whose slices are drawn."""
 
@@ -56,7 +58,7 @@ def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings
     """Draw every figure that the store has numbers for into `folder`, which is made if missing.
 
     A figure shows at most `max_outputs` outputs, without those whose map does not exist. Of many inputs the 12 with the
-    largest maps are drawn.
+    largest maps are drawn, fewer if each has several maps.
     """
     if max_outputs < 1:
         raise ConfigError(f"max_outputs is {max_outputs}; give the number of outputs to draw, 1 or more")
@@ -97,11 +99,12 @@ def magnitudes(tree: xr.DataTree) -> dict[str, float]:
 
 
 def drawn_inputs(tree: xr.DataTree) -> list[str]:
-    """The inputs that are drawn: all, or the 12 with the largest maps."""
+    """The inputs that are drawn: all, or the 12 with the largest maps, fewer if each has several maps."""
     if len(inputs(tree)) <= MOST_INPUTS:
         return list(inputs(tree))
     sizes = magnitudes(tree)
-    return sorted(sizes, key=lambda group: -sizes[group])[:MOST_INPUTS]
+    each = max((len(map_names(dataset)) for dataset in inputs(tree).values()), default=1)
+    return sorted(sizes, key=lambda group: -sizes[group])[: max(1, min(MOST_INPUTS, MOST_MAPS // max(each, 1)))]
 
 
 def draw_slices(tree: xr.DataTree, group: str, path: Path, max_outputs: int) -> Drawing:

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from igc_dist.report import figures, write_report
-from igc_dist.report.figures import MOST_INPUTS, Drawings, draw_all, drawn_inputs
+from igc_dist.report.figures import MOST_INPUTS, MOST_MAPS, Drawings, draw_all, drawn_inputs
 from igc_dist.report.maps import defined, read_maps
 from tests.report.test_report import DEAD, NAMES, Page, maps, store
 
@@ -36,6 +36,17 @@ def test_of_many_inputs_the_largest_are_drawn(tmp_path: Path) -> None:
     assert sum(tag == "img" for tag, _ in page.tags) == MOST_INPUTS + 2
     assert len(list((tmp_path / "figures").iterdir())) == MOST_INPUTS + 2
     assert "and 7 more" in page.text[: page.text.index("How to read this")]
+
+
+def test_of_many_inputs_with_several_maps_fewer_are_drawn(tmp_path: Path) -> None:
+    tree = many(MOST_INPUTS + 3)
+    for place in range(1, MOST_INPUTS + 4):
+        for name in ("igac", "ig_mean", "ig_std"):
+            tree[f"x{place}/{name}"] = tree[f"x{place}/igc"].copy()
+    assert drawn_inputs(tree) == ["x15", "x14", "x13", "x12", "x11", "x10"]
+    page = Page(write_report(tree, tmp_path).read_text(encoding="utf-8"))
+    assert "Of 15 inputs, the 6 with the largest maps are drawn." in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == MOST_MAPS + 2
 
 
 def test_undefined_outputs_are_named_and_not_drawn(tmp_path: Path) -> None:
