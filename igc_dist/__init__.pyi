@@ -1,6 +1,7 @@
 from . import baselines as baselines
 from . import features as features
 from . import metrics as metrics
+from . import models as models
 from .accessor import open as open
 from .api import attribute as attribute
 from .config import Data as Data

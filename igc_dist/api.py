@@ -21,7 +21,7 @@ from igc_dist import data as sources
 from igc_dist.attributors import Attributor
 from igc_dist.data import random_states_kept, sliced, weighted
 from igc_dist.distributed import World, joined
-from igc_dist.job import Job, limits_of, named_statistics, skipping
+from igc_dist.job import Job, limits_of, named, named_statistics, skipping
 from igc_dist.metrics import labelled
 from igc_dist.model import Model
 from igc_dist.paths import Auto, Design, Pairs, Quadrature, ensure_design, ensure_rule
@@ -89,7 +89,6 @@ def attribute(
     precision_on_error: str = "fail",
     channels_last: bool | str = False,
     compiled: bool = False,
-    cuda_graphs: bool = False,
     final_layer: torch.nn.Module | str | None = None,
     embedding: str | None = None,
     embedding_kwargs: Mapping[str, Any] | None = None,
@@ -118,9 +117,9 @@ def attribute(
     both ways is an error.
 
     `model`: an `nn.Module` or LightningModule, which is restored afterwards; or `igc_dist.Model` (`forward`,
-    `forward_kwargs`, `output`, `channels_last`, `compiled`, `cuda_graphs`, `final_layer`, `embedding`,
-    `embedding_kwargs`, `n_categorical`, `categories`). `data`: see `igc_dist.data.ensure`; or `igc_dist.Data`
-    (`stage`, `num_workers`, `prefetch`, `fields`, `weights`, `slices`, `on_unlabelled`, `names`, `dims`).
+    `forward_kwargs`, `output`, `channels_last`, `compiled`, `final_layer`, `embedding`, `embedding_kwargs`,
+    `n_categorical`, `categories`). `data`: see `igc_dist.data.ensure`; or `igc_dist.Data` (`stage`, `num_workers`,
+    `prefetch`, `fields`, `weights`, `slices`, `on_unlabelled`, `names`, `dims`).
 
     `method`: a preset of conf/method by name (igc, bsc, guided_igc, ...; per sample ig, ig2, smoothgrad, ...), or
     `igc_dist.Method`; `attributor` and `statistics` (or `statistic`, `igc_dist.Statistic`) override its parts.
@@ -168,7 +167,6 @@ def attribute(
         precision=precision,
         channels_last=channels_last,
         compiled=compiled,
-        cuda_graphs=cuda_graphs,
         final_layer=final_layer,
     )
     kind = inputs.ensure(
@@ -185,7 +183,7 @@ def attribute(
     job = Job(
         inputs=kind,
         source=source,
-        targets=replace(_targets(target, n_others), classes=source.classes),
+        targets=named(_targets(target, n_others), lent, source),
         baseline=start,
         attributor=method_of,
         statistics=named_statistics(wish.statistics if statistics is None else list(statistics)),

@@ -252,3 +252,9 @@ def near(name: str, known: Sequence[str]) -> str:
     """ " (did you mean ...?)" with the nearest name of `known`, or nothing."""
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def near_names(name: str, known: Sequence[str], most: int = 5) -> list[str]:
+    """Several known names: those that contain the name, the shortest first, then those that look like it."""
+    inside = sorted((each for each in known if name and name.lower() in each.lower()), key=len)
+    return [*dict.fromkeys([*inside, *difflib.get_close_matches(name, known, n=most, cutoff=0.5)])][:most]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +16,15 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from igc_dist.records import ConfigError, DataError
+from igc_dist.records import ConfigError, DataError, near_names
 
 
 @dataclass(frozen=True)
 class Targets:
     """Selected outputs (`None` = all) and the encoding of y.
+
+    `outputs`: numbers or names of classes; or, by the labels of the data, "present" (classes that occur), "top:20" (the
+    20 that occur most) or "positives>=30". `resolved` turns all of them into numbers.
 
     `one_hot`: y is an integer label, and the target of output k is 1 for label k, else 0. `None` decides by the data:
     an integer scalar y with a model of several outputs is a label. `names`: labels of the selected outputs in the
@@ -28,7 +35,7 @@ class Targets:
     Raises `ConfigError` for no, negative or duplicate outputs, and for duplicate names.
     """
 
-    outputs: Sequence[int] | None = None
+    outputs: Sequence[int | str] | str | None = None
     one_hot: bool | None = None
     names: Sequence[str] | None = None
     n_others: int | None = None
@@ -46,6 +53,13 @@ class Targets:
             raise ConfigError(f"target.names has {doubled} more than once: give each output a name of its own")
         if self.outputs is None:
             return
+        if not isinstance(self.outputs, Sequence | np.ndarray | Tensor):
+            raise ConfigError(
+                f"target.outputs={self.outputs!r} of type {type(self.outputs).__name__}: give a list of numbers or "
+                "names, present, top:20 or positives>=30"
+            )
+        if isinstance(self.outputs, str) or any(isinstance(k, str) for k in self.outputs):
+            return  # `resolved` makes numbers of them
         chosen = [int(k) for k in self.outputs]
         if not chosen:
             raise ConfigError("target.outputs is empty: select at least one output, or null for all")
@@ -54,6 +68,57 @@ class Targets:
         if len(set(chosen)) < len(chosen):
             twice = sorted({k for k in chosen if chosen.count(k) > 1})
             raise ConfigError(f"target.outputs has {twice} more than once: give each output once")
+
+    def resolved(self, labels: Tensor | None) -> Targets:
+        """The same with numbers in place of names and of "present", "top:20", "positives>=30".
+
+        `labels`: y of all samples, integers or columns of 0 and 1; None: they are not known before they are read.
+        Raises `ConfigError` for an unknown class, with the near ones, and for a choice that nothing meets.
+        """
+        if self.outputs is None:
+            return self
+        if isinstance(self.outputs, str) and (said := _BY_LABELS.fullmatch(self.outputs.replace(" ", ""))):
+            return replace(self, outputs=self._occurring(said, labels))
+        wished = [self.outputs] if isinstance(self.outputs, str) else self.outputs
+        return replace(self, outputs=[self._number(k) if isinstance(k, str) else int(k) for k in wished])
+
+    def _number(self, name: str) -> int:
+        if name.isdecimal():
+            return int(name)
+        found = place(name, places(self.classes or ()))
+        if found is None:
+            there = "neither model nor data name their classes (model.classes, data.classes): give numbers"
+            if self.classes:
+                near = near_names(name, self.classes)
+                there = f"near are {', '.join(near)}" if near else f"they are {', '.join(self.classes[:5])}, ..."
+            raise ConfigError(
+                f"target.outputs has {name!r}, which is no class: {there}; or give present, top:20 or positives>=30"
+            )
+        return found
+
+    def _occurring(self, said: re.Match[str], labels: Tensor | None) -> list[int]:
+        """The outputs by their number of positive samples, in the order of the outputs."""
+        if labels is None:
+            raise ConfigError(
+                f"target.outputs={self.outputs} needs the labels of all samples at once, and these data have no y with "
+                "one value per sample: name the outputs, or take data=image_folder or arrays"
+            )
+        if labels.ndim == 1:
+            known = labels[labels.isfinite()].long()
+            often = torch.bincount(known[known >= 0]).tolist()
+        else:
+            often = (labels > 0).sum(0).tolist()
+        if said["top"]:
+            first = sorted((k for k, n in enumerate(often) if n), key=lambda k: (-often[k], k))[: int(said["top"])]
+        else:
+            least = int(said["least"] or 1)
+            first = [k for k, n in enumerate(often) if n >= max(least, 1)]
+        if not first:
+            raise ConfigError(
+                f"target.outputs={self.outputs}: no output has so many positive samples, the most are "
+                f"{max(often, default=0)}"
+            )
+        return sorted(first)
 
     def select(self, n_outputs: int) -> list[int]:
         """The selected outputs of a model with `n_outputs`.
@@ -128,6 +193,48 @@ class Targets:
         )
 
 
+_BY_LABELS = re.compile(r"present|top:(?P<top>\d+)|positives>=(?P<least>\d+)")
+
+
+def plain(name: str) -> str:
+    """A name of a class without what people write differently: capitals, and ``_`` or ``-`` for a space."""
+    return " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
+
+
+def places(classes: Sequence[str]) -> Mapping[str, int]:
+    """The number of each class by its name; by its `plain` name, and those of its synonyms ("tench, Tinca tinca"), if
+    no other class has them."""
+    words = {(plain(part), k) for k, name in enumerate(classes) for part in (name, *name.split(","))}
+    often = Counter(word for word, _ in words)
+    own = {word: k for word, k in words if often[word] == 1}
+    return {**own, **{name: k for k, name in enumerate(classes)}}
+
+
+def place(name: str, known: Mapping[str, int]) -> int | None:
+    """The number of a class in what `places` gives; None for no class."""
+    return known.get(name, known.get(plain(name)))
+
+
+def class_names(given: Sequence[str] | str | Path | None) -> list[str] | None:
+    """The names of a model's outputs in their order: a list, or a text file with one on each line.
+
+    Raises `ConfigError` for a file that cannot be read, and for a name that is there twice.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str | Path):
+        try:
+            lines = Path(os.path.expanduser(given)).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"classes={given}: the file cannot be read ({error})") from error
+        names = [line.strip() for line in lines if line.strip()]
+    else:
+        names = [str(name) for name in given]
+    if doubled := sorted(name for name, often in Counter(names).items() if often > 1):
+        raise ConfigError(f"classes has {doubled[0]!r} more than once")
+    return names
+
+
 def asked(
     keys: Float64[np.ndarray, "R J"], label: Int64[np.ndarray, " R"], n_others: int
 ) -> Float64[np.ndarray, "R J"]:
@@ -167,6 +274,6 @@ def ensure(target: Any) -> Targets:
     if isinstance(target, int | np.integer):
         return Targets(outputs=(int(target),))
     chosen = [k.item() if hasattr(k, "item") else k for k in target]
-    if any(isinstance(k, bool) or not isinstance(k, int) for k in chosen):
-        raise ConfigError(f"target={target!r}: outputs are selected by integers")
+    if any(isinstance(k, bool) or not isinstance(k, int | str) for k in chosen):
+        raise ConfigError(f"target={target!r}: outputs are selected by integers, or names of classes")
     return Targets(outputs=tuple(chosen))

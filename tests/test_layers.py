@@ -30,9 +30,9 @@ GROUND = ("records", "arrays", "tensors", "seeds", "faults", "secrets", "files")
 """The ground floor imports nothing of the package but `records`, which imports nothing of it."""
 
 WINGS = (
-    *GROUND, "targets", "statistics", "paths", "model", "data", "distributed", "baselines", "features", "metrics",
-    "attributors", "inputs", "planning", "store", "passes", "job", "results", "report", "watching", "upkeep", "config",
-    "run", "accessor", "api", "cli", "compat", "__main__",
+    *GROUND, "targets", "statistics", "paths", "model", "models", "data", "distributed", "baselines", "features",
+    "metrics", "attributors", "inputs", "planning", "store", "passes", "job", "results", "report", "watching", "upkeep",
+    "config", "run", "accessor", "api", "cli", "compat", "__main__",
 )  # fmt: skip
 """From the bottom to the top: a wing may import those before it, and itself."""
 

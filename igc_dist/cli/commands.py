@@ -1,4 +1,4 @@
-"""Commands on stores: `igc-dist verify | report | compare | info | merge | compact`."""
+"""Commands on stores: `igc-dist verify | report | compare | info | merge | compact`; and the list of models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 # wings are loaded when a name in them is first used: `info` needs no torch, `merge` does
-from igc_dist import report, store, upkeep, watching
+from igc_dist import model, report, store, upkeep, watching
 from igc_dist.cli.screen import say
 from igc_dist.config import flags
 from igc_dist.records import ConfigError
@@ -116,6 +116,17 @@ def make_compact(arguments: Sequence[str], given: Flags = NONE) -> int:
     return 0
 
 
+def list_models(arguments: Sequence[str], given: Flags = NONE) -> int:
+    """Print the names of a family's models that match a pattern, or the families."""
+    if not arguments:
+        for family, names in model.families.FAMILIES.items():
+            say(f"{family:<22}{names if isinstance(names, str) else 'has a list of names'}")
+        return 0
+    for name in model.families.listed(*arguments):
+        say(name)
+    return 0
+
+
 class Command(NamedTuple):
     """A command: its function, its numbers of arguments, and its flags."""
 
@@ -132,6 +143,7 @@ COMMANDS = {
     "info": Command(info, 1, 1, flags.Flags(free=("--watch",))),
     "merge": Command(merge_stores, 3, 99, flags.Flags(bare=("--overlap",))),
     "compact": Command(make_compact, 2, 2),
+    "models": Command(list_models, 0, 2),
 }
 
 

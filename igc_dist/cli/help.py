@@ -20,6 +20,7 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over
                                  disjoint data (--overlap)
   igc-dist compact STORE OUT     the same store in few files
+  igc-dist models [FAMILY [PATTERN]]       names for model=timm or torchvision: igc-dist models timm 'vit*'
   igc-dist info STORE --watch    a running store, live: shards done, rate, time left, each rank; ends with the run
                                  (0 complete, else 2)
   torchrun --nproc-per-node N -m igc_dist [overrides]     the same on N ranks, with the same bits; srun works too
@@ -42,6 +43,8 @@ Often used:
   budget.rel_se=0.05 | budget.gradients=1000000 | budget.seconds=600      folds are added until then
   target.n_others=3                          of labels
   data.x=pixel_values data.y=labels          samples that are dicts: the keys of x and of y
+  model=timm model.name=vit_base_patch16_224 model.weights=vit.safetensors      or torchvision, transformers, ...
+  target.outputs=[golden_retriever,243] | present | top:20 | 'positives>=30'      classes, by name or number of samples
   data.slices=site data.weights=weight       attributes of the data set
   reduce=patches reduce.size=8               sums of features
   metric=[insertion,sic] metric.insertion.start=blurred      scores of the map of each sample

@@ -10,9 +10,9 @@ from igc_dist import baselines, data, inputs
 from igc_dist.config import building, schemas
 from igc_dist.config.permitted import TRUST, check_public
 from igc_dist.data import sliced, weighted
-from igc_dist.job import Job, named_statistics, skipping
+from igc_dist.job import Job, named, named_statistics, skipping
 from igc_dist.metrics import Metric, labelled
-from igc_dist.model import Model, load_weights
+from igc_dist.model import AUTO, Model, Vision, load
 from igc_dist.paths import ensure_design, ensure_rule
 from igc_dist.records import ConfigError
 from igc_dist.statistics import Statistic
@@ -33,7 +33,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     model = _model(c, allow)
     quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps, c.quadrature.tol)
     source = data.ensure(
-        building.build(c.data.build, allow),
+        building.build(_fitted(c.data.build, model.module), allow),
         c.data.num_workers,
         c.data.stage,
         c.data.prefetch,
@@ -57,7 +57,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
             categories=c.model.categories,
         ),
         source=source,
-        targets=Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others, source.classes),
+        targets=named(Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others), model, source),
         baseline=baseline,
         attributor=building.build_attributor(c.method.attributor, quadrature, design, allow, c.quadrature.n_steps),
         statistics=statistics,
@@ -98,7 +98,9 @@ def _metrics(c: schemas.Config, allow: Sequence[str]) -> dict[str, Metric]:
 def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
     """The model, with its weights."""
     module, output = building.build(c.model.build, allow), c.model.output
-    model = Model(
+    if c.model.weights is not None:
+        load(module, c.model.weights, trust=TRUST in allow)
+    return Model(
         module,
         forward=c.model.forward,
         forward_kwargs=c.model.forward_kwargs,
@@ -106,9 +108,13 @@ def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
         precision=c.fabric.precision,
         channels_last=c.model.channels_last,
         compiled=c.model.compiled,
-        cuda_graphs=c.model.cuda_graphs,
         final_layer=c.model.final_layer,
     )
-    if c.model.weights is not None:
-        load_weights(module, c.model.weights, trust=TRUST in allow)
-    return model
+
+
+def _fitted(build: Mapping[str, Any], module: Any) -> dict[str, Any]:
+    """What builds the data set, with what the model takes in place of `AUTO`."""
+    takes = {"size": 224, "resize": None, "interpolation": "bicubic", "classes": None}
+    if isinstance(module, Vision):
+        takes |= module.takes
+    return {key: takes.get(key) if value == AUTO else value for key, value in build.items()}

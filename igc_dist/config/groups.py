@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from igc_dist.model import load_weights
+from igc_dist.model import load
 from igc_dist.planning import Audit, Limits
 from igc_dist.records import ConfigError
 from igc_dist.statistics import TTest
@@ -33,10 +33,9 @@ class Model:
     `module`: an `nn.Module` or LightningModule. `weights`: a file that is loaded into it, as safetensors or a
     checkpoint of tensors. `forward`: name of the method to call (None: the module itself), with the constant
     `forward_kwargs`. `output`: which part of the result to use, see `igc_dist.model.Model`. `channels_last`: the layout
-    of convolutions; "auto" lets a trial choose. `compiled`: `torch.compile` the forward. `cuda_graphs`: record the
-    gradients of a small net and replay them, on a CUDA device. `final_layer`: the last linear layer or its name, which
-    makes many outputs cheap. `embedding`: a method whose result replaces categorical inputs,
-    with `embedding_kwargs`. `n_categorical`: the number of categorical inputs (None: all of integer type).
+    of convolutions; "auto" lets a trial choose. `compiled`: `torch.compile` the forward. `final_layer`: the last linear
+    layer, its name, or auto, which makes many outputs cheap. `embedding`: a method whose result replaces categorical
+    inputs, with `embedding_kwargs`. `n_categorical`: the number of categorical inputs (None: all of integer type).
     `categories`: numbers of categories of the trailing inputs, which then get a category axis.
     """
 
@@ -47,7 +46,6 @@ class Model:
     output: Any = None
     channels_last: bool | str = False
     compiled: bool = False
-    cuda_graphs: bool = False
     final_layer: Any = None
     embedding: str | None = None
     embedding_kwargs: Mapping[str, Any] | None = None
@@ -215,7 +213,7 @@ def flattened(model: Any, data: Any, given: Mapping[str, Any]) -> tuple[Any, Any
     if isinstance(model, Model):
         objects["model"], model = model, model.module
         if objects["model"].weights is not None:
-            load_weights(model, str(objects["model"].weights))
+            load(model, str(objects["model"].weights))
     found: dict[str, str] = {}
     for name, value in objects.items():
         for keyword, setting in _set(name, value.limited() if isinstance(value, Statistic) else value).items():

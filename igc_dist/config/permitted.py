@@ -14,13 +14,14 @@ from typing import Any
 from igc_dist.records import ConfigError
 
 ALLOWED = (
-    "igc_dist.model.outputs.", "igc_dist.attributors.", "igc_dist.baselines.", "igc_dist.data.images.",
-    "igc_dist.demo.", "igc_dist.features.", "igc_dist.metrics.", "igc_dist.paths.",
+    "igc_dist.model.outputs.", "igc_dist.model.families.", "igc_dist.attributors.", "igc_dist.baselines.",
+    "igc_dist.data.images.", "igc_dist.demo.", "igc_dist.features.", "igc_dist.metrics.", "igc_dist.paths.",
 )  # fmt: skip
 """Prefixes of `_target_`s that a configuration may name. Only the command line can add more (--allow-target)."""
 
-BARRED = ("igc_dist.demo.train.",)
-"""Not allowed in spite of their prefix: training the demos would overwrite the weights in the package."""
+BARRED = ("igc_dist.demo.train.", "igc_dist.model.families.library.")
+"""Not allowed in spite of their prefix: training the demo would overwrite the weights in the package, and what imports
+a library of models by name could import any package."""
 
 TRUST = "--trust"
 """A flag of the command line that allows weight files that contain code."""

@@ -10,22 +10,27 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from igc_dist.model import AUTO
 from igc_dist.planning import Audit, Budget, Limits, Rates
 from igc_dist.records import ConfigError, near
 
 
 @dataclass
 class ModelConfig:
-    """The model: how to build it, its weights, how to call it, its output and final layer, and categorical inputs."""
+    """The model: how to build it, its weights, how to call it, its output and final layer, and categorical inputs.
+
+    `name`, `classes`: what a family (timm, torchvision, ...) builds, and the names of its outputs; null: its own.
+    """
 
     build: dict[str, Any] = MISSING
+    name: str | None = None
+    classes: Any = None
     weights: str | None = None
     forward: str | None = None
     forward_kwargs: dict[str, Any] = field(default_factory=dict)
     output: Any = None
     channels_last: Any = False
     compiled: bool = False
-    cuda_graphs: bool = False
     final_layer: str | None = None
     embedding: str | None = None
     embedding_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +43,7 @@ class DataConfig:
     """The data set or LightningDataModule, its loader, and what its inputs and their dimensions are called.
 
     `x`, `y`: for samples that are dicts, the key of x (or a list of several) and of y. `root`, `table`, `label`,
-    `classes`, `size`, `resize`: what `image_folder` is built with.
+    `classes`, `size`, `resize`, `interpolation`: what `image_folder` is built with; auto: what the model takes.
     """
 
     build: dict[str, Any] = MISSING
@@ -55,16 +60,17 @@ class DataConfig:
     root: str | None = None
     table: str | None = None
     label: Any = "label"
-    classes: Any = None
-    size: Any = 224
-    resize: int | None = None
+    classes: Any = AUTO
+    size: Any = AUTO
+    resize: Any = AUTO
+    interpolation: str = AUTO
 
 
 @dataclass
 class TargetConfig:
     """Which outputs to explain, how y becomes a vector of outputs, and how many outputs to draw besides the label's."""
 
-    outputs: list[int] | None = None
+    outputs: Any = None
     one_hot: bool | None = None
     names: list[str] | None = None
     n_others: int | None = None

@@ -1,7 +1,7 @@
 """The data set as a source addressed by index.
 
-May import: tensors, arrays, files, records. Its public names stand in `__init__.pyi` and are loaded when they are
-first asked for.
+May import: targets, tensors, arrays, files, records. Its public names stand in `__init__.pyi` and are loaded when they
+are first asked for.
 """
 
 import lazy_loader

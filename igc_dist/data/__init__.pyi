@@ -1,6 +1,8 @@
 from .columns import Sliced as Sliced
+from .columns import labels as labels
 from .columns import sliced as sliced
 from .columns import weighted as weighted
+from .decoding import Decoding as Decoding
 from .images import ImageFolder as ImageFolder
 from .manifest import Manifest as Manifest
 from .source import Source as Source

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
-from igc_dist.arrays import numbers
+from igc_dist.arrays import numbers, tensor
+from igc_dist.data.images import ImageFolder
+from igc_dist.data.pairs import in_memory
 from igc_dist.data.source import Source
 from igc_dist.records import ConfigError, DataError
 
@@ -62,6 +67,23 @@ def sliced(source: Source, wish: Any, on_unlabelled: str = "fail") -> Sliced | N
     number = np.full(len(column), -1, dtype=np.int64)
     number[~missing] = place
     return Sliced(number, found)
+
+
+def labels(source: Source) -> Tensor | None:
+    """y of all samples, if it is known without reading them: of an `ImageFolder`, and of arrays in memory."""
+    dataset, rows = source.dataset, None
+    while isinstance(dataset, Subset):
+        own = np.asarray(dataset.indices)
+        dataset, rows = dataset.dataset, own if rows is None else own[rows]
+    if isinstance(dataset, ImageFolder):
+        y = dataset.y
+    elif isinstance(dataset, TensorDataset):
+        y = dataset.tensors[-1]
+    elif in_memory(dataset):
+        y = tensor(dataset.columns[-1], "y", gaps=True)
+    else:
+        return None
+    return y if rows is None else y[torch.from_numpy(rows)]
 
 
 def weighted(source: Source, wish: Any) -> Float64[np.ndarray, " N"] | None:

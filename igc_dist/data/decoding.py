@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +12,77 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from igc_dist.records import ConfigError
+
 WHITE = (255, 255, 255)
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
+SQUASH = "squash"
 
 
-def decoded(
-    path: str | Path,
-    size: tuple[int, int] | None = None,
-    resize: int | None = None,
-    background: tuple[int, int, int] = WHITE,
-) -> Float[Tensor, "3 height width"]:
-    """The image at `path` in [0, 1], float32: red, green, blue.
+@dataclass(frozen=True)
+class Decoding:
+    """How image files become tensors of one size.
 
-    It is turned upright by its EXIF orientation. Gray, palette and CMYK become RGB; transparent pixels show
-    `background` (0 to 255); 16-bit gray keeps its depth. The shorter side becomes `resize` pixels (bicubic, smoothed
-    when it shrinks; None: as long as `size` needs), then the centre of `size` (height, width) is cut out; None: as it
-    is.
-
-    Raises OSError for what is no image or is cut off, and ValueError for an image of floats, whose range is not known.
+    `size`: height and width, or one number for both; None: images have one size already. `resize`: the shorter side
+    before the centre of `size` is cut out; "squash": to `size` whatever the image's shape; None: as long as `size`
+    needs. `interpolation`: see `INTERPOLATIONS`; it smooths when an image shrinks, but for nearest. `background`: the
+    colour behind transparent pixels, 0 to 255. Raises `ConfigError`.
     """
-    from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        planes = _planes(image, background)
-    if size is not None:
-        height, width = size
-        w, h = planes[0].size
-        scale = max(height / h, width / w) if resize is None else resize / min(h, w)
-        to = max(width, round(w * scale)), max(height, round(h * scale))
-        left, top = (to[0] - width) // 2, (to[1] - height) // 2
-        planes = [
-            plane.resize(to, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height)) for plane in planes
-        ]
-    values = np.concatenate([np.asarray(plane, np.float32).reshape(*plane.size[::-1], -1) for plane in planes], axis=2)
-    largest = 1.0 if planes[0].mode == "F" else 255.0
-    return torch.from_numpy(values / np.float32(largest)).clamp(0, 1).movedim(2, 0).expand(3, -1, -1).contiguous()
+    size: int | Sequence[int] | None = 224
+    resize: int | str | None = None
+    interpolation: str = "bicubic"
+    background: Sequence[int] = WHITE
+
+    def __post_init__(self) -> None:
+        size, resize, colour = self.sides, self.resize, self.background
+        wrong = isinstance(resize, str) and resize != SQUASH
+        if wrong or (resize is not None and (size is None or (not isinstance(resize, str) and resize < min(size)))):
+            raise ConfigError(
+                f"resize={resize} with size={self.size}: give the shorter side before the cut, not below size, or "
+                f"{SQUASH}"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"interpolation={self.interpolation!r}: choose one of {', '.join(INTERPOLATIONS)}")
+        if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
+            raise ConfigError(f"background={colour}: give red, green and blue, each 0 to 255")
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width."""
+        if self.size is None:
+            return None
+        both = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        if len(both) != 2 or min(both) < 1:
+            raise ConfigError(f"size={self.size}: give the height and width in pixels, one number for both, or null")
+        return int(both[0]), int(both[1])
+
+    def __call__(self, path: str | Path) -> Float[Tensor, "3 height width"]:
+        """The image at `path` in [0, 1], float32: red, green, blue.
+
+        It is turned upright by its EXIF orientation. Gray, palette and CMYK become RGB; 16-bit gray keeps its depth.
+        Raises OSError for what is no image or is cut off, and ValueError for an image of floats, whose range is not
+        known.
+        """
+        from PIL import Image, ImageOps
+
+        with Image.open(path) as opened:
+            planes = _planes(ImageOps.exif_transpose(opened), tuple(self.background))
+        if (size := self.sides) is not None:
+            height, width = size
+            w, h = planes[0].size
+            scale = max(height / h, width / w) if not isinstance(self.resize, int) else self.resize / min(h, w)
+            to = max(width, int(w * scale)), max(height, int(h * scale))  # rounded as torchvision does
+            to = (width, height) if self.resize == SQUASH else to
+            left, top = round((to[0] - width) / 2), round((to[1] - height) / 2)
+            by = Image.Resampling[self.interpolation.upper()]
+            planes = [plane.resize(to, by).crop((left, top, left + width, top + height)) for plane in planes]
+        values = np.concatenate([np.asarray(plane, np.float32).reshape(*plane.size[::-1], -1) for plane in planes], 2)
+        largest = 1.0 if planes[0].mode == "F" else 255.0
+        return torch.from_numpy(values / np.float32(largest)).clamp(0, 1).movedim(2, 0).expand(3, -1, -1).contiguous()
 
 
-def _planes(image: Any, background: tuple[int, int, int]) -> list[Any]:
+def _planes(image: Any, background: tuple[int, ...]) -> list[Any]:
     """An RGB image; of 16-bit gray, one plane of floats in [0, 1]."""
     from PIL import Image
 

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from igc_dist.data.decoding import WHITE, decoded
+from igc_dist.data.decoding import Decoding
 from igc_dist.data.manifest import Manifest, manifest
-from igc_dist.records import ConfigError, DataError, near
+from igc_dist.records import DataError, near, near_names
+from igc_dist.targets import class_names, place, places
 
 KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Files that are taken for images, by the ends of their names."""
@@ -26,8 +27,7 @@ PATHS = ("path", "file", "filename", "image")
 
 
 class ImageFolder(Dataset[Any]):
-    """Photographs below `root`: `x` is an image (3, height, width) in [0, 1], float32 (see `decoding.decoded`), `y` its
-    label.
+    """Photographs below `root`: `x` is an image (3, height, width) in [0, 1], float32 (see `Decoding`), `y` its label.
 
     Without a `table`, each folder in `root` is a class, and images are taken in the order of their paths. `table`: a
     CSV or Parquet file with a column of paths below `root` (see `PATHS`) and a column `label`: the name of a class, or
@@ -35,8 +35,9 @@ class ImageFolder(Dataset[Any]):
     are columns of the data set: ``data.slices=place`` or ``data.weights=weight`` names them.
 
     `classes`: the names of the model's outputs, in their order: a list, or a text file with one on each line. None: the
-    names that occur, sorted. `size`: height and width, or one number for both; None: images have one size already.
-    `resize`: the shorter side before the centre is cut out. `background`: the colour behind transparent pixels.
+    names that occur, sorted, or the columns. Labels may differ from them in capitals and in ``_`` for a space.
+    `decoding`: the fields of `Decoding`; a `Vision` of `igc_dist.models` knows them: ``ImageFolder("photos",
+    **vision.takes)``.
 
     A file that changes is another data set: `identity`, which holds the digest of all files, is part of a run's spec.
     Raises `DataError` or `ConfigError` that names the file, the column or the class.
@@ -48,20 +49,16 @@ class ImageFolder(Dataset[Any]):
         table: str | Path | None = None,
         label: str | Sequence[str] = "label",
         classes: Sequence[str] | str | Path | None = None,
-        size: int | Sequence[int] | None = 224,
-        resize: int | None = None,
-        background: Sequence[int] = WHITE,
+        **decoding: Any,
     ) -> None:
         self.root = Path(os.path.expanduser(root))
         if not self.root.is_dir():
             raise DataError(f"data: {self.root} is no folder: give the folder of the images (data.root)")
         self.columns: dict[str, np.ndarray] = {}
         below, labels = self._by_folder() if table is None else self._by_table(Path(os.path.expanduser(table)), label)
-        self.classes, self.y = _labels(labels, _listed(classes))
-        self.size, self.resize = _size(size), resize
-        if resize is not None and (self.size is None or resize < min(self.size)):
-            raise ConfigError(f"resize={resize} with size={size}: give the shorter side before the cut, not below size")
-        self.background: tuple[int, int, int] = _colour(background)
+        several = None if isinstance(label, str) or table is None else [*label]
+        self.classes, self.y = _labels(labels, class_names(classes) or several)
+        self.decoded = Decoding(**decoding)
         self.manifest: Manifest = manifest(self.root, below)
         self.paths = [str(self.root / file) for file in below]
 
@@ -76,9 +73,10 @@ class ImageFolder(Dataset[Any]):
         return {
             "files": self.manifest.digest,
             "classes": self.classes,
-            "size": self.size,
-            "resize": self.resize,
-            "background": list(self.background),
+            "size": self.decoded.sides,
+            "resize": self.decoded.resize,
+            "background": list(self.decoded.background),
+            "interpolation": self.decoded.interpolation,
         }
 
     def __len__(self) -> int:
@@ -92,7 +90,7 @@ class ImageFolder(Dataset[Any]):
 
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
         """The image of a sample."""
-        return decoded(self.paths[index], self.size, self.resize, self.background)
+        return self.decoded(self.paths[index])
 
     def _by_folder(self) -> tuple[list[str], np.ndarray]:
         """The path and the class of each image: the folder in `root` that holds it."""
@@ -156,21 +154,8 @@ def _read(table: Path) -> Any:
         raise DataError(f"data: the table {table} cannot be read ({why}): give a CSV or Parquet file") from error
 
 
-def _listed(classes: Sequence[str] | str | Path | None) -> list[str] | None:
-    """The names of classes: given, or the lines of a file."""
-    if classes is None or not isinstance(classes, str | Path):
-        return None if classes is None else [str(name) for name in classes]
-    try:
-        lines = Path(os.path.expanduser(classes)).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"classes={classes}: the file cannot be read ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
 def _labels(given: np.ndarray, classes: list[str] | None) -> tuple[list[str] | None, Tensor]:
     """The names of classes, if labels are names, and labels as tensors. Missing labels are NaN."""
-    if classes is not None and (doubled := _doubled(classes)):
-        raise ConfigError(f"classes has {doubled[0]!r} more than once")
     if given.ndim == 2:
         return classes, torch.from_numpy(given)
     if given.dtype.kind in "biu":
@@ -180,24 +165,18 @@ def _labels(given: np.ndarray, classes: list[str] | None) -> tuple[list[str] | N
         return classes, torch.from_numpy(given.astype(np.int64) if whole and np.isfinite(given).all() else given)
     names = [name if isinstance(name, str) else None for name in given.tolist()]
     known = classes if classes is not None else sorted({name for name in names if name is not None})
-    place = {name: k for k, name in enumerate(known)}
-    for name in names:
-        if name is not None and name not in place:
-            raise DataError(f"data: label {name!r} is no class{near(name, known)}: there are {len(known)}, in classes")
-    codes = [np.nan if name is None else place[name] for name in names]
+    by_name = places(known)
+    codes = [np.nan if name is None else _code(name, by_name, known) for name in names]
     return known, torch.tensor(codes) if None in names else torch.tensor(codes, dtype=torch.int64)
 
 
-def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    both = (size, size) if isinstance(size, int) else tuple(size)
-    if len(both) != 2 or min(both) < 1:
-        raise ConfigError(f"size={size}: give the height and width in pixels, one number for both, or null")
-    return int(both[0]), int(both[1])
-
-
-def _colour(colour: Sequence[int]) -> tuple[int, int, int]:
-    if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
-        raise ConfigError(f"background={colour}: give red, green and blue, each 0 to 255")
-    return int(colour[0]), int(colour[1]), int(colour[2])
+def _code(label: str, by_name: Mapping[str, int], classes: Sequence[str]) -> int:
+    found = place(label, by_name)
+    if found is None:
+        near = near_names(label, classes)
+        hint = f" (near are {', '.join(near)})" if near else ""
+        raise DataError(
+            f"data: label {label!r} is no class{hint}: there are {len(classes)}, of the model or in data.classes, by "
+            "the names of its outputs; data.classes=null takes the labels that occur"
+        )
+    return found

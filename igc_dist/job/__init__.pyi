@@ -10,5 +10,6 @@ from .spec import describe as describe
 from .spec import spec_hash as spec_hash
 from .trial import settled as settled
 from .wishes import limits_of as limits_of
+from .wishes import named as named
 from .wishes import named_statistics as named_statistics
 from .wishes import skipping as skipping

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from igc_dist.model import Vision
 from igc_dist.paths import Quadrature
 
 KINDS = {
@@ -38,7 +39,8 @@ def describe(value: Any) -> Any:
         return {"shape": list(value.shape), "digest": digest(value)}
     if isinstance(value, nn.Module):
         state = {name: tensor for name, tensor in sorted(value.state_dict().items()) if isinstance(tensor, Tensor)}
-        return {"class": _name(type(value)), "weights": digest(*state.values()), "names": list(state)}
+        found = {"class": _name(type(value)), "weights": digest(*state.values()), "names": list(state)}
+        return found | ({"identity": describe(value.identity)} if isinstance(value, Vision) else {})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             "kind": _name(type(value)),

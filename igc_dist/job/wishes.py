@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from igc_dist.data import Source, labels
+from igc_dist.model import Model
 from igc_dist.planning import Limits
 from igc_dist.records import ConfigError, near
 from igc_dist.statistics import STATISTICS, Statistic
+from igc_dist.targets import Targets
 
 
 def skipping(on_nonfinite: str) -> bool:
@@ -17,6 +21,12 @@ def skipping(on_nonfinite: str) -> bool:
             f"on_nonfinite={on_nonfinite!r}: choose fail (with the sample's index) or skip (leave out and record)"
         )
     return on_nonfinite == "skip"
+
+
+def named(targets: Targets, model: Model, source: Source) -> Targets:
+    """The targets with the names of the classes, of the data or of the model, and with numbers for chosen outputs."""
+    classes = targets.classes or source.classes or getattr(model.module, "classes", None)
+    return replace(targets, classes=classes).resolved(labels(source))
 
 
 def limits_of(values: Mapping[str, Any], others: Sequence[str] = ()) -> Limits:

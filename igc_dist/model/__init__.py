@@ -1,7 +1,7 @@
 """The model as a function and its derivatives. The only autograd.
 
-May import: tensors, arrays, records. Its public names stand in `__init__.pyi` and are loaded when they are first asked
-for.
+May import: targets, tensors, arrays, records. Its public names stand in `__init__.pyi` and are loaded when they are
+first asked for.
 """
 
 import lazy_loader

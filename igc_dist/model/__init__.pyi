@@ -1,6 +1,7 @@
 from . import activations as activations
 from . import borrowing as borrowing
 from . import derivatives as derivatives
+from . import families as families
 from . import footprint as footprint
 from . import memory as memory
 from . import numerics as numerics
@@ -17,6 +18,7 @@ from .outputs import Distance as Distance
 from .outputs import Probability as Probability
 from .outputs import Segmentation as Segmentation
 from .outputs import Tokens as Tokens
-from .recorded import LARGEST_RECORDING as LARGEST_RECORDING
 from .tally import passes as passes
+from .vision import Vision as Vision
+from .vision import load as load
 from .weights import load_weights as load_weights

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from igc_dist.model.vision import last_linear
 from igc_dist.records import ConfigError, ModelError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -220,6 +221,16 @@ class FinalLayer:
             rows = [j for j, (_, p) in enumerate(split) if p == position]
             result[:, rows] = torch.einsum("jz,nz...->nj...", weight[[split[j][0] for j in rows]], latents)
         return result
+
+
+def last_of(module: nn.Module, layer: nn.Module | str) -> nn.Module | str:
+    """The layer; "auto" is the one that a `Vision` names, else the last `nn.Linear`. Raises `ConfigError` for none."""
+    if layer != "auto":
+        return layer
+    found = getattr(module, "final_layer", None) or last_linear(module)
+    if not isinstance(found, str):
+        raise ConfigError(f"final_layer=auto: {type(module).__name__} has no nn.Linear: name the layer, or give null")
+    return found
 
 
 def _named(module: nn.Module, name: str) -> nn.Module:

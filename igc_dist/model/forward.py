@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from igc_dist.model import numerics
 from igc_dist.model.borrowing import check_tensors
-from igc_dist.model.final_layer import Call, FinalLayer
+from igc_dist.model.final_layer import Call, FinalLayer, last_of
 from igc_dist.model.selection import Select, selected
+from igc_dist.model.vision import Vision
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors
 
@@ -61,9 +62,8 @@ class ForwardPass:
     after the batch. "flatten": all dimensions after the batch are outputs. A callable: ``result -> (n, J)``.
     `channels_last`: convolution layout, the largest free gain for convolutional nets, also on CPU; "auto" lets a trial
     choose (`trial.py`). `compiled`: `torch.compile` the forward when the plan has fixed its number of rows (`fix`).
-    `cuda_graphs`: on a CUDA device, record the gradients of small nets once and replay them (`recorded`).
-    `final_layer`: the layer ``f = W z + c`` at the end, or its dotted name; see `FinalLayer`. Then many outputs need
-    no more gradients than there are latents z.
+    `final_layer`: the layer ``f = W z + c`` at the end, its dotted name, or "auto" (the one that a `Vision` names, else
+    the last `nn.Linear`); see `FinalLayer`. Then many outputs need no more gradients than there are latents z.
     """
 
     module: Any
@@ -74,7 +74,6 @@ class ForwardPass:
     precision: str = "32-true"
     channels_last: bool | str = False
     compiled: bool = False
-    cuda_graphs: bool = False
     final_layer: nn.Module | str | None = None
 
     def __post_init__(self) -> None:
@@ -99,7 +98,9 @@ class ForwardPass:
             )
         self._call: Callable[..., Any] = module if forward is None else getattr(module, forward)
         self._eager, self._rows = self._call, (1, 1)
-        self.final = None if self.final_layer is None else FinalLayer(module, self.final_layer)
+        if isinstance(module, Vision):
+            module.check()
+        self.final = None if self.final_layer is None else FinalLayer(module, last_of(module, self.final_layer))
         self._as_layer: Call | None = None
         self._habits = Habits()
 

@@ -11,6 +11,9 @@ from igc_dist.records import ModelError
 
 Select = str | int | Sequence[str | int] | Callable[[Any], Tensor] | None
 
+LOGITS = "logits"
+"""The part of a dict or ModelOutput that is taken without being told."""
+
 
 def selected(raw: Any, output: Select) -> Tensor:
     """The part of a model's result that `output` names. Otherwise raises `ModelError` with the available names."""
@@ -21,6 +24,8 @@ def selected(raw: Any, output: Select) -> Tensor:
     value = raw
     if isinstance(value, list | tuple) and not steps and len(value) == 1:
         value = value[0]
+    if not steps and isinstance(value, Mapping) and LOGITS in value:
+        value = value[LOGITS]
     for step in steps:
         try:
             value = value[:, int(step)] if isinstance(value, Tensor) else value[step]

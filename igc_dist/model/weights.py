@@ -6,22 +6,33 @@ import mmap
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from igc_dist.records import ModelError
+
+FEW = 5
+"""Tensors that are named where weights do not fit."""
 
 
 def load_weights(module: nn.Module, path: str, trust: bool = False) -> None:
     """Load weights into a module: safetensors, or a state dict read with `weights_only=True`.
 
-    `trust` is for the user's own files: pickled objects, whose code runs on loading, and TorchScript archives. It is
-    given on the command line only (--trust), never in a file. Raises `ModelError`.
+    A prefix that all names have in common in the file and not in the module ("model.", of a LightningModule), or the
+    other way round, makes no difference. `trust` is for the user's own files: pickled objects, whose code runs on
+    loading, and TorchScript archives. It is given on the command line only (--trust), never in a file. Raises
+    `ModelError`; for weights of another architecture it names the first tensors that differ.
     """
+    fit(module, numbers_in(path, trust)[0], path)
+
+
+def numbers_in(path: str, trust: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict in a file, and the `hyper_parameters` of a Lightning checkpoint. Raises `ModelError`."""
     path = os.path.expanduser(path)
     if not Path(path).is_file():
         raise ModelError(f"model.weights={path!r}: there is no such file")
@@ -33,13 +44,56 @@ def load_weights(module: nn.Module, path: str, trust: bool = False) -> None:
             "(torch.save, or safetensors), or give --trust on the command line if the file is your own"
         )
     try:
-        module.load_state_dict(_state(path, trust, bool(why)))
+        state = _state(path, trust, bool(why))
     except pickle.UnpicklingError as error:
         raise ModelError(
             _refused(path, f"is a pickle of objects, or no file of weights ({str(error).splitlines()[0][:200]})")
         ) from error
     except Exception as error:
-        raise ModelError(f"model.weights={path!r} do not load into {type(module).__name__}: {error}") from error
+        raise ModelError(f"model.weights={path!r} do not load: {error}") from error
+    if not isinstance(state, Mapping):
+        raise ModelError(f"model.weights={path!r} do not load: the file holds a {type(state).__name__}, no state dict")
+    settings = state.get("hyper_parameters", {})
+    return dict(state.get("state_dict", state)), dict(settings) if isinstance(settings, Mapping) else {}
+
+
+def fit(module: nn.Module, state: Mapping[str, Any], path: str) -> None:
+    """Load a state dict of the file `path`. Raises `ModelError` with what differs."""
+    wanted, kind = module.state_dict(), type(module).__name__
+    state = _renamed(state, wanted, path)
+    try:
+        module.load_state_dict(state)
+    except Exception as error:
+        different = [f"{name} is missing" for name in wanted if name not in state]
+        different += [f"{name} is not in the module" for name in state if name not in wanted]
+        different += [
+            f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if isinstance(tensor, Tensor) and isinstance(state.get(name), Tensor) and state[name].shape != tensor.shape
+        ]
+        more = f", and {len(different) - FEW} more" if len(different) > FEW else ""
+        why = f"they are of another architecture: {'; '.join(different[:FEW])}{more}" if different else str(error)
+        raise ModelError(f"model.weights={path!r} do not load into {kind}, {why}") from error
+
+
+def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """The state dict under the names of the module, if they differ by one prefix of all.
+
+    Raises `ModelError` if the file has the module under several prefixes.
+    """
+    if not state or not wanted or {*state} & {*wanted}:
+        return state
+    first = next(iter(wanted))
+    prefixes = [name.removesuffix(first) for name in state if name.endswith(f".{first}")]
+    if len(prefixes) > 1:
+        raise ModelError(
+            f"model.weights={path!r} has the module {len(prefixes)} times, as {', '.join(sorted(prefixes))}: save one "
+            "of them as safetensors, without the others"
+        )
+    if prefixes:
+        return {name.removeprefix(prefixes[0]): state[name] for name in state if name.startswith(prefixes[0])}
+    outer = next((first.removesuffix(name) for name in state if first.endswith(f".{name}")), "")
+    return {f"{outer}{name}": value for name, value in state.items()}
 
 
 def _refused(path: str, why: str) -> str:
@@ -57,7 +111,7 @@ def _state(path: str, trust: bool, archive: bool) -> Any:
     if archive:
         return torch.jit.load(path, map_location="cpu").state_dict()
     state = torch.load(path, map_location="cpu", weights_only=not trust)
-    return state.state_dict() if isinstance(state, nn.Module) else state.get("state_dict", state)
+    return state.state_dict() if isinstance(state, nn.Module) else state
 
 
 def _code(path: str) -> str:

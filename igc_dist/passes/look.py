@@ -12,7 +12,7 @@ from torch import Tensor
 
 from igc_dist.data import input_names
 from igc_dist.inputs import Inputs, Walk
-from igc_dist.model import PRECISIONS, derivatives, footprint, memory, passes
+from igc_dist.model import PRECISIONS, Vision, derivatives, footprint, memory, passes
 from igc_dist.records import ConfigError, ModelError, Passes, Shapes
 from igc_dist.targets import Targets
 from igc_dist.tensors import Batch, Tensors
@@ -44,6 +44,9 @@ def first_look(
     depends on other samples of the batch, or has lost its graph.
     """
     model, taken = inputs.model, inputs.take(few.inputs, device)
+    if isinstance(model.module, Vision):
+        for doubt in model.module.doubts(taken[0]):
+            log.warning(doubt)
     try:
         y = inputs.predict(taken)
     except (ModelError, ConfigError):

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 import igc_dist
 from igc_dist.config import from_config
-from igc_dist.data import ImageFolder, ensure
-from igc_dist.data.decoding import decoded
+from igc_dist.data import Decoding, ImageFolder, ensure
 from igc_dist.records import ConfigError, DataError, StoreError
 from igc_dist.targets import Targets
 from tests.config.test_conf import composed
+from tests.model.nets import ViT, stand_in
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 CLASSES = ("cat", "dog", "emu")
@@ -62,7 +63,7 @@ def table(tmp_path: Path, text: str) -> Path:
 def corner(image: Image.Image, tmp_path: Path, kind: str = "png", **saved: Any) -> list[float]:
     """Red, green and blue of the first pixel of an image that was saved and read."""
     image.save(tmp_path / f"image.{kind}", **saved)
-    return [round(float(value), 3) for value in decoded(tmp_path / f"image.{kind}", background=BLUE)[:, 0, 0]]
+    return [round(float(value), 3) for value in Decoding(None, background=BLUE)(tmp_path / f"image.{kind}")[:, 0, 0]]
 
 
 def test_every_kind_of_image_is_three_colours(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_every_kind_of_image_is_three_colours(tmp_path: Path) -> None:
     deep = Image.fromarray(np.full((2, 2), 12345, np.uint16))
     assert corner(deep, tmp_path) == [round(12345 / 65535, 3)] * 3
     deep.save(tmp_path / "deep.png")
-    assert float(decoded(tmp_path / "deep.png", (4, 4))[0, 0, 0]) == pytest.approx(12345 / 65535, abs=1e-6)
+    assert float(Decoding(4)(tmp_path / "deep.png")[0, 0, 0]) == pytest.approx(12345 / 65535, abs=1e-6)
 
 
 def test_images_are_turned_upright(tmp_path: Path) -> None:
@@ -90,19 +91,23 @@ def test_images_are_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(values).save(tmp_path / "turned.png", exif=exif)
-    upright = decoded(tmp_path / "turned.png")
+    upright = Decoding(None)(tmp_path / "turned.png")
     assert upright.shape == (3, 3, 2)
     assert upright[0].tolist() == [[1, 1], [0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(
-    ("resize", "columns"), [(None, [80, 100, 120, 140]), (4, [80, 100, 120, 140]), (8, [95, 105, 115, 125])]
-)
-def test_the_centre_is_cut_out(resize: int | None, columns: list[int], tmp_path: Path) -> None:
-    """Of a wide ramp; if it is first made twice as large, half of that."""
+    ("resize", "columns"),
+    [
+        (None, [80, 100, 120, 140]), (4, [80, 100, 120, 140]), (8, [95, 105, 115, 125]),
+        ("squash", [20, 80, 140, 200]),
+    ],
+)  # fmt: skip
+def test_the_centre_is_cut_out(resize: int | str | None, columns: list[int], tmp_path: Path) -> None:
+    """Of a wide ramp; if it is first made twice as large, half of that; squashed, all of it."""
     ramp = np.tile(np.arange(0, 240, 20, dtype=np.uint8), (4, 1))
     Image.fromarray(ramp).save(tmp_path / "wide.png")
-    found = decoded(tmp_path / "wide.png", (4, 4), resize)
+    found = Decoding(4, resize)(tmp_path / "wide.png")
     np.testing.assert_allclose(found.numpy() * 255, np.broadcast_to(columns, (3, 4, 4)), atol=1)
 
 
@@ -117,7 +122,7 @@ def test_folders_are_classes(photos: Path) -> None:
     ]  # fmt: skip
     x, y = found[5]
     assert (x.shape, x.dtype, int(y)) == ((3, 8, 8), torch.float32, 1)
-    assert torch.equal(x, decoded(photos / "dog" / "1.png", (8, 8)))
+    assert torch.equal(x, Decoding(8)(photos / "dog" / "1.png"))
 
 
 def test_tables_name_paths_labels_and_columns(photos: Path, tmp_path: Path) -> None:
@@ -146,6 +151,31 @@ def test_names_of_classes_reach_the_results(photos: Path) -> None:
     with pytest.raises(ConfigError, match=r"the data has 2 classes \(a, b\), but the model has 3 outputs: name all"):
         Targets(classes=("a", "b")).select(3)
     assert Targets(classes=("a", "b")).labels([0]).tolist() == [0]  # perhaps the one output for both
+
+
+def test_a_folder_is_read_as_a_model_says(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size and names of classes are the model's unless they are given; a label that is none of them is told."""
+    stand_in(monkeypatch)
+    save_file(ViT().state_dict(), tmp_path / "vit.safetensors")
+    words = ["data=image_folder", f"data.root={photos}", "data.num_workers=0", "model=timm", "model.name=vit_mini"]
+    words += [f"model.weights={tmp_path}/vit.safetensors", "target=one_hot", "target.outputs=[Dog,house_cat]"]
+    names = "model.classes=['bird','House-Cat, cat',dog,fish,emu]"
+    job = from_config(composed(*words, names), None)
+    assert job.source.look([0]).inputs[0].shape == (1, 3, 16, 16)
+    found = job.source.dataset.decoded
+    assert (found.sides, found.resize, found.interpolation) == ((16, 16), 20, "bilinear")
+    assert (job.source.dataset.y.tolist(), job.targets.outputs) == ([1] * 4 + [2] * 4 + [4] * 4, [2, 1])
+    tree = igc_dist.attribute(job.model.module, job.source.dataset, target=["dog"], n_steps=1, n_folds=3)
+    assert tree["output"].values.tolist() == ["dog"]
+    with pytest.raises(DataError, match=r"label 'cat' is no class \(near are car\): there are 5, of the model or"):
+        from_config(composed(*words, "model.classes=[bird,car,dog,fish,emu]"), None)
+
+
+def test_outputs_are_chosen_by_the_labels_of_a_folder(photos: Path) -> None:
+    (photos / "emu" / "0.png").unlink()
+    words = ["data=image_folder", f"data.root={photos}", "data.num_workers=0", "data.size=8"]
+    for wish, expected in (("present", [0, 1, 2]), ("top:2", [0, 1]), ("'positives>=4'", [0, 1])):
+        assert from_config(composed(*words, f"target.outputs={wish}"), None).targets.outputs == expected
 
 
 def test_a_folder_by_the_command(photos: Path) -> None:
@@ -219,12 +249,14 @@ ROW = "path,label\ncat/0.png,cat\n"
         (None, {"root": "nowhere"}, r"nowhere is no folder: give the folder of the images"),
         (None, {"root": "empty"}, r"no image below .*empty: images end with \.jpg, "),
         (None, {"root": "loose"}, r"a\.png is in no class folder \(1 such images\): put images into one folder"),
-        (None, {"classes": ["cat", "dig", "emu"]}, r"label 'dog' is no class \(did you mean 'dig'\?\): there are 3"),
+        (None, {"classes": ["cat", "dig", "emu"]}, r"label 'dog' is no class \(near are dig\): there are 3"),
         (None, {"classes": ["cat", "cat"]}, r"classes has 'cat' more than once"),
         (None, {"classes": "names.txt"}, r"classes=names\.txt: the file cannot be read"),
         (None, {"size": 0}, r"size=0: give the height and width"),
         (None, {"size": [4, 4, 4]}, r"size=\[4, 4, 4\]: give the height and width"),
         (None, {"resize": 4}, r"resize=4 with size=8"),
+        (None, {"resize": "squish"}, r"resize=squish with size=8: give the shorter side before the cut, .*, or squash"),
+        (None, {"interpolation": "cubic"}, r"interpolation='cubic': choose one of bicubic, bilinear"),
         (None, {"background": [0, 0, 256]}, r"background=\[0, 0, 256\]: give red, green and blue"),
         ("", {}, r"table\.csv cannot be read \(.*\): give a CSV or Parquet file"),
         ("path,label\n", {}, r"table\.csv has no rows"),

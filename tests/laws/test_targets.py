@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,46 @@ def test_wrong_kinds(target: object) -> None:
     with pytest.raises(ConfigError, match="int") as caught:
         ensure(target)
     assert repr(target) in str(caught.value)
+
+
+CLASSES = ("tench, Tinca tinca", "Golden retriever", "crane", "crane_bird, bird", "bird")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (["golden_retriever", 2], [1, 2]), (["GOLDEN-retriever", "Tinca tinca"], [1, 0]), (["bird", "3"], [4, 3]),
+        ("crane", [2]), ("present", [0, 1, 3]), ("top:2", [1, 3]), ("top:9", [0, 1, 3]), ("positives>=2", [1, 3]),
+        ("positives >= 3", [1]), ([4, 0], [4, 0]), (None, None),
+    ],
+)  # fmt: skip
+def test_outputs_by_name_and_by_number_of_samples(outputs: Any, expected: Any) -> None:
+    """Labels as integers with missing ones, or as columns of 0 and 1; capitals and underscores make no difference."""
+    labels = torch.tensor([1.0, 3, 1, torch.nan, 0, 3, 1])
+    columns = torch.nn.functional.one_hot(labels[labels.isfinite()].long(), 5)
+    for y in (labels, columns):
+        assert Targets(outputs, classes=CLASSES).resolved(y).outputs == expected
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "message"),
+    [
+        (["golden"], CLASSES, r"'golden', which is no class: near are Golden retriever; or give present"),
+        (["Xyz"], CLASSES, r"'Xyz', which is no class: they are tench, Tinca tinca, Golden"),
+        (["dog"], None, r"neither model nor data name their classes"),
+        ("positives>=4", None, r"no output has so many positive samples, the most are 3"),
+        (["crane", 2], CLASSES, r"\[2\] more than once"),
+        (3, None, r"target\.outputs=3 of type int: give a list"),
+    ],
+)
+def test_outputs_that_are_not_there(outputs: Any, classes: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Targets(outputs, classes=classes).resolved(torch.tensor([1, 1, 1]))
+
+
+def test_outputs_by_labels_need_labels() -> None:
+    with pytest.raises(ConfigError, match=r"target\.outputs=present needs the labels of all samples at once"):
+        Targets("present").resolved(None)
 
 
 def test_names_must_pair_up() -> None:

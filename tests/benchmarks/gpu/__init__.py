@@ -33,7 +33,6 @@ BENCHES: dict[str, Bench] = {
     "precisions": loops.precisions,
     "determinism": loops.determinism,
     "loader": runs.loader,
-    "fold": loops.fold,
 }
 """Every bench by its name."""
 
