@@ -89,6 +89,7 @@ def attribute(
     precision_on_error: str = "fail",
     channels_last: bool | str = False,
     compiled: bool = False,
+    cuda_graphs: bool = False,
     final_layer: torch.nn.Module | str | None = None,
     embedding: str | None = None,
     embedding_kwargs: Mapping[str, Any] | None = None,
@@ -117,9 +118,9 @@ def attribute(
     both ways is an error.
 
     `model`: an `nn.Module` or LightningModule, which is restored afterwards; or `igc_dist.Model` (`forward`,
-    `forward_kwargs`, `output`, `channels_last`, `compiled`, `final_layer`, `embedding`, `embedding_kwargs`,
-    `n_categorical`, `categories`). `data`: see `igc_dist.data.ensure`; or `igc_dist.Data` (`stage`, `num_workers`,
-    `prefetch`, `fields`, `weights`, `slices`, `on_unlabelled`, `names`, `dims`).
+    `forward_kwargs`, `output`, `channels_last`, `compiled`, `cuda_graphs`, `final_layer`, `embedding`,
+    `embedding_kwargs`, `n_categorical`, `categories`). `data`: see `igc_dist.data.ensure`; or `igc_dist.Data`
+    (`stage`, `num_workers`, `prefetch`, `fields`, `weights`, `slices`, `on_unlabelled`, `names`, `dims`).
 
     `method`: a preset of conf/method by name (igc, bsc, guided_igc, ...; per sample ig, ig2, smoothgrad, ...), or
     `igc_dist.Method`; `attributor` and `statistics` (or `statistic`, `igc_dist.Statistic`) override its parts.
@@ -167,6 +168,7 @@ def attribute(
         precision=precision,
         channels_last=channels_last,
         compiled=compiled,
+        cuda_graphs=cuda_graphs,
         final_layer=final_layer,
     )
     kind = inputs.ensure(

@@ -87,6 +87,19 @@ class Card:
         return nullcontext()
 
     @contextmanager
+    def recording(self) -> Iterator[list[Any]]:
+        """The graphs that are replayed while the block lasts, once for each time."""
+        replayed: list[Any] = []
+        replay = torch.cuda.CUDAGraph.replay
+
+        def noted(graph: Any) -> None:
+            replayed.append(graph)
+            replay(graph)
+
+        with patch.object(torch.cuda.CUDAGraph, "replay", noted):
+            yield replayed
+
+    @contextmanager
     def waits(self) -> Iterator[list[str]]:
         """What torch says, while the block lasts, of each time that the host waits for the device."""
         said: list[str] = []
@@ -138,6 +151,10 @@ class Host(Card):
     def compiling(self) -> AbstractContextManager[Any]:
         """Without kernels for the CPU, which take a minute to compile."""
         return patch.object(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Any]]:
+        yield []
 
     @contextmanager
     def waits(self) -> Iterator[list[str]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any
 
+import jaxtyping
 from beartype import beartype
+
+whole = jaxtyping.jaxtyped
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -16,3 +21,45 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     beartype.beartype in its place.
     """
     return function if "<locals>" in function.__qualname__ else beartype(function)
+
+
+def light(function: Any = None, *, typechecker: Any = None) -> Any:
+    """`jaxtyping.jaxtyped`, but without its frame for functions whose annotations have no shapes.
+
+    The frame keeps the sizes of dimensions: it binds the arguments of each call by `inspect`, and checks them twice.
+    """
+    if function is None:
+        return lambda found: light(found, typechecker=typechecker)
+    if is_dataclass(function) and (init := vars(function).get("__init__")) is not None and not shaped(init):
+        function.__init__ = plain(init)
+        return function
+    if not inspect.isfunction(function) or shaped(function):
+        return whole(function, typechecker=typechecker)
+    return plain(function)
+
+
+def shaped(function: Callable[..., Any]) -> bool:
+    """Whether an annotation has a shape, which stands in quotes, or is the name of one that has."""
+    texts = function.__annotations__.values()
+    return any("'" in str(text) or hasattr(known(text, function.__globals__), "dim_str") for text in texts)
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`checked`, where names that are not there yet, or for type checkers only, may be anything, as in jaxtyping."""
+    texts = function.__annotations__
+    function.__annotations__ = {name: known(text, function.__globals__) for name, text in texts.items()}
+    found = checked(function)
+    function.__annotations__ = found.__annotations__ = texts
+    return found
+
+
+def known(annotation: Any, names: dict[str, Any]) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)
+    except Exception:
+        return Any
+
+
+jaxtyping.jaxtyped = light

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ import torch
 import igc_dist
 from igc_dist.baselines import Surroundings
 from igc_dist.data import ensure
+from tests.benchmarks.gpu.table import table
 from tests.commands import ROOT
 from tests.ranks import Net, Rows
 
 PACKAGE = ROOT / "igc_dist"
-NAMES = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/architecture.md")
+NAMES = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cuda.md")
 PAGES = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = PAGES["docs/architecture.md"]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", ARCHITECTURE, re.DOTALL | re.MULTILINE)
@@ -34,6 +36,11 @@ FEATURES = 5
 def found(pattern: str) -> list[tuple[str, str]]:
     """What a pattern finds in each page, once."""
     return sorted({(page, word) for page, text in PAGES.items() for word in re.findall(pattern, text)})
+
+
+def test_the_page_of_the_card_has_the_table_of_its_report() -> None:
+    report = json.loads((ROOT / "tests/benchmarks/gpu/h200-2026-11-27.json").read_text())
+    assert table(report["lines"]) in PAGES["docs/cuda.md"]
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -108,6 +108,7 @@ def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
         precision=c.fabric.precision,
         channels_last=c.model.channels_last,
         compiled=c.model.compiled,
+        cuda_graphs=c.model.cuda_graphs,
         final_layer=c.model.final_layer,
     )
 

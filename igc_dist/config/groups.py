@@ -33,9 +33,10 @@ class Model:
     `module`: an `nn.Module` or LightningModule. `weights`: a file that is loaded into it, as safetensors or a
     checkpoint of tensors. `forward`: name of the method to call (None: the module itself), with the constant
     `forward_kwargs`. `output`: which part of the result to use, see `igc_dist.model.Model`. `channels_last`: the layout
-    of convolutions; "auto" lets a trial choose. `compiled`: `torch.compile` the forward. `final_layer`: the last linear
-    layer, its name, or auto, which makes many outputs cheap. `embedding`: a method whose result replaces categorical
-    inputs, with `embedding_kwargs`. `n_categorical`: the number of categorical inputs (None: all of integer type).
+    of convolutions; "auto" lets a trial choose. `compiled`: `torch.compile` the forward. `cuda_graphs`: record the
+    gradients of a small net and replay them, on a CUDA device. `final_layer`: the last linear layer, its name, or auto,
+    which makes many outputs cheap. `embedding`: a method whose result replaces categorical inputs, with
+    `embedding_kwargs`. `n_categorical`: the number of categorical inputs (None: all of integer type).
     `categories`: numbers of categories of the trailing inputs, which then get a category axis.
     """
 
@@ -46,6 +47,7 @@ class Model:
     output: Any = None
     channels_last: bool | str = False
     compiled: bool = False
+    cuda_graphs: bool = False
     final_layer: Any = None
     embedding: str | None = None
     embedding_kwargs: Mapping[str, Any] | None = None

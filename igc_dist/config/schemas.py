@@ -31,6 +31,7 @@ class ModelConfig:
     output: Any = None
     channels_last: Any = False
     compiled: bool = False
+    cuda_graphs: bool = False
     final_layer: str | None = None
     embedding: str | None = None
     embedding_kwargs: dict[str, Any] = field(default_factory=dict)

@@ -175,6 +175,9 @@ class Loader:
 
     def read(self, cuts: Sequence[list[int]], pin: bool) -> Iterator[Read]:
         """Read the samples of each cut."""
+        if not self.num_workers and not pin:  # a loader takes longer to begin than a few small samples take to be read
+            yield from map(self.reading.__getitems__, cuts)
+            return
         if self._loader is None or self._loader.pin_memory is not pin:
             self.close()
             self._loader = DataLoader(

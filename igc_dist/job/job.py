@@ -29,7 +29,7 @@ from igc_dist.targets import Targets
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be computed. Every field except `store` and `labels` changes the numbers."""
+    """What is to be computed. Every field except `store`, `labels` and `seen` changes the numbers."""
 
     inputs: Inputs
     source: Source
@@ -59,6 +59,8 @@ class Job:
     """How far to go. It changes the number of folds that are used, but not their content."""
     labels: Mapping[str, Any] = field(default_factory=dict)
     """The user's names for things, for the provenance."""
+    seen: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """First looks at model and data, which the pilot and the plan of one run share (`planned`)."""
 
     def __post_init__(self) -> None:
         for rule in RULES:
@@ -153,6 +155,7 @@ class Job:
             "precision": m.precision,
             "channels_last": m.channels_last,
             "compiled": m.compiled,
+            **({"cuda_graphs": True} if m.cuda_graphs else {}),
             "final_layer": None if m.final is None else m.final.name or describe(m.final.layer),
             **self.inputs.describe(),
         }

@@ -62,6 +62,7 @@ def tuned(job: Job, world: World) -> Job:
         labels.update(quadrature=found["said"], quadrature_tol=auto.tol)
         return rule(found["name"], found["n_steps"])
 
+    job = replace(job, seen={})  # of this run only: model and data may change until the next one
     job = decided(job, world.device, pilot)
     if job.attributor.halved is not None:
         labels.update(half_steps=world.share(lambda: _half_steps(job, world)))

@@ -16,7 +16,7 @@ from igc_dist.job import modes
 from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
 from igc_dist.metrics import Part, Subject, every, weighted
-from igc_dist.model import activations, memory
+from igc_dist.model import LARGEST_RECORDING, activations, memory
 from igc_dist.passes import first_look, probe
 from igc_dist.paths import Auto, Pairs, Pilot
 from igc_dist.planning import Plan, Work, make_plan
@@ -117,7 +117,8 @@ class Look:
 def _look(job: Job, device: torch.device) -> Look:
     """Take a few samples and check them. Errors of the data alone are found before the first forward pass."""
     n_samples = len(job.source)
-    job.source.check_deterministic()
+    if not job.seen:
+        job.source.check_deterministic()
     few = job.source.look(range(min(4, n_samples)))
     job.inputs.check(few, job.baseline if job.attributor.baselines else None)
     n_baselines = 1
@@ -142,7 +143,11 @@ def _shapes(job: Job, look: Look, device: torch.device) -> Shapes:
             "patches"
         )
     walk, gradients = look.walk, job.attributor.gradients
-    found = first_look(job.inputs, walk, look.few, len(job.source), job.targets, device, gradients)
+    # the pilot and the plan take the same look, which costs a dozen passes of the model
+    key = device, gradients, job.attributor.baselines, job.targets.n_others
+    if key not in job.seen:
+        job.seen[key] = first_look(job.inputs, walk, look.few, len(job.source), job.targets, device, gradients)
+    found = job.seen[key]
     job.attributor.prove(walk.function, walk.inputs)
     found = replace(found, **described)
     return found if job.attributor.linear else replace(found, n_latents=0)  # such an attributor does not walk latents
@@ -185,6 +190,7 @@ def _work(job: Job, look: Look, shapes: Shapes, outputs: tuple[int, ...]) -> Wor
         samples=job.samples,
         in_memory=job.store is None,
         ahead=job.source.ahead,
+        recorded=LARGEST_RECORDING if job.model.cuda_graphs else 0,
         shared=job.attributor.baselines and job.baseline.shared,
         reduced=not look.reduction.trivial,
         free=not look.reduction.linear,

@@ -198,6 +198,7 @@ def _key(job: Job, device: torch.device) -> str:
             describe(model.output),
             model.precision,
             model.compiled,
+            model.cuda_graphs,
             model.channels_last,
         ],
         "final": None if model.final is None else str(model.final.layer),

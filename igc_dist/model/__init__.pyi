@@ -18,6 +18,7 @@ from .outputs import Distance as Distance
 from .outputs import Probability as Probability
 from .outputs import Segmentation as Segmentation
 from .outputs import Tokens as Tokens
+from .recorded import LARGEST_RECORDING as LARGEST_RECORDING
 from .tally import passes as passes
 from .vision import Vision as Vision
 from .vision import load as load

@@ -62,6 +62,7 @@ class ForwardPass:
     after the batch. "flatten": all dimensions after the batch are outputs. A callable: ``result -> (n, J)``.
     `channels_last`: convolution layout, the largest free gain for convolutional nets, also on CPU; "auto" lets a trial
     choose (`trial.py`). `compiled`: `torch.compile` the forward when the plan has fixed its number of rows (`fix`).
+    `cuda_graphs`: on a CUDA device, record the gradients of small nets once and replay them (`recorded`).
     `final_layer`: the layer ``f = W z + c`` at the end, its dotted name, or "auto" (the one that a `Vision` names, else
     the last `nn.Linear`); see `FinalLayer`. Then many outputs need no more gradients than there are latents z.
     """
@@ -74,6 +75,7 @@ class ForwardPass:
     precision: str = "32-true"
     channels_last: bool | str = False
     compiled: bool = False
+    cuda_graphs: bool = False
     final_layer: nn.Module | str | None = None
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from igc_dist.model import borrowing, derivatives, numerics
 from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, TF32, ForwardPass, Habits
+from igc_dist.model.recorded import Found, Recordings, recorder
 from igc_dist.model.representation import Reading
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors, there
@@ -29,6 +30,7 @@ class Model(ForwardPass):
     """A module as a function: its predictions, and the gradients of its outputs with respect to its inputs."""
 
     _of_rows: Callable[[Tensor], Callable[..., Any]] | None = None
+    _recordings: Recordings | None = None
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
@@ -58,8 +60,13 @@ class Model(ForwardPass):
                 whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.final is not None:
                 self.final.layout = None  # weights may have changed since the last run
-            with DONATED_BUFFERS_OFF.held() if self.compiled else nullcontext():
-                yield self
+            record = recorder(torch.device(device)) if self.cuda_graphs else None
+            self._recordings = None if record is None else Recordings(record)
+            try:
+                with DONATED_BUFFERS_OFF.held() if self.compiled else nullcontext():
+                    yield self
+            finally:
+                self._recordings = None
 
     @property
     def _layers(self) -> list[nn.Module]:
@@ -89,7 +96,7 @@ class Model(ForwardPass):
         Under 64-true its weights become float64 in place, and get their own bits back afterwards.
         """
         view = copy.copy(self)
-        view.precision = HIGHER[self.precision]
+        view.precision, view._recordings = HIGHER[self.precision], None
         with borrowing.data_kept(self._layers) as held, numerics.tf32(False):
             if view.precision == "64-true":
                 borrowing.double(held)
@@ -130,19 +137,48 @@ class Model(ForwardPass):
         to the inputs are computed.
         """
         assert not torch.is_inference_mode_enabled()
+        if (recorded := self._recorded(points, outputs)) is not None:
+            values, found = recorded
+            see(values)
+            yield from enumerate(found)
+            return
         points = tuple(x.detach().requires_grad_() for x in points)
+        y, sums = self._sums(points, outputs)
+        see(y.gather(1, outputs) if isinstance(outputs, Tensor) else y.index_select(1, there(list(outputs), y.device)))
+        yield from derivatives.gradients(sums, points, self._scaled, bool(self.in_one_order))
+
+    def _sums(self, points: Tensors, outputs: Sequence[int] | Int64[Tensor, "n L"]) -> tuple[Tensor, list[Tensor]]:
+        """f at points that require gradients, (n, J), and the sums of the requested outputs over the points."""
         with torch.enable_grad():
             y = self._forward(points)
             sums = (
                 list(y.gather(1, outputs).sum(0)) if isinstance(outputs, Tensor) else [y[:, k].sum() for k in outputs]
             )
         self._find_order(sums, points)
-        see(
-            y.detach().gather(1, outputs)
-            if isinstance(outputs, Tensor)
-            else y.detach().index_select(1, there(list(outputs), y.device))
-        )
-        yield from derivatives.gradients(sums, points, self._scaled, bool(self.in_one_order))
+        return y.detach(), sums
+
+    def _recorded(self, points: Tensors, outputs: Sequence[int] | Int64[Tensor, "n L"]) -> Found | None:
+        """Predictions and gradients from a recording (`recorded`); None if there can be none.
+
+        Only of the module itself: what stands in its place may hold samples. Gradients of float16 are looked at by the
+        host.
+        """
+        held = self._recordings
+        whole = self._call is self._eager and not self.compiled and not self._scaled
+        if held is None or not whole or not held.fit(points, outputs):
+            return None
+        table = (outputs,) if isinstance(outputs, Tensor) else ()
+
+        def work(given: Tensors) -> Found:
+            points, asked = (given[:-1], given[-1]) if table else (given, outputs)
+            y, sums = self._sums(points, asked)
+            found = derivatives.gradients(sums, points, False, bool(self.in_one_order))
+            # a list of numbers would be copied to the device
+            values = y.gather(1, asked) if isinstance(asked, Tensor) else torch.stack([y[:, k] for k in asked], 1)
+            return values, [gradients for _, gradients in found]
+
+        key = (() if table else tuple(outputs), self._as_layer)
+        return held.gradients(key, (*points, *table), work)
 
     def _find_order(self, totals: Sequence[Tensor], points: Tensors) -> None:
         """Find out, once, on a card, whether the backward pass has kernels that add in one order."""

@@ -3,6 +3,7 @@ from . import findings as findings
 from . import retry as retry
 from .attribute import Engine as Engine
 from .audit import Auditor as Auditor
+from .beside import SecondStream as SecondStream
 from .chunks import Chunks as Chunks
 from .drawn import DrawnEngine as DrawnEngine
 from .draws import Draws as Draws

@@ -18,6 +18,7 @@ from igc_dist.data import Source
 from igc_dist.faults import fault
 from igc_dist.features import Reduction
 from igc_dist.inputs import Inputs
+from igc_dist.passes.beside import beside
 from igc_dist.passes.findings import Findings, Known, Tables
 from igc_dist.planning import Plan
 from igc_dist.records import ConfigError, NonFiniteError, Shard
@@ -79,7 +80,7 @@ class Engine:
         centre = Centre(y, r, b, None if host.a is None else tuple(there(c, self.device) for c in host.a))
         state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
         lost: list[tuple[np.ndarray, Tensor]] = []
-        at = 0
+        at, fold = 0, beside(self.device)
         order, pin = self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.device.type == "cuda"
         for batch in self.source.batches(order, self.plan.samples_per_batch, pin):
             here = slice(at, at + len(batch.index))
@@ -89,12 +90,14 @@ class Engine:
             lost.append((batch.index, here_lost))
             if self.check is not None:
                 self.check(shard, at, batch, known.at(here, outputs), attribution)
-            state = state + of(attribution, centre, self.terms, len(self.cells))
+            with fold.folding(attribution):
+                state = state + of(attribution, centre, self.terms, len(self.cells))
             if rows is not None:
                 at_rows = range(shard.rows.start + here.start, shard.rows.start + here.stop)
                 rows(at_rows, batch, known.at(here, outputs), attribution)
             at = here.stop
             del attribution  # before the next one is computed
+        fold.join()
         # + 0.0 turns -0.0 into 0.0, as adding zeros of other ranks does
         return State(host, *on_host(state)), self._left_out(lost, shard)
 

@@ -28,6 +28,8 @@ class Work:
     """Whether gradients are taken."""
     price: Price | None = None
     """Cost of the walk per (input, baseline). None: per point a row of a forward pass, and a gradient per output."""
+    recorded: int = 0
+    """Bytes of the gradients of a pass up to which it is recorded, which keeps its memory; 0: nothing is."""
     held: int = 0
     """Points that are held in float64 for each row of a forward pass."""
     groups: int = 0
@@ -161,7 +163,14 @@ class Cost:
             ) * 2 * GROUP * 2 * self.point + 2 * 8 * self.work.n_terms * n_outputs * self.shapes.n_walk
             # random keys of the outputs and how often each counts; the weights of the draws, and those that are used
             fixed += (8 + 3 * self.work.n_terms) * samples * points * n_outputs * 8
+        fixed += self.recordings(samples * points, n_outputs)
         return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
+
+    def recordings(self, rows: int, n_outputs: int) -> int:
+        """Bytes that recorded gradients keep: the memory of a pass, the gradients of whole and last passes, copies."""
+        gradients = rows * n_outputs * self.point
+        kept = int(self.margin * (self.shapes.fixed_bytes + rows * self.shapes.row_bytes)) + 3 * gradients
+        return kept if gradients <= self.work.recorded else 0
 
     def predict(self, rows: int) -> int:
         """The model's forward pass in pass 1, with inputs as read and as stacked; it takes no more than a walk's."""

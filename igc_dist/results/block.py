@@ -136,7 +136,7 @@ def _sum_label(attributor: Labelled, name: str) -> str:
 
 
 def _running(slots: Slots, whole: State, recipe: Recipe) -> dict[str, np.ndarray]:
-    """Results of each output as folds are added. Folds are added one by one, so that only one state is in memory."""
+    """Results of each output as folds are added, for as many folds at once as `Slots.first` yields."""
     rows: dict[str, list[np.ndarray]] = {}
 
     def finalized(state: State) -> tuple[dict[str, np.ndarray], list[Finalized]]:
@@ -147,7 +147,7 @@ def _running(slots: Slots, whole: State, recipe: Recipe) -> dict[str, np.ndarray
         return Agreement().finalize(state.union(parts)).outputs, found
 
     _, last = finalized(whole)
-    for state in slots.first():
+    for state in slots.first():  # (G', J, *P): of many small folds at once, as each call in Python costs 1 ms
         ran, found = finalized(state)
         row = {name: ran[name] for name in ("n", "correlation", "baseline_term")}
         for upto in found:
@@ -157,14 +157,14 @@ def _running(slots: Slots, whole: State, recipe: Recipe) -> dict[str, np.ndarray
             row["map_distance"] = _distance(found[0].features, last[0].features)
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
-    return {name: np.stack(values) for name, values in rows.items()}
+    return {name: np.concatenate(values) for name, values in rows.items()}
 
 
 def _distance(running: tuple[Mapping[str, np.ndarray], ...], final: tuple[Mapping[str, np.ndarray], ...]) -> np.ndarray:
-    """Relative root mean square distance of a running map (of the first statistic) from the final one, (J,)."""
+    """Relative root mean square distance of running maps (of the first statistic) from the final one, (G', J)."""
     name = next(iter(final[0]))
-    square = lambda array: array.reshape(len(array), -1).__pow__(2).sum(-1)  # noqa: E731
-    far = sum(square(some[name] - one[name]) for some, one in zip(running, final, strict=True))
-    size = sum(square(one[name]) for one in final)
+    square = lambda array, lead: array.reshape(*array.shape[:lead], -1).__pow__(2).sum(-1)  # noqa: E731
+    far = sum(square(some[name] - one[name], 2) for some, one in zip(running, final, strict=True))
+    size = sum(square(one[name], 1) for one in final)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sqrt(far / size)

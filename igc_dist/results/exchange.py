@@ -20,6 +20,10 @@ AT_ONCE = 32 << 20
 """Bytes of states that are sent in one message, unless one array has more."""
 
 
+SOME = 1 << 20
+"""Bytes of states that are added up at once as folds are added, unless one state has more."""
+
+
 @dataclass(frozen=True)
 class Slots:
     """States of all folds for some outputs, before they are merged: (G, T, C, J, *P) per array."""
@@ -58,12 +62,19 @@ class Slots:
         )
 
     def first(self) -> Iterator[State]:
-        """Yield the state of the first fold, of the first two folds, and so on up to all."""
-        total = self.state(lambda array: array[0])
-        yield total
-        for fold in range(1, len(self.scalars)):
-            total = total + self.state(lambda array, fold=fold: array[fold])
-            yield total
+        """Yield the states of the first fold, of the first two folds, and so on up to all, with an axis of folds.
+
+        Each is for as many folds as take `SOME` bytes, at least one. Folds are added one after the other.
+        """
+        arrays = (self.scalars, *self.features)
+        step = max(1, SOME * len(self.scalars) // sum(array.nbytes for array in arrays))
+        sums: tuple[np.ndarray, ...] = ()
+        for start in range(0, len(self.scalars), step):
+            more = [array[start : start + step] for array in arrays]
+            if sums:  # go on from the last state
+                more = [np.concatenate([total[-1:], array]) for total, array in zip(sums, more, strict=True)]
+            sums = tuple(np.add.accumulate(array)[min(start, 1) :] for array in more)
+            yield replace(self, scalars=sums[0], features=sums[1:]).state(lambda array: array)
 
 
 @dataclass(frozen=True)

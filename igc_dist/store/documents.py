@@ -16,9 +16,21 @@ SEAL = re.compile(rb"%b,|,%b(?=\n })|(?<={)%b\n (?=})" % (_SEAL, _SEAL, _SEAL))
 """The line of the seal among the attributes, with the comma that it brings; alone, with what an empty group lacks."""
 
 
-def canonical(document: Any) -> bytes:
-    """The canonical text of a JSON document."""
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode()
+_ENCODE = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
+"""By C. With an indent `json` takes its encoder in Python, which took a fifth of a small run."""
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """The canonical text of a JSON document: a line for each entry, and for each entry of one that is an object."""
+    lines = []
+    for key in sorted(document):
+        value = document[key]
+        if isinstance(value, Mapping) and value:
+            inside = ",\n".join(f"  {_ENCODE(name)}: {_ENCODE(value[name])}" for name in sorted(value))
+            lines.append(f" {_ENCODE(key)}: {{\n{inside}\n }}")
+        else:
+            lines.append(f" {_ENCODE(key)}: {_ENCODE(value)}")
+    return "{{\n{}\n}}".format(",\n".join(lines)).encode()
 
 
 def sealed(attributes: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> bytes:

@@ -41,7 +41,17 @@ def datasets(objects: InMemory, document: Mapping[str, Any]) -> dict[str, xr.Dat
         if (found := rebuilt(name, about, name)) is not None:
             group, _, leaf = name.rpartition("/")
             groups[f"/{group}"][leaf] = _variable(objects, *found, records.get(name))
-    return {path: _dataset(variables) for path, variables in groups.items()}
+    return _in_order({path: _dataset(variables) for path, variables in groups.items()})
+
+
+def _in_order(groups: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The same with samples in the order of the data. A tree takes milliseconds to be made again in another order."""
+    for top in {"/samples", "/known"} & {*groups}:
+        if "index" in groups[top]:
+            order = np.argsort(np.asarray(groups[top]["index"].values))
+            inside = {path for path in groups if f"{path}/".startswith(f"{top}/")}
+            groups |= {path: groups[path].isel(sample=order, missing_dims="ignore") for path in inside}
+    return groups
 
 
 def _variable(objects: InMemory, array: Array, bound: Bound, inside: tuple[Phase, str] | None) -> xr.Variable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +58,9 @@ def consistent(path: Any) -> Iterator[None]:
 def tree(objects: Objects) -> xr.DataTree:
     """The tree of a complete store, samples in data order."""
     if isinstance(objects, InMemory):
-        document = root(objects)
-        return _finished(xr.DataTree.from_dict(datasets(objects, document)), document["attributes"], objects)
+        document = json.loads(objects.memory["zarr.json"])  # of this process: nobody else wrote it
+        found = xr.DataTree.from_dict(datasets(objects, document))
+        return _described(found, document["attributes"], objects)
     return _tree(objects, objects.reader())
 
 
@@ -94,6 +96,11 @@ def _finished(found: xr.DataTree, about: Mapping[str, Any], objects: Objects) ->
     for group in {"samples", "known"} & {*found.children}:
         if "index" in found[group]:
             found[group] = found[group].isel(sample=np.argsort(np.asarray(found[f"{group}/index"].values)))
+    return _described(found, about, objects)
+
+
+def _described(found: xr.DataTree, about: Mapping[str, Any], objects: Objects) -> xr.DataTree:
+    """The tree with the attributes of its store."""
     # upgraded, but with its own version number
     found.attrs = {**upgraded(about, objects.path), "schema": about["schema"]}
     return found

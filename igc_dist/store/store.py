@@ -49,6 +49,7 @@ class Store(Shards):
     ) -> None:
         super().__init__(path, phases)
         self.spec, self.spec_hash = dict(spec), spec_hash
+        self._fallen: bool | None = None  # known without another look at the root document
         self._groups: set[str] = set()
         """Keys of the documents of groups that are there."""
 
@@ -91,6 +92,7 @@ class Store(Shards):
                 return True
             self.objects.sweep(self._chunks())
             kept = {"fallback": True} if found and found.get("fallback") else {}
+            self._fallen = bool(kept)
             self.objects.set(
                 "zarr.json", sealed({**self._identity, **kept, "status": "running", "provenance": masked(provenance)})
             )
@@ -143,7 +145,14 @@ class Store(Shards):
 
     def fallen(self) -> bool:
         """Whether the run fell back to a higher precision."""
-        return bool((unsealed(self.objects.get("zarr.json")) or {}).get("fallback"))
+        if self._fallen is None:
+            self._fallen = bool((unsealed(self.objects.get("zarr.json")) or {}).get("fallback"))
+        return self._fallen
+
+    def fall(self) -> None:
+        """Record that the run has fallen back."""
+        self._fallen, about = True, unsealed(self.objects.get("zarr.json")) or self._identity
+        self.objects.set("zarr.json", sealed({**about, "fallback": True}))
 
     def gone(self) -> bool:
         """Whether the store was removed: its root document is there from the first write to the last."""
@@ -160,8 +169,7 @@ class Store(Shards):
         with self.objects.explained():
             for key in self._owned() & {*self.objects.names()}:
                 self.objects.drop(key)
-            about = unsealed(self.objects.get("zarr.json")) or self._identity
-            self.objects.set("zarr.json", sealed({**about, "fallback": True}))
+            self.fall()
         self.forget()
 
     def _found(self) -> dict[str, Any] | None:
@@ -194,9 +202,9 @@ class Store(Shards):
 
     def _unowned(self) -> list[str]:
         """Keys of the documents below the root, and of the chunks that no shard owns. A user may keep other files."""
-        owned = {array.path for family in self.phases.values() for array in family.every}
-        found = self.objects.names(self._chunks())
-        return [key for key in found if _of_zarr(key) and key != "zarr.json" and array_of(key) not in owned]
+        owned = {"", *(array.path for family in self.phases.values() for array in family.every)}
+        names = self.objects.names(self._chunks())
+        return [key for key in names if key.endswith("/zarr.json") or array_of(key) not in owned]
 
     def _documents(self) -> dict[str, bytes]:
         return {**documents_of(self.phases.values()), "shards/zarr.json": sealed(self._identity)}
@@ -281,11 +289,6 @@ class Store(Shards):
             for damage in self.objects.map(partial(self.damage, family), family.numbers(used)):
                 lines += damage
         return lines
-
-
-def _of_zarr(key: str) -> bool:
-    """Whether an object is a document or a chunk."""
-    return key.endswith("zarr.json") or bool(array_of(key))
 
 
 def attributes(path: str | Path, also: str = "zarr.json") -> dict[str, Any]:

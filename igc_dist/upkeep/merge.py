@@ -19,7 +19,7 @@ from igc_dist.passes import centre_of, findings, of_piece, packed
 from igc_dist.records import StoreError
 from igc_dist.results import Finalizer, Passed, Recorded, View, Walked, found_in, remembered, without
 from igc_dist.statistics import SCALAR_TERMS, Centre, State
-from igc_dist.store import Store, address, attributes, differences, sealed, unsealed
+from igc_dist.store import Store, address, attributes, differences
 from igc_dist.upkeep import folded
 from igc_dist.upkeep.compact import anew, empty
 from igc_dist.upkeep.folded import Source
@@ -74,11 +74,6 @@ def _sources(stores: Sequence[Store], about: Sequence[Mapping[str, Any]]) -> dic
     return {"merged": each, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
-def _mark_fallen(out: Store) -> None:
-    """Record that the run fell back to a higher precision."""
-    out.objects.set("zarr.json", sealed({**(unsealed(out.objects.get("zarr.json")) or {}), "fallback": True}))
-
-
 # -- one run at several sites ------------------------------------------------------------------------------------------
 
 
@@ -100,7 +95,7 @@ def _unite(stores: Sequence[Store], about: Sequence[Mapping[str, Any]], target: 
     done = {shard: owner for shard, owner in owners.items() if owner is not None}
     with anew(out, _sources(stores, about)):
         if about[0].get("fallback"):
-            _mark_fallen(out)
+            out.fall()
         for (name, number), owner in done.items():
             out.absorb(owner.objects_of(name, [number]))
     return Merged(len(done), len(owners), complete=False)
@@ -214,7 +209,7 @@ def _join(parts: Sequence[Part], target: str | Path) -> Merged:
     about = _sources([part.store for part in parts], [part.about for part in parts])
     with anew(out, about):
         if job.precision:
-            _mark_fallen(out)
+            out.fall()
         folded.write(out, sources)
         view = View(out, job.plan, folded=True)
         found = replace(

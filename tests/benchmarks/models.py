@@ -172,9 +172,11 @@ def patches(samples: int, outputs: int = 10) -> Task:
     return Task("vit64", Transformer(outputs), task.x, task.y)
 
 
-def planned(task: Task, n_steps: int, device: str = "cpu", precision: str = "32-true", **limits: Any) -> Plan:
+def planned(
+    task: Task, n_steps: int, device: str = "cpu", precision: str = "32-true", cuda_graphs: bool = False, **limits: Any
+) -> Plan:
     """The plan that `attribute` makes for IGC of this task."""
-    model = Model(task.module, precision=precision)
+    model = Model(task.module, precision=precision, cuda_graphs=cuda_graphs)
     job = Job(
         inputs=inputs.ensure(model),
         source=sources.ensure((task.x, task.y)),

@@ -65,7 +65,7 @@ STEPS = (
     Step("memory", 70, tests=("test_memory.py", "test_precision.py")),
     Step("classes", 90, benches=("classes", "small_nets")),
     Step("others", 60, tests=("test_placement.py", "test_speed.py")),
-    Step("more", 80, benches=("captum", "precisions", "determinism", "loader")),
+    Step("more", 80, benches=("captum", "precisions", "determinism", "loader", "fold")),
     Step("ranks", 80, tests=("test_ranks.py",)),
     Step("traces", 40, benches=("traces",)),
 )

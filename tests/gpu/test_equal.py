@@ -114,3 +114,36 @@ def test_layered_methods(method: str, card: Card) -> None:
         )  # fmt: skip
 
     assert_equal(of(card.device), of("cpu"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_recorded_gradients(precision: str, card: Card) -> None:
+    """A graph has the kernels of the eager walk, and so its bits; also where the last micro-batch has fewer rows."""
+
+    def of(recorded: bool) -> Any:
+        return maps(
+            card.device, 20, micro_batch=16, precision=precision, precision_audit=0,
+            cuda_graphs=recorded,
+        )  # fmt: skip
+
+    with card.recording() as recorded:
+        ours = of(True)
+    assert card.dry or len(recorded) > 1
+    assert values(ours).tobytes() == values(of(False)).tobytes()
+
+
+def test_what_cannot_be_recorded_goes_on(card: Card, caplog: pytest.LogCaptureFixture) -> None:
+    """A forward that waits for the device, which a graph cannot hold."""
+
+    class Waits(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (1.0 if float(x.detach().sum()) > -1e9 else 2.0)
+
+    torch.manual_seed(0)
+    net, data = Waits(3, 2).to(card.device), (torch.randn(8, 3), torch.randn(8, 2))
+    settings = {"n_folds": 2, "n_steps": 2, "cuda_graphs": True}
+    with caplog.at_level("WARNING"):
+        ours = igc_dist.attribute(net, data, **settings)
+    assert card.dry or "without CUDA graphs" in caplog.text
+    plain = igc_dist.attribute(net.cpu(), data, precision="64-true", n_folds=2, n_steps=2)
+    assert relative(values(ours), values(plain)) < 1e-5

@@ -22,6 +22,7 @@ CONFIGURATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "residual": (lambda: resnet(5, 32), {"micro_batch": 64}),
     "attention": (lambda: Transformer(5, 128), {"micro_batch": 64}),
     "blocks of outputs": (convolutions, {"micro_batch": 64, "output_block": 2}),
+    "recorded": (convolutions, {"micro_batch": 32, "cuda_graphs": True}),
     "float64": (convolutions, {"micro_batch": 32, "precision": "64-true"}),
 }
 LEAST = 64 * 2**20

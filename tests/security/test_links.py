@@ -170,7 +170,7 @@ def test_runs_and_sweeps(
 
 
 def test_files_are_written_in_one_place() -> None:
-    """No other file of the package opens one to write, but the training of the demo."""
+    """No other file of the package opens one to write, but the training of the demos."""
     wrong = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,8 @@ import xarray as xr
 from torch import nn
 
 import igc_dist
-from igc_dist.store import memory
+from igc_dist import passes
+from igc_dist.store import documents, memory
 
 
 def run(store: Path | None) -> xr.DataTree:
@@ -45,3 +49,30 @@ def test_zarr_opens_nothing_for_the_results(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(memory, "opened", None)
     tree = run(None)
     assert tree["pixels/igc"].values.shape == (3, 4)
+
+
+def test_a_small_run_does_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time is that of the work around the model: documents, looks, loaders. Calls are counted, as seconds flake."""
+    counts: Counter[str] = Counter()
+
+    def counted(owner: Any, name: str, where: str = "") -> None:
+        done = getattr(owner, name)
+
+        def count(*arguments: Any, **given: Any) -> Any:
+            counts[name] += 1
+            return done(*arguments, **given)
+
+        monkeypatch.setattr(f"{where}.{name}" if where else f"{owner.__name__}.{name}", count)
+
+    counted(documents, "canonical")
+    counted(passes, "first_look", "igc_dist.job.planned")
+    counted(torch.utils.data.DataLoader, "__iter__", "torch.utils.data.DataLoader")
+    counted(json.encoder, "_make_iterencode")  # the encoder in Python
+    module, data = nn.Linear(4, 3).eval(), (torch.rand(9, 4), torch.randn(9, 3))
+    igc_dist.attribute(module, data)  # documents of arrays are kept
+    counts.clear()
+    igc_dist.attribute(module, data)  # with a pilot, which looks at the model too
+    assert counts["first_look"] == 1
+    assert counts["canonical"] == 3, "the root document as it begins and ends, and its copy beside the shards"
+    assert counts["__iter__"] == 0
+    assert counts["_make_iterencode"] <= 2, "the documents of the records of both passes"

@@ -33,6 +33,7 @@ BENCHES: dict[str, Bench] = {
     "precisions": loops.precisions,
     "determinism": loops.determinism,
     "loader": runs.loader,
+    "fold": loops.fold,
 }
 """Every bench by its name."""
 

@@ -3,7 +3,7 @@ share of what the card can do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +17,9 @@ import igc_dist
 from igc_dist import run as composition
 from igc_dist.demo import Digits
 from igc_dist.model import passes
+from igc_dist.passes import SecondStream
+from igc_dist.statistics import Centre, State, empty
+from igc_dist.tensors import Attribution
 from tests.benchmarks.gpu.sizes import NETS, Size, images, net
 from tests.benchmarks.measure import Report, report
 from tests.card import Card
@@ -159,11 +162,38 @@ def small_nets(card: Card, size: Size) -> Iterator[Report]:
     small = replace(size, rows=size.small_rows)
     walk = walk_of("digits", "32-true", card, small)
     yield compared("walk/digits/float32", walk, card, small)
+    graphs = replace(walk, settings=(("cuda_graphs", True),))
+    fast, rows = best(lambda rows: graphs.engine(card, small, rows), small.rows, size.repeats)
+    eager, eager_rows = best(lambda rows: walk.engine(card, small, rows), small.rows, size.repeats)
+    yield report("graphs_over_eager/digits", eager / fast, at_least=3.0, micro_batch=rows, eager_micro_batch=eager_rows)
     with card.compiling():
         compiled = replace(walk, settings=(("compiled", True),))
         fast, rows = best(lambda rows: compiled.engine(card, small, rows), small.rows, size.repeats)
-    eager, _ = best(lambda rows: walk.engine(card, small, rows), small.rows, size.repeats)
     yield report("compiled_over_eager/digits", eager / fast, micro_batch=rows)
+
+
+def nothing(attribution: Attribution, centre: Centre, terms: Sequence[str], n_cells: int) -> State:
+    """In the place of the fold."""
+    features = [value.shape[2:] for value in attribution.values]
+    return empty(centre, features, terms, attribution.target.device, n_cells)
+
+
+def fold(card: Card, size: Size) -> Iterator[Report]:
+    """What folding costs in a walk, and what a second stream gains: the time of a walk over that of one that folds
+    nothing, and over that of one whose folds are beside it."""
+    for name, part in (("digits", replace(size, rows=size.small_rows)), ("resnet50", size)):
+        walk = walk_of(name, "32-true" if name == "digits" else "bf16-mixed", card, part)
+
+        def seconds(walk: Walk = walk, part: Size = part) -> float:
+            return best(lambda rows: walk.engine(card, part, rows), part.rows[-1:], part.repeats)[0]
+
+        plain = seconds()
+        with patch("igc_dist.passes.attribute.of", nothing):
+            yield report(f"fold/{name}", plain / seconds(), rows=part.rows[-1])
+        if not card.dry:
+            with patch("igc_dist.passes.attribute.beside", lambda device: SecondStream()):
+                yield report(f"fold_beside/{name}", plain / seconds(), rows=part.rows[-1])
+        card.empty()
 
 
 def precisions(card: Card, size: Size) -> Iterator[Report]:
