@@ -38,6 +38,7 @@ from igc_dist.report.contents import (
     sum_of,
     title_of,
 )
+from igc_dist.report.explorer import known, scripted
 from igc_dist.report.figures import MOST_INPUTS, Drawing, draw_all, magnitudes
 from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
@@ -97,7 +98,7 @@ def write_report(
     judged = standings(tree)
     sizes = magnitudes(tree) if len(inputs(tree)) > MOST_INPUTS else {}
     drawings = draw_all(tree, folder / "figures", max_outputs)
-    context = {
+    context = scripted(tree, drawings.main) | {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
         "facts": facts(tree) | chosen,
         "answer": answer(tree, judged),
@@ -203,9 +204,9 @@ def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
         elif name == "igc_sum_ci" and {"igc_sum", "igc_sum_se"} <= cells.keys():
             ends = zip(*(end.values.tolist() for end in interval(tree, sum_of(tree))), strict=True)
             cells[name] = [f"{number(low)} to {number(high)}" for low, high in ends]
-    flags = verdicts(tree)
+    flags, more = verdicts(tree), known(tree)
     rows = [
-        {"label": label, "numbers": [each[index] for each in cells.values()], "flag": flags[index]}
+        {"label": label, "numbers": [each[index] for each in cells.values()], "flag": flags[index]} | more[index]
         for index, label in enumerate(labels(tree)[:TABLE_ROWS])
     ]
     return {"heads": [SUMMARY[name] for name in cells], "rows": rows, "flagged": any(flags)}

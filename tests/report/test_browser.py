@@ -1,0 +1,178 @@
+"""The page in a browser: headless Chromium, where there is one. A copy of the page gets a second script, which does
+what a reader does, and writes down what it sees."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from igc_dist.report import write_report
+from tests.report.test_explorer import outputs_of
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)"),
+]
+
+TOOLS = """
+const pick = (id, value) => {
+  const control = document.querySelector(id);
+  if (control.type === "checkbox") control.checked = value; else control.value = value;
+  control.dispatchEvent(new Event("input", {bubbles: true}));
+};
+const rows = () => [...document.querySelectorAll("#summary-table tbody tr")].map((row) => row.cells[0].textContent);
+const press = (key) =>
+  document.querySelector("canvas").dispatchEvent(new KeyboardEvent("keydown", {key, cancelable: true}));
+const sorts = [...document.querySelectorAll("#summary-table .sort")];
+const sort = (name) => sorts.find((button) => button.textContent === name).click();
+const text = (id) => document.querySelector(id).textContent;
+const pixel = (x, y) => [...document.querySelector("canvas").getContext("2d").getImageData(x, y, 1, 1).data];
+"""
+
+
+def seen(page: Path, actions: str = "", *, window: str = "1200,900") -> dict[str, Any]:
+    """What `actions` put into `seen`, the errors of the page, and what it asked for beyond itself."""
+    spy = (
+        "<script>window.faults = []; window.addEventListener('error', (e) => faults.push(e.message));"
+        "window.addEventListener('securitypolicyviolation', (e) => faults.push(e.violatedDirective + e.blockedURI));"
+        "console.error = (...words) => faults.push(words.join(' '));</script>"
+    )
+    driver = (
+        f"<script>const seen = {{}};try {{ {TOOLS}{actions} }} catch (e) {{ faults.push(String(e)); }}"
+        "seen.faults = faults; seen.requests = performance.getEntriesByType('resource').map((e) => e.name)"
+        ".filter((n) => !n.startsWith('data:'));"
+        "seen.ready = performance.now();"
+        "document.body.append(Object.assign(document.createElement('pre'), {id: 'seen', textContent: "
+        "JSON.stringify(seen)}));</script>"
+    )
+    whole = page.read_text(encoding="utf-8")
+    open_policy = re.sub(r"; script-src &#39;.*?&#39;", "; script-src 'unsafe-inline'", whole)
+    assert open_policy != whole
+    copy = page.with_name("driven.html")
+    copy.write_text(open_policy.replace("<main>", spy + "<main>", 1).replace("</body>", driver + "</body>", 1))
+    done = subprocess.run(
+        [
+            str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={window}",
+            "--dump-dom", copy.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    (found,) = re.findall(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    return json.loads(unescape(found))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 outputs with maps of 4 x 5: cell c of output k is k + 1 where c = k modulo 20, else 0."""
+    tree = outputs_of(120)
+    return write_report(tree, tmp_path_factory.mktemp("page"), 4)
+
+
+def test_nothing_fails_and_nothing_is_asked_for(page: Path) -> None:
+    """And the page's own policy allows its own script: with it the table has pages, too."""
+    found = seen(page)
+    assert found["faults"] == []
+    assert found["requests"] == []
+    done = subprocess.run(
+        [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert "120 of 120 outputs, page 1 of 3" in done.stdout
+
+
+def test_outputs_are_found_sorted_and_turned_over(page: Path) -> None:
+    found = seen(
+        page,
+        """
+        seen.first = rows().length; document.querySelector("#next").click(); seen.second = rows()[0];
+        pick("#search", "name 11"); seen.found = rows();
+        pick("#search", ""); sort("correlation"); seen.most = rows()[0]; sort("correlation"); seen.least = rows()[0];
+        pick("#filter", "significant"); seen.significant = text("#shown");
+        """,
+    )
+    assert found["first"] == 50
+    assert found["second"] == "name 50"
+    assert found["found"] == ["name 11", *(f"name {k}" for k in range(110, 120))]
+    assert (found["most"], found["least"]) == ("name 119", "name 0")
+    assert "60 of 120 outputs" in found["significant"]
+    assert found["faults"] == []
+
+
+def test_a_map_is_chosen_and_read(page: Path) -> None:
+    """By a click, by the pointer and by the keyboard: output k has k + 1 in cell k modulo 20, with an interval."""
+    found = seen(
+        page,
+        """
+        pick("#search", "name 27"); document.querySelector("#summary-table .choose").click();
+        const canvas = document.querySelector("canvas"), box = canvas.getBoundingClientRect();
+        const point = (column, row) => canvas.dispatchEvent(new MouseEvent("mousemove", {
+          clientX: box.left + (column + 0.5) * box.width / 5, clientY: box.top + (row + 0.5) * box.height / 4}));
+        point(2, 1); seen.pointed = text("#told"); press("ArrowRight"); seen.right = text("#told");
+        press("ArrowDown"); seen.down = text("#told");
+        const side = canvas.width / 5; seen.hot = pixel(2.5 * side, 1.5 * side);
+        seen.cold = pixel(0.5 * side, 3.5 * side);
+        pick("#scale", "all"); point(0, 0); seen.pale = pixel(2.5 * side, 1.5 * side); seen.all = text("#told");
+        pick("#sure", true); seen.label = canvas.getAttribute("aria-label");
+        """,
+    )
+    assert found["pointed"].startswith("name 27, row 1, column 2: 28.0 (95 %: ")
+    assert found["right"].startswith("name 27, row 1, column 3: 0")
+    assert found["down"].startswith("name 27, row 2, column 3: 0")
+    assert found["hot"][:3] == [178, 24, 43]
+    assert found["cold"][:3] == [255, 255, 255]
+    share = 28 / 120
+    np.testing.assert_allclose(found["pale"][:3], [255 + (c - 255) * share for c in (178, 24, 43)], atol=1)
+    assert "-120 (blue) to 120 (red)" in found["all"]
+    assert "arrow keys" in found["label"]
+    assert found["faults"] == []
+
+
+@pytest.mark.parametrize("outputs", [1000])
+def test_a_page_of_a_thousand_outputs_opens_soon(outputs: int, tmp_path: Path) -> None:
+    """Under 8 MB; the table of all, and as many maps as the page holds. On a quiet machine in less than 2 s, of which
+    the script takes a fifth; other tests run beside this one."""
+    written = write_report(outputs_of(outputs, height=28, width=28), tmp_path)
+    assert written.stat().st_size < 8e6
+    found = seen(written, 'pick("#output", "900"); seen.told = text("#told");')
+    assert found["ready"] < 10_000
+    assert found["told"].startswith(f"name 900, row {900 % 784 // 28}, column {900 % 784 % 28}: 901")
+    assert found["faults"] == []
+
+
+def test_vectors_are_bars(tmp_path: Path) -> None:
+    """Named features; one below zero is blue."""
+    tree = xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(
+                {"correlation": ("output", [0.5]), "n": ("output", [9])},
+                coords={"output": ["only"]},
+                attrs={"schema": 5, "status": "complete", "method": "igc"},
+            ),
+            "/x": xr.Dataset(
+                {"igc": (("output", "feature"), [[0.25, -0.5, np.nan]])}, coords={"feature": ["age", "sex", "dose"]}
+            ),
+        }
+    )
+    found = seen(
+        write_report(tree, tmp_path),
+        """
+        seen.second = text("#told"); press("ArrowRight"); seen.third = text("#told");
+        press("ArrowLeft"); press("ArrowLeft"); seen.first = text("#told");
+        seen.up = pixel(20, 100); seen.down = pixel(60, 160);
+        """,
+    )
+    assert found["first"].startswith("only, age: 0.25")
+    assert found["second"].startswith("only, sex: -0.500")
+    assert found["third"].startswith("only, dose: undefined")
+    assert (found["up"][:3], found["down"][:3]) == ([178, 24, 43], [33, 102, 172])
+    assert found["faults"] == []
