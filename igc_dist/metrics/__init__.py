@@ -1,7 +1,7 @@
 """Metrics of faithfulness: one score, one file.
 
-May import: statistics, model, data, tensors, arrays, seeds, records. Its public names stand in `__init__.pyi` and are
-loaded when they are first asked for.
+May import: targets, statistics, model, data, tensors, arrays, seeds, records. Its public names stand in `__init__.pyi`
+and are loaded when they are first asked for.
 """
 
 import lazy_loader

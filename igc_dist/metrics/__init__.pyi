@@ -5,6 +5,8 @@ from .base import Predict as Predict
 from .base import Subject as Subject
 from .base import said as said
 from .completeness import Completeness as Completeness
+from .dataset_wise import Removal as Removal
+from .dataset_wise import score_maps as score_maps
 from .deletion import Deletion as Deletion
 from .infidelity import Infidelity as Infidelity
 from .insertion import Insertion as Insertion
