@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,15 @@ def there(values: Any, device: torch.device | str, dtype: torch.dtype | None = N
     The host does not wait for the copy: a copy that it waits for also waits for all that the device has still to do.
     """
     return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)
+
+
+def floating(*groups: Iterable[Tensor]) -> torch.dtype:
+    """float64 if the first group with floating point numbers has no other type, else float32."""
+    for tensors in groups:
+        kinds = (each.dtype for each in tensors if each.is_floating_point())
+        for first in kinds:  # most often it decides: a net has hundreds of parameters
+            return first if first == torch.float64 and {*kinds} <= {first} else torch.float32
+    return torch.float32
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ read when they are needed. What is in memory is shared with torch where it can b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def paired(x: Any, y: Any) -> Dataset[Any]:
 def in_memory(dataset: Any) -> bool:
     """Whether reading takes no time that a thread could hide."""
     if isinstance(dataset, _Arrays):
-        return not any(map(_on_demand, dataset.columns))
+        return dataset.in_memory
     return isinstance(dataset, TensorDataset)
 
 
@@ -48,6 +49,10 @@ class _Arrays(Dataset[Any]):  # stores know it by this name
         if not all(shapes) or len({shape[0] for shape in shapes}) != 1:
             raise DataError(f"arrays of shapes {shapes} do not pair up: all must have the same number of rows")
 
+    @cached_property
+    def in_memory(self) -> bool:
+        return not any(map(_on_demand, self.columns))
+
     def __len__(self) -> int:
         return int(self.columns[0].shape[0])
 
@@ -62,8 +67,11 @@ class _Arrays(Dataset[Any]):  # stores know it by this name
         n, wished = len(self), np.asarray(indices, dtype=np.int64)
         if ((wished < -n) | (wished >= n)).any():
             raise IndexError(f"index {wished[(wished < -n) | (wished >= n)][0]} is out of {n} rows")
+        named = list(zip(self.columns, self.names, strict=True))
+        if self.in_memory:
+            return [_rows(column, wished % n, name) for column, name in named]
         rows, where = np.unique(wished % n, return_inverse=True)
-        return [_rows(column, rows, name)[where] for column, name in zip(self.columns, self.names, strict=True)]
+        return [_rows(column, rows, name)[where] for column, name in named]
 
 
 def _on_demand(values: Any) -> bool:

@@ -15,6 +15,9 @@ from igc_dist.records import ConfigError, DataError
 Fields = tuple[Any, str]
 """The keys of x (a key, or several for several inputs) and of y, for samples that are dicts."""
 
+FEW = 16
+"""The largest number of samples that a message names."""
+
 PATHS = ("samples", "imgs", "paths", "files", "filenames", "image_paths", "image_files", "images")
 """Attributes where data sets keep the path of each sample, alone or at the head of a tuple."""
 
@@ -107,6 +110,12 @@ def parts(x: Any, y: Any) -> Iterator[tuple[str, Any]]:
     inputs = x if isinstance(x, list | tuple) else (x,)
     yield from (("x" if len(inputs) == 1 else f"x[{i}]", value) for i, value in enumerate(inputs))
     yield "y", y
+
+
+def samples(indices: Sequence[int]) -> str:
+    """Samples in words: all of them, or the first of many."""
+    more = f" and {len(indices) - FEW} more" if len(indices) > FEW else ""
+    return f"samples {', '.join(map(str, indices[:FEW]))}{more}"
 
 
 def kind_of(value: Any) -> str:

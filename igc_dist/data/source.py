@@ -24,7 +24,7 @@ from igc_dist.data.images import ImageFolder
 from igc_dist.data.loaders import chosen, loader_of, one_data_set
 from igc_dist.data.pairs import in_memory, paired
 from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
-from igc_dist.data.samples import advice, fields_of, kind_of, other_shape, pair, parts, path_of
+from igc_dist.data.samples import advice, fields_of, kind_of, other_shape, pair, parts, path_of, samples
 from igc_dist.records import ConfigError, DataError
 from igc_dist.tensors import Batch
 
@@ -173,10 +173,10 @@ class Source:
             raise DataError(
                 f"sample {indices[0]}: {name} collates to {kind_of(value)}, expected a tensor: {advice(value)}"
             )
-        value = tensor(value, f"samples {', '.join(map(str, indices))}: {name}", gaps=name == "y")
+        value = tensor(value, f"{samples(indices)}: {name}", gaps=name == "y")
         if value.shape[:1] != (len(indices),):
             raise DataError(
-                f"samples {', '.join(map(str, indices))}: {name} collates to shape {tuple(value.shape)}, expected "
+                f"{samples(indices)}: {name} collates to shape {tuple(value.shape)}, expected "
                 f"{len(indices)} rows, one for each sample"
             )
         shape = tuple(value.shape[1:])

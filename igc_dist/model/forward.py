@@ -21,7 +21,7 @@ from igc_dist.model.final_layer import Call, FinalLayer, last_of
 from igc_dist.model.selection import Select, selected
 from igc_dist.model.vision import Vision
 from igc_dist.records import ConfigError, ModelError
-from igc_dist.tensors import Tensors
+from igc_dist.tensors import Tensors, floating
 
 log = logging.getLogger(__name__)
 
@@ -144,9 +144,7 @@ class ForwardPass:
         """Type of path points: that of the parameters, else of the inputs; at least float32, float64 under 64-true."""
         if self.precision == "64-true":
             return torch.float64
-        kinds = [tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()]
-        kinds = kinds or [x.dtype for x in inputs if x.is_floating_point()]
-        return torch.float64 if kinds and all(kind == torch.float64 for kind in kinds) else torch.float32
+        return floating(self.module.parameters(), inputs)
 
     def fix(self, rows: tuple[int, int]) -> None:
         """Compile the forward from now on, for these numbers of rows: in passes without and with a graph.

@@ -23,7 +23,7 @@ from igc_dist.passes.findings import Findings, Known, Tables
 from igc_dist.planning import Plan
 from igc_dist.records import ConfigError, NonFiniteError, Shard
 from igc_dist.seeds import Address
-from igc_dist.statistics import Cells, Centre, State, empty, of
+from igc_dist.statistics import Cells, Centre, State, of
 from igc_dist.tensors import Attribution, Batch, Tensors, there
 
 Rows = Callable[[range, Batch, Known, Attribution], None]
@@ -78,7 +78,7 @@ class Engine:
         host = self.centre.outputs(outputs)
         y, r, b = (there(c, self.device) for c in (host.y, host.r, host.b))
         centre = Centre(y, r, b, None if host.a is None else tuple(there(c, self.device) for c in host.a))
-        state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
+        state: State | None = None
         lost: list[tuple[np.ndarray, Tensor]] = []
         at, fold = 0, beside(self.device)
         order, pin = self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.device.type == "cuda"
@@ -91,13 +91,15 @@ class Engine:
             if self.check is not None:
                 self.check(shard, at, batch, known.at(here, outputs), attribution)
             with fold.folding(attribution):
-                state = state + of(attribution, centre, self.terms, len(self.cells))
+                one = of(attribution, centre, self.terms, len(self.cells))
+            state = one if state is None else state + one
             if rows is not None:
                 at_rows = range(shard.rows.start + here.start, shard.rows.start + here.stop)
                 rows(at_rows, batch, known.at(here, outputs), attribution)
             at = here.stop
             del attribution  # before the next one is computed
         fold.join()
+        assert state is not None  # a shard has samples
         # + 0.0 turns -0.0 into 0.0, as adding zeros of other ranks does
         return State(host, *on_host(state)), self._left_out(lost, shard)
 

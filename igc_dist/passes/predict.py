@@ -165,7 +165,8 @@ class Predictor:
         return {"means": means.means()[None], **{f"{name}_sum": array[None] for name, array in sums}}
 
     def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
-        wrong = np.flatnonzero((codes > 0) & (codes != UNREAD) & (codes != NO_LABEL))
+        wrong = np.flatnonzero(codes)
+        wrong = wrong[(codes[wrong] != UNREAD) & (codes[wrong] != NO_LABEL)] if len(wrong) else wrong
         if len(wrong) and not self.skip:
             n = int(wrong[0])
             raise NonFiniteError(
@@ -175,8 +176,10 @@ class Predictor:
 
 
 def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
-    finite = torch.isfinite(values.reshape(len(values), -1)).all(1).cpu().numpy()
-    return np.where(finite, 0, code).astype(np.uint8)
+    finite = torch.isfinite(values)
+    if bool(finite.all()):
+        return np.zeros(len(values), np.uint8)
+    return np.where(finite.reshape(len(values), -1).all(1).cpu().numpy(), 0, code).astype(np.uint8)
 
 
 def scored(outputs: Float[Tensor, "n J"], one_hot: Float64[Tensor, "n J"]) -> Float64[np.ndarray, "n 2"]:

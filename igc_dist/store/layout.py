@@ -170,7 +170,7 @@ class Phase:
 
     def digest_key(self, number: int) -> str:
         """Object key of what has a shard's digest: the record, or the digest by itself."""
-        return self.mark.key((*self.cell(number), 0))
+        return f"{self.mark.path}/{self.mark.separator.join(('c', *map(str, self.cell(number)), '0'))}"
 
     def __len__(self) -> int:
         return prod(self.grid)
