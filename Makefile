@@ -6,13 +6,14 @@ PYTHON ?= python3
 STAMP := .venv/.stamp
 BENCH := .venv/.bench
 FUZZ := .venv/.fuzz
+DOCS := .venv/.docs
 BIN := .venv/bin
 
 # Some shells forbid bytecode files; without them each of some 300 processes of the tests compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: run test test-all lint bench gpu soak clean help
+.PHONY: run test test-all lint bench docs gpu soak clean help
 .DELETE_ON_ERROR:
 
 # PIP_CONSTRAINT reaches pip's isolated build environments too, which -c does not. Without the torch pin a resolve
@@ -54,6 +55,13 @@ endif
 bench: $(BENCH)  ## time the engine, half an hour, or what is named after it; writes tests/benchmarks/README.md
 	$(BIN)/python -m tests.benchmarks $(NAMES)
 
+$(DOCS): $(STAMP)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,docs]'
+	touch $@
+
+docs: $(DOCS)  ## build the site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+
 # Where torch finds no CUDA device it is a dry run on the CPU.
 gpu: $(STAMP)  ## test and measure on a CUDA card, eight minutes; writes outputs/gpu
 	PYTHON=$(BIN)/python bash tests/gpu/check.sh outputs/gpu
@@ -68,7 +76,7 @@ soak: $(FUZZ)  ## break runs at random, half an hour, fuzz, then 200 storms from
 	$(BIN)/python -m tests.storm $(STORM)
 
 clean:  ## remove outputs and caches, keep .venv
-	rm -rf outputs multirun dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf outputs multirun dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -path ./.git -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 help:  ## show this list
