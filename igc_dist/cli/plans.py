@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from igc_dist import cli, config, distributed, job, passes, planning
@@ -19,6 +21,31 @@ def plans(cfg: Any, allow: Sequence[str]) -> int:
     return 0
 
 
+LIGHTNING = 128 * 2**20
+"""Memory of Lightning and what it imports, which a run that logs holds, and this command does without."""
+
+AT_MOST = 0.3
+"""Seconds of a forward pass and a gradient that are timed, about."""
+
+
+def _measured(todo: Any, plan: Any, device: Any, num_workers: int) -> tuple[Any, Any]:
+    """This machine as it reads and computes, and what the model does for a row."""
+    start = time.process_time()  # what a run does until now too
+    seconds, few = _reading(todo.source, 4)
+    if seconds < AT_MOST / 64:  # a few that are read in no time say little
+        seconds, _ = _reading(todo.source, 64)
+    walk = passes.probe(todo.inputs, few, device, todo.attributor.baselines)
+    counted, machine = passes.passes_of(walk), planning.Machine(start=start, sample=seconds / max(1, num_workers))
+    rows = min(max(plan.rows_per_pass), machine.rows(counted, AT_MOST))
+    return machine.timed(counted, rows, *passes.timed(walk, rows)), counted
+
+
+def _reading(source: Any, n: int) -> tuple[float, Any]:
+    """Seconds to read a sample, of the first n, and these."""
+    began, few = time.perf_counter(), source.look(range(min(n, len(source))))
+    return (time.perf_counter() - began) / len(few.target), few
+
+
 def _plan(cfg: Any, allow: Sequence[str]) -> None:
     todo = config.from_config(cfg, cli.runs.located(cfg), allow)
     with (
@@ -29,11 +56,11 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
         with todo.source.opened(), todo.model.borrowed(world.device):
             todo = job.tuned(todo, world)
             plan = job.plan_of(todo, world.device, check=False)
+            if cfg.fabric.loggers and "lightning" not in sys.modules:
+                held = plan.shapes.reserved_bytes + LIGHTNING
+                plan = replace(plan, shapes=replace(plan.shapes, reserved_bytes=held))
             dear = job.as_dear_as_the_grid(todo, world.device)
-            began, few = time.perf_counter(), todo.source.look(range(min(4, len(todo.source))))
-            sample = (time.perf_counter() - began) / len(few.target) / max(1, cfg.data.num_workers)
-            walk = passes.probe(todo.inputs, few, world.device, todo.attributor.baselines)
-            counted = passes.passes_of(walk)
+            machine, counted = _measured(todo, plan, world.device, cfg.data.num_workers)
     stages = todo.stages(plan)
     looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
     more = {"budget": looks} if todo.budget.limited else {}
@@ -43,7 +70,8 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
         say(f"{name:<28} {value}")
     fabric = config.typed(cfg).fabric
     say()
-    told = planning.told(plan, counted, fabric.rates.of(fabric.precision), sample, fabric.num_nodes, fabric.devices)
+    rates = fabric.rates.of(fabric.precision)
+    told = planning.told(plan, counted, machine, rates, fabric.num_nodes, fabric.devices)
     for name, value in told.items():
         say(f"{name:<28} {value}")
     plan.check()

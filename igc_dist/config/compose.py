@@ -70,6 +70,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         names=c.data.names,
         dims=c.data.dims,
         store=store,
+        page=c.report.max_outputs * c.report.enabled,
         method=c.method.name,
         weights=weighted(source, c.data.weights),
         slices=sliced(source, c.data.slices, c.data.on_unlabelled),

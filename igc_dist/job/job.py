@@ -29,7 +29,7 @@ from igc_dist.targets import Targets
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be computed. Every field except `store`, `labels` and `seen` changes the numbers."""
+    """What is to be computed. Every field except `store`, `page`, `labels` and `seen` changes the numbers."""
 
     inputs: Inputs
     source: Source
@@ -49,6 +49,8 @@ class Job:
     dims: Sequence[Any] | None = None
     """Names of the dimensions of each input."""
     store: str | Path | None = None
+    page: int = 0
+    """Outputs of a figure of the page that follows, at most; 0: there is none."""
     method: str = "igc"
     weights: Float64[np.ndarray, " N"] | None = None
     """Weight of each sample."""

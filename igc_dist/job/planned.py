@@ -186,6 +186,7 @@ def _work(job: Job, look: Look, shapes: Shapes, outputs: tuple[int, ...]) -> Wor
         ),
         sums=job.needs_mean,
         replicates=job.n_replicates,
+        page=job.page,
         n_maps=sum(statistic.n_maps * (1 + statistic.jackknifed) for statistic in job.statistics),
         samples=job.samples,
         in_memory=job.store is None,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -153,6 +155,27 @@ def footprint_of(walk: Walk, work: Callable[[Tensors], Any]) -> tuple[int, int]:
     two, four = peak(2), peak(4)
     row = max(0, four - two) // 2
     return max(0, two - 2 * row), row
+
+
+def timed(
+    walk: Walk, rows: int, rounds: int = 3, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
+    """Seconds of a forward pass of `rows` rows, and of the gradient of an output: the least of `rounds`.
+
+    The rows are those of a walk of one sample. Other work of the machine only ever adds to them.
+    """
+    points = tuple(x.expand(rows, *x.shape[1:]).contiguous() for x in walk.inputs)
+    reached, times = _reached(walk), []
+    for _ in range(rounds):
+        began, marks = clock(), []
+        for _ in walk.function.gradients(points, [0, 0, 0]) if reached else [walk.function.predict(points)]:
+            if points[0].device.type == "cuda":
+                torch.cuda.synchronize(points[0].device)
+            marks.append(clock())
+        gradient = min((after - before for before, after in pairwise(marks)), default=0.0)
+        times.append((marks[0] - began - gradient, gradient))
+    forward, gradient = (min(each) for each in zip(*times, strict=True))
+    return max(forward, 0.0), gradient
 
 
 def passes_of(walk: Walk) -> Passes:

@@ -66,6 +66,8 @@ class Work:
     """Folds that are walked twice."""
     n_maps: int = 6
     """Result arrays of an input, with standard errors."""
+    page: int = 0
+    """Outputs of a figure of the page, at most; 0: there is no page."""
     rule: str = ""
     """Where gradients are taken, as text for people."""
     certified: bool = False

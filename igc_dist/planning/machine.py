@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import inf
 
-from igc_dist.records import ConfigError, Tally
+from igc_dist.records import ConfigError, Passes, Tally
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,16 @@ class Machine:
     """Bytes per second that operators write."""
     sample: float = 2e-5
     """Seconds to read a sample; measured by `igc-dist plan` on the data."""
-    shard: float = 9e-4
+    start: float = 6.0
+    """Seconds until the first pass: imports, and a first look at model and data; measured by `igc-dist plan`."""
+    batch: float = 1e-3
+    """Seconds of a micro-batch beside its data and the model."""
+    part: float = 1.5e-4
+    """Seconds of an input of a micro-batch or of a shard, beside the model."""
+    shard: float = 1.9e-3
     """Seconds to claim a shard, to write its small arrays and to commit it."""
+    record: float = 3.9e-4
+    """Seconds to read the record of a shard, and each array in it, back."""
     encode: float = 2.2e8
     """Bytes of states per second that a rank compresses, hashes and writes."""
     decode: float = 3.5e8
@@ -96,10 +104,16 @@ class Machine:
     """Seconds of an empty exchange."""
     element: float = 2.4e-8
     """Seconds to finalize an element of the state of a fold."""
-    end: float = 0.16
+    end: float = 5e-2
     """Seconds to create the arrays of the results and to write their tables, whatever their size."""
+    array: float = 1.3e-3
+    """Seconds of each array of maps: to create it, to write its document, and for the page to open it again."""
+    page: float = 1.0
+    """Seconds of a page that draws next to nothing."""
+    panel: float = 7e-2
+    """Seconds to draw a panel: a map, and its standard error."""
 
-    def known(self, rates: Rates, sample: float | None = None) -> Machine:
+    def known(self, rates: Rates) -> Machine:
         """The machine with known values in place of fitted ones.
 
         Known FLOP/s replace all three rates of the model: they already include all overheads.
@@ -107,8 +121,19 @@ class Machine:
         names = (one.name for one in fields(rates) if one.name != "card")
         given = {name: value for name in names if (value := getattr(rates, name)) is not None}
         own = {"operator": 0.0, "traffic": inf} if rates.flops is not None else {}
-        return replace(self, **own, **given, **({} if sample is None else {"sample": sample}))
+        return replace(self, **own, **given)
+
+    def timed(self, done: Passes, rows: int, forward: float, gradient: float) -> Machine:
+        """The machine on which a forward pass of `rows` rows took `forward` seconds, and a gradient `gradient`."""
+        told = self.model(done.forward, rows, 1) + self.model(done.gradient, rows, 1)
+        ratio = (forward + gradient) / told if told else 1.0
+        return replace(self, operator=self.operator * ratio, flops=self.flops / ratio, traffic=self.traffic / ratio)
 
     def model(self, done: Tally, rows: int, calls: int) -> float:
         """Seconds of a pass over `rows` rows in `calls` calls."""
         return self.operator * done.operators * calls + rows * (done.flops / self.flops + done.bytes / self.traffic)
+
+    def rows(self, done: Passes, seconds: float) -> int:
+        """Rows of a forward pass that takes so many seconds with a gradient."""
+        none, one = (self.model(done.forward, n, 1) + self.model(done.gradient, n, 1) for n in (0, 1))
+        return max(1, int((seconds - none) / max(one - none, 1e-12)))

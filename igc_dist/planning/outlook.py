@@ -26,6 +26,8 @@ CURES = {
     "idle ranks": "more shards than ranks (plan.output_block, plan.n_folds), or fewer ranks",
     "exchange": "lower plan.n_folds, each of which has a state",
     "finalize": "lower plan.n_folds, each of which has a state",
+    "start-up": "none: more samples per run take no longer to start",
+    "page": "lower report.max_outputs, or report.enabled=false",
     "memory": "raise plan.host_memory, or lower plan.output_block",
 }
 """The advice for each bottleneck."""
@@ -36,10 +38,12 @@ class Outlook:
     """The predicted cost of a plan: seconds, and bytes per rank (of all ranks if the name ends with `in_all`)."""
 
     ranks: int
+    start: float
     pass_1: float
     pass_2: Schedule
     exchange: float
     finalize: float
+    page: float
     parts: dict[str, float] = field(repr=False)
     """Seconds of each part of the total."""
     reduction: int
@@ -53,8 +57,8 @@ class Outlook:
 
     @property
     def seconds(self) -> float:
-        """From the first forward pass to the complete store."""
-        return self.pass_1 + self.pass_2.seconds + self.exchange + self.finalize
+        """From the command to the complete store, and to its page if there is one."""
+        return self.start + self.pass_1 + self.pass_2.seconds + self.exchange + self.finalize + self.page
 
     @property
     def bottleneck(self) -> str:
@@ -66,8 +70,9 @@ class Outlook:
         second, share = self.pass_2, self.parts[self.bottleneck] / self.seconds if self.fits else 0.0
         told = f"{self.bottleneck}, {share:.0%} of the time" if self.fits else "memory, see the peak above"
         return {
-            "time": f"{duration(self.seconds)}: pass 1 {duration(self.pass_1)}, pass 2 {duration(second.seconds)}, "
-            f"exchange {duration(self.exchange)}, finalize {duration(self.finalize)}",
+            "time": f"{duration(self.seconds)}: start-up {duration(self.start)}, pass 1 {duration(self.pass_1)}, "
+            f"pass 2 {duration(second.seconds)}, exchange {duration(self.exchange)}, finalize "
+            f"{duration(self.finalize)}" + f", page {duration(self.page)}" * (self.page > 0),
             "shards per rank": f"{min(second.shards)} to {max(second.shards)}; ranks are busy for {second.used:.0%} of "
             "pass 2",
             "reduction per rank": f"{size(self.reduction)} of {size(self.reduction_in_all)} (an all-reduce: "
@@ -83,6 +88,7 @@ def outlook_of(plan: Plan, passes: Passes, machine: Machine, ranks: int) -> Outl
     `passes`: the work of the model for one row, and for the gradient of one output.
     """
     cost, exchange = ShardCost(plan, passes, machine), _Exchange(plan, machine, ranks)
+    page = plan.page_cost.seconds(machine)
     folds, walks = cost.folds(), cost.walks()
     first, second = scheduled(map(sum, folds), ranks), scheduled(map(sum, walks), ranks)
     late = max(0.0, exchange.state / machine.disk - second.seconds)  # the storage finishes after the ranks
@@ -95,14 +101,18 @@ def outlook_of(plan: Plan, passes: Passes, machine: Machine, ranks: int) -> Outl
         "idle ranks": first.seconds + second.seconds - computing - reading - writing - late,
         "exchange": exchange.seconds,
         "finalize": exchange.finalize,
+        "start-up": machine.start,
+        "page": page,
     }
     fits = all(plan.memory()[place] <= getattr(plan.limits, f"{place}_memory") * GIB for place in ("host", "device"))
     return Outlook(
         ranks,
+        machine.start,
         first.seconds,
         second,
         exchange.seconds,
         exchange.finalize,
+        page,
         parts,
         exchange.reduction,
         reduction_in_all=int(exchange.state * exchange.others),
@@ -139,7 +149,8 @@ class _Exchange:
         # a chunk covers a whole output block, and is read again in each round of the block
         reread = ceil(plan.output_block / plan.finalize_outputs / ranks)
         sending = self.reduction / machine.bandwidth + self.n_cuts * machine.latency * (ranks > 1)
-        return sending + reread * self.state / ranks / machine.decode
+        records = plan.n_parts * self.n_cuts * (1 + len(plan.shapes.input_names)) * machine.record
+        return sending + (reread * self.state / machine.decode + records) / ranks
 
     @property
     def finalize(self) -> float:
@@ -147,6 +158,8 @@ class _Exchange:
         plan, machine = self.plan, self.machine
         maps = min(self.rounds * plan.finalize_outputs, len(plan.work.outputs)) * plan.shapes.n_features * 8 * 6
         writing = max(maps / machine.encode, maps * min(self.ranks, self.n_cuts) / machine.disk)
+        writing += machine.array * plan.page_cost.n_arrays
+        writing += plan.shapes.n_samples * len(plan.work.outputs) * 8 / machine.encode  # targets of samples
         return machine.end + machine.element * self.rounds * self.one_cut / 8 + writing
 
     @property
@@ -188,17 +201,17 @@ def _variants(plan: Plan) -> Iterator[tuple[str, Plan]]:
         )
 
 
-def told(plan: Plan, passes: Passes, rates: Rates, sample: float, nodes: int, devices: int) -> dict[str, str]:
+def told(plan: Plan, passes: Passes, machine: Machine, rates: Rates, nodes: int, devices: int) -> dict[str, str]:
     """The text that `igc-dist plan` prints for `nodes` nodes with `devices` ranks each.
 
-    `sample`: seconds to read one sample. Raises `ConfigError` if there are no ranks.
+    `machine`: as it was measured here. Raises `ConfigError` if there are no ranks.
     """
     if min(nodes, devices) < 1:
         raise ConfigError(f"fabric.num_nodes={nodes}, fabric.devices={devices}: give integers of at least 1")
-    ranks, machine = nodes * devices, Machine().known(rates, sample)
+    ranks, machine = nodes * devices, machine.known(rates)
     lines = {"outlook": f"{ranks} rank{'s' * (ranks > 1)}"} | outlook_of(plan, passes, machine, ranks).summary()
     if rates.flops is None:
-        lines["outlook"] += ", each as fast as the CPU core that was measured: set fabric.rates.flops"
+        lines["outlook"] += ", each as fast as this one, where the model was timed: of others set fabric.rates.flops"
     if rates.card is not None and rates.flops is not None:
         known = CARDS[rates.card]
         own = rates.flops not in known.flops.values()

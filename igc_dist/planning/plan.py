@@ -19,6 +19,7 @@ from igc_dist import seeds
 from igc_dist.planning.cost import LAZY, Cost, Work
 from igc_dist.planning.disk import Footprint, footprint
 from igc_dist.planning.limits import GIB, KEPT, Limits, size
+from igc_dist.planning.page_cost import PageCost
 from igc_dist.planning.table_cost import TABLE, TableCost
 from igc_dist.records import ConfigError, Price, Shapes, Shard
 
@@ -89,6 +90,11 @@ class Plan:
     def table_cost(self) -> TableCost:
         """What the tables of samples and outputs take."""
         return TableCost(self.shapes, self.work, self.table_rows, self.fold_size)
+
+    @property
+    def page_cost(self) -> PageCost:
+        """What the page takes."""
+        return PageCost(self.shapes, self.work, self.finalize_outputs)
 
     def tables(self, *folds: int) -> Iterator[Piece]:
         """The pieces of some folds, or of all, in order."""
@@ -191,6 +197,7 @@ class Plan:
             tables.held() + commit + (0 if self.work.on_device else walk),
             tables.write(),
             self._finalize_bytes() * self.finalize_outputs,
+            self.page_cost.memory(),
         ]
         held = self.shapes.reserved_bytes + LAZY + KEPT + tables.samples()
         held += self.content() if self.work.in_memory else 0

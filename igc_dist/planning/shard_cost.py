@@ -12,6 +12,9 @@ from igc_dist.records import Passes
 PER_GROUP = 3
 """Time of a directional derivative relative to that of a gradient: `modes.PER_GROUP`."""
 
+PARTS = 3
+"""Time of an input of a micro-batch of pass 2 relative to pass 1: a path point, an attribution, and its sums."""
+
 
 def outputs_of(plan: Plan) -> list[int]:
     """Number of outputs of each block."""
@@ -50,8 +53,18 @@ class ShardCost:
 
     def predict(self, n: int) -> tuple[float, float, float]:
         """A shard of n samples of pass 1: computing, waiting for data, writing."""
-        computing = self.machine.model(self.passes.forward, n, ceil(n / self.rows[0]))
-        return computing, self.waiting(n, computing), self.machine.shard
+        machine, batches = self.machine, ceil(n / self.rows[0])
+        computing = machine.model(self.passes.forward, n, batches) + batches * (machine.batch + self.inputs)
+        return computing, self.waiting(n, computing), machine.shard + self.tables(n) / machine.encode
+
+    @property
+    def inputs(self) -> float:
+        """Seconds of all inputs of a micro-batch, whatever its size."""
+        return self.machine.part * len(self.plan.shapes.input_names)
+
+    def tables(self, n: int) -> int:
+        """Bytes of the predictions and the targets of n samples."""
+        return n * len(self.plan.work.outputs) * (8 + max(4, self.plan.shapes.itemsize))
 
     def waiting(self, n: int, computing: float) -> float:
         """Seconds of waiting for the data of n samples. Data that is read ahead is read during the computing."""
@@ -63,13 +76,18 @@ class ShardCost:
         plan, machine = self.plan, self.machine
         rows, gradients = (n * n_baselines * each for each in plan.evaluations(n_outputs))
         gradients *= PER_GROUP if plan.work.groups else 1
-        full = self.rows[1]
-        computing = machine.model(self.passes.forward, rows, ceil(rows / full))
-        computing += machine.model(self.passes.gradient, gradients, ceil(gradients / full))
+        batches = ceil(n / plan.samples_per_batch)
+        calls = max(batches, ceil(rows / self.rows[1]))
+        computing = machine.model(self.passes.forward, rows, calls) + calls * (machine.batch + self.inputs)
+        computing += machine.model(self.passes.gradient, gradients, ceil(calls * gradients / max(rows, 1)))
+        computing += batches * (PARTS - 1) * self.inputs
         computing += n * n_outputs * plan.shapes.n_features * 8 / machine.traffic  # what is folded, in float64
         samples = n * n_outputs * plan.shapes.n_features * plan.shapes.itemsize if plan.work.samples else 0
         return (
             computing,
             self.waiting(n, computing),
-            machine.shard + (state_of(plan, 1, n_outputs) + samples) / machine.encode,
+            machine.shard
+            + self.inputs
+            + self.tables(n) / machine.decode
+            + (state_of(plan, 1, n_outputs) + samples) / machine.encode,
         )

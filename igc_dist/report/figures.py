@@ -29,6 +29,8 @@ MOST_INPUTS = 12
 """The largest number of inputs whose maps are drawn: a figure takes a third of a second and 50 kB."""
 MOST_MAPS = 24
 """The largest number of figures of maps where inputs are left out."""
+AT_ONCE = 2**22
+"""Elements of a map that are read at once to tell its size: 32 MiB."""
 SLICED = 8
 """The largest number of outputs whose slices are drawn."""
 
@@ -93,8 +95,12 @@ def magnitudes(tree: xr.DataTree) -> dict[str, float]:
     found = {}
     for group, dataset in inputs(tree).items():
         if (name := main_map(dataset)) is not None:
-            size = np.abs(np.asarray(dataset[name].values, np.float64))
-            found[group] = float(np.where(np.isfinite(size), size, 0.0).sum()) / max(dataset.sizes["output"], 1)
+            n_outputs, total = dataset.sizes["output"], 0.0
+            some = max(1, AT_ONCE * n_outputs // max(dataset[name].size, 1))
+            for start in range(0, n_outputs, some):
+                size = np.abs(np.asarray(dataset[name].isel(output=slice(start, start + some)).values, np.float64))
+                total += float(np.where(np.isfinite(size), size, 0.0).sum())
+            found[group] = total / max(n_outputs, 1)
     return found
 
 

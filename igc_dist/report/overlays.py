@@ -45,7 +45,7 @@ def overlay_of(tree: xr.DataTree, group: str, i: int, output: str | int | None) 
         if not rows.size:
             raise ConfigError(f"sample {i} is none of the {samples.sizes['sample']} whose attributions are kept")
         row = int(rows[0])
-        target = np.nan_to_num(samples["target"].values[row], nan=-np.inf)
+        target = np.nan_to_num(samples["target"].isel(sample=row).values, nan=-np.inf)
         place = int(target.argmax()) if output is None else place_of(output, names)
         array = tree[f"samples/{group}/attribution"].isel(sample=[row]).isel(output=place, drop=True)
         values, what = fold_features(array.rename(sample="output"))[0][0], ""

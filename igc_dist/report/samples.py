@@ -57,8 +57,9 @@ def draw_samples(tree: xr.DataTree, folder: Path, fetch: Fetch | None) -> list[S
     found = []
     with house_style():
         for row, (i, image) in enumerate(zip(index, images, strict=True)):
-            place = int(np.nan_to_num(samples["target"].values[row], nan=-np.inf).argmax())
-            prediction = np.asarray(samples["prediction"].values[row], np.float64)
+            its = samples.isel(sample=row)  # the tables of all samples may be larger than memory
+            place = int(np.nan_to_num(its["target"].values, nan=-np.inf).argmax())
+            prediction = np.asarray(its["prediction"].values, np.float64)
             order = np.argsort(-np.nan_to_num(prediction, nan=-np.inf), kind="stable")[:PREDICTIONS].tolist()
             drawn = overlay_of(tree, group, i, place)
             what = "sample, map and overlay" if image is not None else "map"
@@ -69,7 +70,7 @@ def draw_samples(tree: xr.DataTree, folder: Path, fetch: Fetch | None) -> list[S
                     index=i,
                     output=names[place],
                     predictions=[f"{names[each]} ({number(float(prediction[each]))})" for each in order],
-                    residual=number(float(samples["delta"].values[row, place])) if complete else "not complete",
+                    residual=number(float(its["delta"].values[place])) if complete else "not complete",
                     drawing=save(figure, folder / f"sample-{i}.png", f"sample {i}", printable(caption)),
                 )
             )

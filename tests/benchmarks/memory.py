@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import igc_dist
 from igc_dist import baselines
+from igc_dist import report as report_of
 from igc_dist import run as composition
 from igc_dist.attributors import IDG, IDGI, GuidedIG
 from igc_dist.features import Patches
@@ -39,6 +40,8 @@ class Case:
     side: int = 64
     n_steps: int = 2
     in_memory: bool = False
+    page: int = 0
+    """Outputs of a figure of the page that is written after the run, at most."""
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -118,6 +121,10 @@ CASES = {
     "tiny_samples_in_memory": Case("tiny", 200_000, outputs=20, n_steps=1, in_memory=True),
     "images": Case("images", 32, side=224, n_steps=4),
     "many_inputs": Case("inputs", 64, outputs=4, arguments={"n_folds": 8}),
+    "page_of_many_inputs": Case("inputs", 16, outputs=4, page=32, arguments={"n_folds": 4}),
+    "page_of_images": Case("linear", 8, outputs=32, side=224, n_steps=1, page=32, arguments={"n_folds": 4}),
+    "page_of_many_outputs": Case("linear", 16, outputs=1000, side=32, n_steps=1, page=32, arguments={"n_folds": 4}),
+    "page_of_samples": Case("tiny", 20_000, outputs=100, n_steps=1, page=32, arguments={"n_folds": 2, "samples": True}),
     "one_sample": Case("resnet64", 1),
     "two_samples": Case("resnet64", 2),
 }
@@ -171,8 +178,9 @@ def measure(name: str) -> dict[str, int]:
     case, plans, original = CASES[name], [], composition.plan_of
 
     def planned(*arguments: Any, **keywords: Any) -> Plan:
-        plans.append(original(*arguments, **keywords))
-        return plans[-1]
+        plan = original(*arguments, **keywords)
+        plans.append(replace(plan, work=replace(plan.work, page=case.page)))
+        return plan
 
     composition.plan_of = planned
     task = task_of(case)
@@ -180,6 +188,8 @@ def measure(name: str) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         store = None if case.in_memory else Path(folder) / "store"
         igc_dist.attribute(task.module, (task.x, task.y), n_steps=case.n_steps, store=store, **case.arguments)
+        if case.page:
+            report_of.write_report(igc_dist.open(store), folder, case.page)
     return {"projected": plans[0].memory()["host"], "measured": peak(), "before": before}
 
 

@@ -4,7 +4,7 @@ made."""
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -18,6 +18,7 @@ from igc_dist.job import modes
 from igc_dist.planning import (
     Limits,
     Machine,
+    Outlook,
     Plan,
     Rates,
     Work,
@@ -33,7 +34,13 @@ from tests.ranks import run_ranks, values
 
 SHAPES = Shapes(6400, 100, ("x",), ((3, 32, 32),), 4, 1000, 100_000, 2**28)
 PASSES = Passes(Tally(50, 10**9, 10**6), Tally(60, 10**9, 10**6))
-FREE = Machine(0.0, 7e10, inf, 0.0, 0.0, inf, inf, inf, inf, 0.0, 0.0, 0.0)
+FREE = Machine(
+    **{
+        one.name: inf if one.name in ("traffic", "encode", "decode", "disk", "bandwidth") else 0.0
+        for one in fields(Machine)
+    }
+    | {"flops": 7e10}
+)
 """Of which only arithmetic takes time."""
 
 
@@ -137,12 +144,17 @@ def test_every_state_is_sent_once() -> None:
         (replace(FREE, disk=1e2), 4, "writing shards"),
         (replace(FREE, bandwidth=1e3), 4, "exchange"),
         (replace(FREE, decode=1e2), 4, "exchange"),
+        (replace(FREE, record=1e5), 4, "exchange"),
         (replace(FREE, element=1.0), 4, "finalize"),
+        (replace(FREE, array=1e5), 4, "finalize"),
+        (replace(FREE, start=1e5), 4, "start-up"),
+        (replace(FREE, page=1e5), 4, "page"),
         (replace(FREE, flops=inf, sample=1.0), 32, "reading data"),
     ],
 )
 def test_the_first_bottleneck_is_the_one_that_was_made(machine: Machine, ranks: int, bottleneck: str) -> None:
-    found = outlook_of(plan(), PASSES, machine, ranks)
+    cut = plan()
+    found = outlook_of(replace(cut, work=replace(cut.work, page=32)), PASSES, machine, ranks)
     assert found.bottleneck == bottleneck, found.parts
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert bottleneck in found.summary()["first bottleneck"]
@@ -168,7 +180,7 @@ def test_rates_of_a_card() -> None:
     rates = Rates(card="h200").of("bf16-mixed")
     assert rates.flops == pytest.approx(4003 * 4.06e10, rel=0.01)  # gradients per second x FLOP of each, of the report
     assert Rates(card="h200").of("32-true").flops == pytest.approx(915 * 4.06e10, rel=0.01)
-    assert "h200-2026-11-27.json" in told(plan(), PASSES, rates, 1e-3, 1, 1)["rates"]
+    assert "h200-2026-11-27.json" in told(plan(), PASSES, Machine(), rates, 1, 1)["rates"]
     assert Rates(card="h200", flops=1e12).of("bf16-mixed").flops == 1e12
     assert Rates().of("16-mixed") == Rates()
     with pytest.raises(ConfigError, match=r"fabric.rates='h100': no run on such a card was measured, choose h200"):
@@ -177,12 +189,43 @@ def test_rates_of_a_card() -> None:
         Rates(card="h200").of("16-mixed")
 
 
+def test_many_inputs_and_small_shards_are_counted() -> None:
+    """Each micro-batch, each input of it, each record and each array of maps has its own cost, whatever its size."""
+    shapes = replace(SHAPES, input_names=tuple(f"x{i}" for i in range(30)), features=((4,),) * 30, n_samples=640)
+    work = Work(outputs=tuple(range(10)), n_baselines=1, points=3, n_terms=2, n_maps=2, page=32)
+    cut = make_plan(shapes, work, Limits(n_folds=64, micro_batch=5), 0)
+    assert (cut.n_folds, cut.samples_per_batch, cut.points_per_batch) == (64, 5, 1)
+
+    def outlook(**costs: float) -> Outlook:
+        return outlook_of(cut, PASSES, replace(FREE, **costs), 1)
+
+    idle = outlook().seconds
+    assert outlook(batch=1.0).pass_1 == pytest.approx(128 + outlook().pass_1)
+    assert outlook(batch=1.0).seconds == pytest.approx(idle + 128 + 128 * 3)
+    assert outlook(part=1.0).seconds == pytest.approx(idle + 30 * (128 + 128 * 3 + 2 * 128 + 64))
+    assert outlook(record=1.0).exchange == pytest.approx(64 * 31)
+    assert outlook(array=1.0).finalize == 60
+    assert outlook(panel=1.0).page == 10 * 12 + 10
+    assert outlook_of(replace(cut, work=replace(work, page=0)), PASSES, Machine(), 1).page == 0
+
+
+def test_a_timed_model_takes_what_it_took() -> None:
+    """The ratio of what is told to what was timed is 1, and other sizes move with it."""
+    timed = Machine().timed(PASSES, 16, 2.0, 3.0)
+    assert timed.model(PASSES.forward, 16, 1) + timed.model(PASSES.gradient, 16, 1) == pytest.approx(5.0)
+    assert timed.model(PASSES.forward, 7, 2) / Machine().model(PASSES.forward, 7, 2) == pytest.approx(
+        timed.operator / Machine().operator
+    )
+    rows = Machine().rows(PASSES, 0.3)
+    assert Machine().model(PASSES.forward, rows, 1) + Machine().model(PASSES.gradient, rows, 1) <= 0.3
+
+
 def test_what_is_told() -> None:
-    lines = told(plan(), PASSES, Rates(flops=1e12), 1e-3, 64, 8)
+    lines = told(plan(), PASSES, Machine(sample=1e-3), Rates(flops=1e12), 64, 8)
     assert lines["outlook"] == "512 ranks"
     assert "plan.n_folds=" in lines["a better plan"] or "plan.output_block=" in lines["a better plan"]
-    assert "fabric.rates.flops" in told(plan(), PASSES, Rates(), 1e-3, 1, 1)["outlook"]
+    assert "fabric.rates.flops" in told(plan(), PASSES, Machine(), Rates(), 1, 1)["outlook"]
     with pytest.raises(ConfigError, match=r"fabric.num_nodes=0, fabric.devices=8: give integers of at least 1"):
-        told(plan(), PASSES, Rates(), 1e-3, 0, 8)
+        told(plan(), PASSES, Machine(), Rates(), 0, 8)
     with pytest.raises(ConfigError, match=r"fabric.rates.flops=0.0: give a number above 0"):
         Rates(flops=0.0)
