@@ -7,8 +7,10 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+import igc_dist
 from igc_dist.report import figures, write_report
 from igc_dist.report.figures import MOST_INPUTS, MOST_MAPS, Drawings, draw_all, drawn_inputs
 from igc_dist.report.maps import defined, read_maps
@@ -83,3 +85,28 @@ def test_slices_are_drawn_beside_each_other(tmp_path: Path, count: int) -> None:
     wide = matplotlib.image.imread(drawn.slices["x"].path).shape[1] / figures.DPI
     assert wide <= 11.1
     assert len(Page(write_report(tree, tmp_path).read_text(encoding="utf-8")).tags) > 0
+
+
+def test_a_page_does_not_read_whole_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of all outputs and tables of all samples may be larger than memory: what is not drawn is not kept."""
+    monkeypatch.setattr(figures, "MOST_INPUTS", 0)
+    monkeypatch.setattr(figures, "AT_ONCE", 8)
+    path = tmp_path / "a.zarr"
+    igc_dist.attribute(
+        torch.nn.Linear(5, 3), (torch.rand(24, 5), torch.randn(24, 3)), samples=True, n_folds=4, n_steps=1, store=path
+    )
+    tree, whole = igc_dist.open(path), igc_dist.open(path)
+    assert figures.magnitudes(tree) == {"x": pytest.approx(float(abs(whole["x/igc"].values).sum()) / 3)}
+    write_report(tree, tmp_path, max_outputs=1)
+    kept = {
+        f"{node.path}/{name}" for node in tree.subtree for name, array in node.variables.items() if array._in_memory
+    }
+    large = (
+        "/x/igc",
+        "/x/igc_se",
+        "/samples/target",
+        "/samples/prediction",
+        "/samples/delta",
+        "/samples/x/attribution",
+    )
+    assert not kept & {*large}

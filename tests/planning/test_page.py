@@ -1,0 +1,48 @@
+"""The page of a run is in its plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from igc_dist.planning import Limits, Plan, Work, make_plan
+from igc_dist.planning.page_cost import MOST_INPUTS, MOST_SAMPLES
+from igc_dist.records import Shapes
+from igc_dist.report import figures, samples
+
+MIB = 2**20
+
+
+def plan(outputs: int, page: int, side: int = 64, n_inputs: int = 1) -> Plan:
+    names = tuple(f"x{i}" for i in range(n_inputs))
+    shapes = Shapes(64, outputs, names, ((3, side, side),) * n_inputs, 4, 1000, 100_000, 2**28)
+    work = Work(outputs=tuple(range(outputs)), n_baselines=1, points=2, n_terms=2, n_maps=2, page=page)
+    return make_plan(shapes, work, Limits(n_folds=4, host_memory=16.0), 0)
+
+
+def test_a_page_draws_what_the_plan_counts() -> None:
+    assert (MOST_INPUTS, MOST_SAMPLES) == (figures.MOST_INPUTS, samples.MOST)
+    cut = plan(50, 32, n_inputs=20)
+    assert cut.page_cost.n_arrays == 40
+    assert cut.page_cost.panels == 32 * (12 + 1)
+    assert plan(5, 32).page_cost.panels == 5 * 2
+
+
+@pytest.mark.parametrize(("outputs", "drawn"), [(32, 32), (1000, 32), (1000, 1)])
+def test_maps_are_held_as_read_and_masked(outputs: int, drawn: int) -> None:
+    """Twice what is drawn; a chunk of the results as stored, decoded and copied; and all but nothing without a page."""
+    cut = plan(outputs, drawn)
+    one = 3 * 64 * 64 * 8
+    held = (2 * drawn + 3 * cut.finalize_outputs) * one
+    assert held + 96 * MIB < cut.page_cost.memory() < held + 128 * MIB
+    assert plan(outputs, 0).page_cost.memory() == 0
+
+
+def test_a_page_that_takes_the_most_is_the_peak() -> None:
+    """Of one sample and few features all else is small; where finalize takes more, the page adds nothing."""
+    small = plan(2, 32, side=2)
+    assert small.memory()["host"] >= small.shapes.reserved_bytes + small.page_cost.memory()
+    assert small.memory()["host"] > replace(small, work=replace(small.work, page=0)).memory()["host"]
+    large = plan(100, 1)
+    assert large.memory() == replace(large, work=replace(large.work, page=0)).memory()
