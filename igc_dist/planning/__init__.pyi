@@ -1,3 +1,4 @@
+from . import page_cost as page_cost
 from . import shard_cost as shard_cost
 from .budget import Budget as Budget
 from .cost import Cost as Cost

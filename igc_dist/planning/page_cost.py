@@ -9,8 +9,9 @@ from igc_dist.planning.cost import Work
 from igc_dist.planning.machine import Machine
 from igc_dist.records import Shapes
 
-MOST_INPUTS, MOST_SAMPLES = 12, 16
-"""What a page draws at most: inputs (`report.figures`), samples (`report.samples`)."""
+MOST_INPUTS, MOST_MAPS, MOST_SAMPLES = 12, 24, 16
+"""What a page draws at most: inputs, and figures of maps if there are more (`report.figures`); samples
+(`report.samples`)."""
 
 DRAWING = 96 * 2**20
 """Memory of the libraries that read the tree and draw, of a canvas and of the page itself."""
@@ -44,9 +45,10 @@ class PageCost:
     @property
     def panels(self) -> int:
         """Panels of all figures: of the maps with their errors, and of the few other figures."""
-        inputs = min(MOST_INPUTS, len(self.shapes.input_names))
-        samples = MOST_SAMPLES if self.work.samples else 0
-        return self.rows * (inputs * max(1, self.work.n_maps // 2) + 1) + samples
+        inputs, each = len(self.shapes.input_names), max(1, self.work.n_maps // 2)
+        if inputs > MOST_INPUTS:
+            inputs = max(1, min(MOST_INPUTS, MOST_MAPS // each))
+        return self.rows * (inputs * each + 1) + (MOST_SAMPLES if self.work.samples else 0)
 
     def memory(self) -> int:
         """Bytes beside what the process holds: the maps of a figure, as read and masked, and a chunk of them, as

@@ -25,11 +25,13 @@ from igc_dist.planning import (
     advised,
     make_plan,
     outlook_of,
+    page_cost,
     scheduled,
     shard_cost,
     told,
 )
 from igc_dist.records import ConfigError, Passes, Shapes, Tally
+from igc_dist.report import figures, samples
 from tests.ranks import run_ranks, values
 
 SHAPES = Shapes(6400, 100, ("x",), ((3, 32, 32),), 4, 1000, 100_000, 2**28)
@@ -207,6 +209,14 @@ def test_many_inputs_and_small_shards_are_counted() -> None:
     assert outlook(array=1.0).finalize == 60
     assert outlook(panel=1.0).page == 10 * 12 + 10
     assert outlook_of(replace(cut, work=replace(work, page=0)), PASSES, Machine(), 1).page == 0
+
+
+def test_a_page_draws_what_the_plan_counts() -> None:
+    assert (figures.MOST_INPUTS, figures.MOST_MAPS, samples.MOST) == (
+        page_cost.MOST_INPUTS,
+        page_cost.MOST_MAPS,
+        page_cost.MOST_SAMPLES,
+    )
 
 
 def test_a_timed_model_takes_what_it_took() -> None:

@@ -7,9 +7,7 @@ from dataclasses import replace
 import pytest
 
 from igc_dist.planning import Limits, Plan, Work, make_plan
-from igc_dist.planning.page_cost import MOST_INPUTS, MOST_SAMPLES
 from igc_dist.records import Shapes
-from igc_dist.report import figures, samples
 
 MIB = 2**20
 
@@ -21,11 +19,11 @@ def plan(outputs: int, page: int, side: int = 64, n_inputs: int = 1) -> Plan:
     return make_plan(shapes, work, Limits(n_folds=4, host_memory=16.0), 0)
 
 
-def test_a_page_draws_what_the_plan_counts() -> None:
-    assert (MOST_INPUTS, MOST_SAMPLES) == (figures.MOST_INPUTS, samples.MOST)
+def test_panels_are_of_drawn_outputs_inputs_and_maps() -> None:
     cut = plan(50, 32, n_inputs=20)
     assert cut.page_cost.n_arrays == 40
     assert cut.page_cost.panels == 32 * (12 + 1)
+    assert replace(cut, work=replace(cut.work, n_maps=8)).page_cost.panels == 32 * (6 * 4 + 1)
     assert plan(5, 32).page_cost.panels == 5 * 2
 
 
