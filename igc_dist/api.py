@@ -19,7 +19,7 @@ import igc_dist.accessor  # noqa: F401  .igc on the tree
 from igc_dist import baselines, config, inputs, targets
 from igc_dist import data as sources
 from igc_dist.attributors import Attributor
-from igc_dist.data import random_states_kept, sliced, weighted
+from igc_dist.data import filtered, random_states_kept, sliced, weighted
 from igc_dist.distributed import World, joined
 from igc_dist.job import Job, limits_of, named, named_statistics, skipping
 from igc_dist.metrics import labelled
@@ -71,6 +71,7 @@ def attribute(
     fields: Any = None,
     weights: Any = None,
     slices: Any = None,
+    filter: Any = None,
     on_unlabelled: str = "fail",
     reduce: Any = None,
     metrics: Any = (),
@@ -128,8 +129,10 @@ def attribute(
     object of `igc_dist.baselines`. `quadrature`, `n_steps`, `quadrature_tol`: a rule by name, a `Quadrature`, "auto" (a
     pilot chooses, the default if there is no `n_steps`), or `igc_dist.Rule`; `n_steps` alone: that many midpoints.
     `design`, `n_draws`: see `igc_dist.paths.designs`, or `igc_dist.Design`. `target`: None (all outputs), an int, a
-    list, "one_hot", or `igc_dist.Targets`, whose `n_others` is a keyword too. NaN in y leaves a sample out for that
-    output. `reduce`: how features are summed before anything is folded, see `igc_dist.features`.
+    list, "one_hot", "own", "predicted", "top:k", or `igc_dist.Targets`, whose `n_others` is a keyword too. NaN in y
+    leaves a sample out for that output. `filter`: which samples count, "correct", "confident(0.8)", "confident(0.8,
+    predicted)", "COLUMN==VALUE", "indices FILE", or indices (`igc_dist.data.filters.Filter`); rows of the others are
+    NaN. `reduce`: how features are summed before anything is folded, see `igc_dist.features`.
 
     `metrics`: scores of every sample's maps, names of `igc_dist.metrics.METRICS` or objects, in a list or by their
     names in the result: ``tree["samples/metrics/insertion"]`` (sample, output), means in ``tree["metrics"]``.
@@ -203,11 +206,10 @@ def attribute(
         method=method if attributor is None else attributor.name,
         weights=weighted(source, weights),
         slices=sliced(source, slices, on_unlabelled),
+        filter=filtered(source, filter),
     )
-    accelerator = accelerator or lent.device.type
-    ranks = joined(
-        accelerator=accelerator, strategy=strategy, timeout=timeout, lease=lease, threads=threads, loggers=loggers
-    )
+    ranks = joined(accelerator=accelerator or lent.device.type, strategy=strategy, timeout=timeout, lease=lease,
+                   threads=threads, loggers=loggers)  # fmt: skip
     with _interruptible(), ranks as world, metered(world, progress) as meter:
         done = run(job, world, meter)
     return _judged(tree(done.objects), world)

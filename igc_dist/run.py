@@ -111,7 +111,9 @@ class Run:
         self.meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
         unlabelled = None if job.slices is None else job.slices.unlabelled
         data = job.inputs, job.source, job.targets
-        predictor = Predictor(*data, plan, self.world.device, job.skip, job.needs_mean, job.weights, unlabelled)
+        predictor = Predictor(
+            *data, plan, self.world.device, job.skip, job.needs_mean, job.weights, unlabelled, job.filter
+        )
 
         def fold(number: int) -> dict[str, Any]:
             noted = predictor.shard(store, number)

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from igc_dist.records import ConfigError, DataError, near_names
+
+_EACH = re.compile(r"own|predicted|top:([1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Targets:
     and for this number of other outputs, which are drawn, instead of for all. `classes`: the names of all outputs of
     the model, in their order, if the data set has them.
 
+    `each`: every sample is explained for outputs of its own, in place of the same ones for all: "own", that of its
+    label; "predicted", the largest; "top:k", the k largest in their order, of equal ones the first. Then "output"
+    counts these, and `/samples/explained` says which output of the model each of them is.
+
     Raises `ConfigError` for no, negative or duplicate outputs, and for duplicate names.
     """
 
@@ -40,8 +46,10 @@ class Targets:
     names: Sequence[str] | None = None
     n_others: int | None = None
     classes: Sequence[str] | None = None
+    each: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_each()
         n = self.n_others
         if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
             raise ConfigError(
@@ -120,8 +128,26 @@ class Targets:
             )
         return sorted(first)
 
+    def _check_each(self) -> None:
+        if self.each is None:
+            return
+        if not isinstance(self.each, str) or not _EACH.fullmatch(self.each):
+            raise ConfigError(f"target.each={self.each!r}: give own, predicted, or top:k such as top:5")
+        for name in ("outputs", "names", "n_others"):
+            if getattr(self, name) is not None:
+                raise ConfigError(
+                    f"target.{name}={getattr(self, name)!r} with target.each={self.each}, where each sample has "
+                    f"outputs of its own: leave target.{name} null"
+                )
+
+    @property
+    def n_each(self) -> int:
+        """How many outputs of its own each sample is explained for; 0 without `each`."""
+        found = None if self.each is None else _EACH.fullmatch(self.each)
+        return 0 if found is None else int(found[1] or 1)
+
     def select(self, n_outputs: int) -> list[int]:
-        """The selected outputs of a model with `n_outputs`.
+        """The selected outputs of a model with `n_outputs`; with `each`, the places among the outputs of a sample.
 
         Raises `ConfigError` for an output out of range, or if `names` or `classes` do not fit.
         """
@@ -132,6 +158,12 @@ class Targets:
                 f"the data has {len(known)} classes ({some}), but the model has {n_outputs} outputs: name all outputs, "
                 "in the model's order (data.classes, a list, or a file with one on each line)"
             )
+        if self.n_each > n_outputs:
+            raise ConfigError(
+                f"target={self.each}, but the model has {n_outputs} outputs: give top:{n_outputs} at most"
+            )
+        if self.each is not None:
+            return list(range(self.n_each))
         chosen = list(range(n_outputs)) if self.outputs is None else [int(k) for k in self.outputs]
         if max(chosen) >= n_outputs:
             raise ConfigError(
@@ -184,6 +216,8 @@ class Targets:
     def labels(self, chosen: Sequence[int]) -> np.ndarray:
         """The coordinate of the dimension `output`: the names, else the classes, else the indices of the outputs."""
         names, known = self.names, self.classes
+        if self.each is not None:
+            names = [f"top {k + 1}" for k in chosen] if self.each.startswith("top") else [self.each]
         if names is None and known is not None and (len(known) != 2 or len(chosen) > 1):  # else it may be one for both
             names = [known[k] for k in chosen]
         return (
@@ -235,36 +269,19 @@ def class_names(given: Sequence[str] | str | Path | None) -> list[str] | None:
     return names
 
 
-def asked(
-    keys: Float64[np.ndarray, "R J"], label: Int64[np.ndarray, " R"], n_others: int
-) -> Float64[np.ndarray, "R J"]:
-    """Draw outputs, and return how often each counts: 0 if it is not drawn (Horvitz and Thompson 1952).
-
-    On average each output counts once. The output of the label counts once (a label of -1 is none of these outputs).
-    `n_others` of the other outputs are drawn, those with the smallest random `keys`. Each of them counts as often as
-    the number of others over the number of drawn ones.
-    """
-    own = np.arange(keys.shape[1]) == label[:, None]
-    others = keys.shape[1] - own.sum(1, keepdims=True)
-    drawn = np.minimum(n_others, others)
-    often = np.zeros(keys.shape)
-    if (k := min(n_others, keys.shape[1])) > 0:  # if k is their number, all are chosen, including the label
-        chosen = np.argpartition(np.where(own, np.inf, keys), k - 1, axis=1)[:, :k]
-        np.put_along_axis(often, chosen, others / np.maximum(drawn, 1), axis=1)
-    return np.where(own, 1.0, often)
-
-
 def ensure(target: Any) -> Targets:
-    """Coerce "None, an int, a list of ints, the word one_hot, or Targets" to `Targets`."""
+    """Coerce "None, an int, a list of ints, the words one_hot, own, predicted and top:k, or Targets" to `Targets`."""
     if isinstance(target, Targets):
         return target
     if target is None:
         return Targets()
     if isinstance(target, str):
+        if _EACH.fullmatch(target):
+            return Targets(each=target)
         if target != "one_hot":
             raise ConfigError(
-                f"target={target!r}: the only name is 'one_hot'; otherwise give None, an int, a list of ints, or "
-                "Targets(...)"
+                f"target={target!r}: the names are 'one_hot', 'own', 'predicted' and 'top:k', such as 'top:5'; "
+                "otherwise give None, an int, a list of ints, or Targets(...)"
             )
         return Targets(one_hot=True)
     if isinstance(target, bool) or not isinstance(target, int | np.integer | Sequence | np.ndarray | Tensor):

@@ -45,7 +45,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         tasks.clear()
 
     chosen, overrides = flags.split(arguments)
-    before, sys.argv = sys.argv, ["igc-dist", *named([*chosen, *map(_of_card, overrides)])]
+    before, sys.argv = sys.argv, ["igc-dist", *named([*chosen, *map(_in_full, overrides)])]
     loader = internal.ConfigLoaderImpl
     internal.ConfigLoaderImpl = partial(Checked, allow=allow, made=made)  # type: ignore[misc, assignment]
     try:
@@ -77,9 +77,16 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         internal.ConfigLoaderImpl = loader  # type: ignore[misc]
 
 
-def _of_card(word: str) -> str:
-    """``fabric.rates=h200`` names a card; the node of that name holds numbers too."""
+def _in_full(word: str) -> str:
+    """A word that is short for a setting: ``fabric.rates=h200`` names a card, ``target=top:5`` outputs of a sample.
+
+    Filters have brackets, commas and signs that Hydra would read: they are quoted, each of a sweep.
+    """
     name, given, value = word.partition("=")
+    if name == "filter" and value not in ("", "null") and not {"'", '"', "$"} & {*value}:
+        return f"filter={','.join(map(_in_quotes, re.split(r',(?![^(]*[)])', value)))}"
+    if name == "target" and ":" in value:
+        return f"target.each={value}"
     return f"{name}.card={value}" if name == "fabric.rates" and given and not value.startswith("{") else word
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from igc_dist import baselines, data, inputs
 from igc_dist.config import building, schemas
 from igc_dist.config.permitted import TRUST, check_public
-from igc_dist.data import sliced, weighted
+from igc_dist.data import filtered, sliced, weighted
 from igc_dist.job import Job, named, named_statistics, skipping
 from igc_dist.metrics import Metric, labelled
 from igc_dist.model import AUTO, Model, Vision, load
@@ -57,7 +57,11 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
             categories=c.model.categories,
         ),
         source=source,
-        targets=named(Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others), model, source),
+        targets=named(
+            Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others, each=c.target.each),
+            model,
+            source,
+        ),
         baseline=baseline,
         attributor=building.build_attributor(c.method.attributor, quadrature, design, allow, c.quadrature.n_steps),
         statistics=statistics,
@@ -74,6 +78,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         method=c.method.name,
         weights=weighted(source, c.data.weights),
         slices=sliced(source, c.data.slices, c.data.on_unlabelled),
+        filter=filtered(source, c.filter),
         budget=c.budget,
         audit=c.precision,
         labels={"model": c.model.build["_target_"], "data": c.data.build["_target_"]},

@@ -69,12 +69,16 @@ class DataConfig:
 
 @dataclass
 class TargetConfig:
-    """Which outputs to explain, how y becomes a vector of outputs, and how many outputs to draw besides the label's."""
+    """Which outputs to explain, how y becomes a vector of outputs, and how many outputs to draw besides the label's.
+
+    `each`: own, predicted or top:k explains each sample for outputs of its own.
+    """
 
     outputs: Any = None
     one_hot: bool | None = None
     names: list[str] | None = None
     n_others: int | None = None
+    each: str | None = None
 
 
 @dataclass
@@ -177,6 +181,7 @@ class Config:
     plan: Limits = field(default_factory=Limits)
     budget: Budget = field(default_factory=Budget)
     precision: Audit = field(default_factory=Audit)
+    filter: str | None = None
     seed: int = 0
     on_nonfinite: str = "fail"
     on_bad_sample: str = "fail"

@@ -3,6 +3,12 @@ from .columns import labels as labels
 from .columns import sliced as sliced
 from .columns import weighted as weighted
 from .decoding import Decoding as Decoding
+from .filters import LEFT_OUT as LEFT_OUT
+from .filters import UNNAMED as UNNAMED
+from .filters import WRONG as WRONG
+from .filters import Filter as Filter
+from .filters import filtered as filtered
+from .filters import probabilities as probabilities
 from .images import ImageFolder as ImageFolder
 from .manifest import Manifest as Manifest
 from .source import Source as Source

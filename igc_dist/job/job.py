@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from igc_dist import features
 from igc_dist.attributors import Attributor, PathIntegral
 from igc_dist.baselines import Baseline
-from igc_dist.data import Sliced, Source
+from igc_dist.data import Filter, Sliced, Source
 from igc_dist.distributed import World
 from igc_dist.features import Reduction
 from igc_dist.inputs import Inputs
@@ -55,6 +55,8 @@ class Job:
     weights: Float64[np.ndarray, " N"] | None = None
     """Weight of each sample."""
     slices: Sliced | None = None
+    filter: Filter | None = None
+    """Which samples count."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """Metrics of the maps of each sample, by their names in the store."""
     budget: Budget = field(default_factory=Budget)
@@ -177,12 +179,14 @@ class Job:
                 "one_hot": self.targets.one_hot,
                 "names": describe(self.targets.names),
                 "n_others": self.targets.n_others,
+                **({} if self.targets.each is None else {"each": self.targets.each}),
             },
             "baseline": describe(self.baseline) if self.attributor.baselines else None,
             "attributor": describe(self.attributor),
             "statistics": [describe(statistic) for statistic in self.statistics],
             "weights": describe(self.weights),
             "slices": describe(self.slices),
+            **({} if self.filter is None else {"filter": describe(self.filter)}),
             "plan": {name: getattr(plan, name) for name in (*cuts, "mode")},
             "features": {
                 "reduce": describe(self.reduction(len(plan.shapes.features))),

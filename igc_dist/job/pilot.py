@@ -197,7 +197,7 @@ class _Part:
             job,
             attributor=made(first),
             statistics=(STATISTICS["correlation"](), STATISTICS["autocorrelation"]()),
-            targets=replace(job.targets, n_others=None),
+            targets=replace(job.targets, n_others=None, each=None),
             limits=limits, audit=Audit(0), budget=Budget(),
             samples=False, slices=None, reduce=None, store=None, dims=None,
         )  # fmt: skip
@@ -206,7 +206,8 @@ class _Part:
         job.model.fix(plan.rows_per_pass)
         parts: list[dict[str, np.ndarray]] = []
         predicted = Predictor(
-            job.inputs, job.source, job.targets, plan, world.device, True, job.needs_mean, job.weights
+            job.inputs, job.source, job.targets, plan, world.device, True, job.needs_mean, job.weights,
+            filter=job.filter,
         ).run(0, lambda _, tables: parts.append(tables))  # fmt: skip
         known = findings.Known.joined([findings.Known(**part) for part in parts])
         found = findings.find(plan, predicted["means"], job.weights, known.of)

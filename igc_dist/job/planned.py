@@ -17,7 +17,7 @@ from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
 from igc_dist.metrics import Part, Subject, every, weighted
 from igc_dist.model import LARGEST_RECORDING, activations, memory
-from igc_dist.passes import first_look, probe
+from igc_dist.passes import are_one_hot, check_labels, first_look, probe
 from igc_dist.paths import Auto, Pairs, Pilot
 from igc_dist.planning import Plan, Work, make_plan
 from igc_dist.records import ConfigError, IgcError, Shapes
@@ -156,8 +156,10 @@ def _shapes(job: Job, look: Look, device: torch.device) -> Shapes:
 def _labels(job: Job, look: Look, n_outputs: int) -> bool:
     """Whether targets are one-hot labels. Raises `ConfigError` if they must be but are not."""
     encoded = job.targets.encode(look.few.target, n_outputs)
+    if job.targets.each == "own":
+        check_labels(encoded)
     whole = encoded[~encoded.isnan().any(1)]  # missing targets are ignored
-    labels = len(whole) > 0 and bool(((whole == 1).sum(1) == 1).all() and (whole.count_nonzero(1) == 1).all())
+    labels = len(whole) > 0 and are_one_hot(whole)
     if job.targets.n_others is not None and not labels:
         raise ConfigError(
             f"target.n_others={job.targets.n_others} needs a label for each sample: an integer y (target=one_hot), or "
@@ -196,6 +198,7 @@ def _work(job: Job, look: Look, shapes: Shapes, outputs: tuple[int, ...]) -> Wor
         reduced=not look.reduction.trivial,
         free=not look.reduction.linear,
         drawn=job.drawn,
+        each=job.targets.each is not None,
         pairs=job.pairs,
         scores=_scores(job, look),
         rule=job.attributor.rule,

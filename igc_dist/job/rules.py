@@ -67,10 +67,35 @@ def _controlled(job: Any) -> bool:
     return any(isinstance(statistic, ControlledCorrelation) for statistic in job.statistics)
 
 
+def _each(job: Any) -> Mapping[str, str]:
+    return {"target": str(job.targets.each)} | ({"statistic": repr(job.statistics[0].name)} if job.statistics else {})
+
+
 ON_AVERAGE = "a design that draws its nodes, or its outputs, is right on average only, but "
 NOISE = ", so its noise would pass for a property of the model"
 
 RULES = (
+    Rule(
+        lambda job: job.targets.each is not None and bool(job.statistics),
+        "target={target} explains each sample for outputs of its own, and the statistic {statistic} is of one output "
+        "over all samples",
+        "take a method of single samples, such as method=ig with statistic=method, or target=all",
+        _each,
+    ),
+    Rule(
+        lambda job: job.targets.each is not None and job.model.final is not None,
+        "target={target} and model.final_layer are two ways to make many outputs cheap",
+        "use one of them",
+        _each,
+    ),
+    Rule(
+        lambda job: (
+            job.targets.each is not None and job.attributor.baselines and getattr(job.baseline, "needs_classes", 0) > 0
+        ),
+        "baseline.choice=top_k ranks all outputs of the model, and target={target} keeps those of each sample alone",
+        "take choice=other_label, or target=all",
+        _each,
+    ),
     Rule(
         lambda job: not job.exact and any(map(_nonlinear, job.statistics)),
         ON_AVERAGE + "the statistic {statistic} is not linear in the attribution" + NOISE,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from igc_dist.model import borrowing, derivatives, numerics
 from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, TF32, ForwardPass, Habits
 from igc_dist.model.recorded import Found, Recordings, recorder
-from igc_dist.model.representation import Reading
+from igc_dist.model.representation import Reading, Towards
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors, there
 
@@ -31,6 +31,7 @@ class Model(ForwardPass):
 
     _of_rows: Callable[[Tensor], Callable[..., Any]] | None = None
     _recordings: Recordings | None = None
+    _picks: Int64[Tensor, "n L"] | None = None
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
@@ -87,7 +88,36 @@ class Model(ForwardPass):
 
         Some forwards need more of a sample than its point.
         """
-        return self if self._of_rows is None else self.calling(self._of_rows(samples))
+        view = self if self._of_rows is None else self.calling(self._of_rows(samples))
+        return view if self._picks is None else view.picking(self._picks[samples])
+
+    def picking(self, outputs: Int64[Tensor, "n L"]) -> Model:
+        """The same model with other outputs: l stands for the l-th of these outputs of the model, of each sample.
+
+        It takes rows of whole batches of n, once or repeated; `of_rows` gives the model for other rows. Gradients of
+        one of its outputs cost one backward pass, also where it is another output of the model for each sample.
+        """
+        view = copy.copy(self)
+        view._picks = outputs
+        return view
+
+    def _forward(self, inputs: Tensors) -> Tensor:
+        return self._picked(super()._forward(inputs))
+
+    def predict(self, inputs: Tensors) -> Float[Tensor, "n J"]:
+        """f(x) for all outputs of the model, or those that are picked, without a graph."""
+        if self._picks is None:
+            return super().predict(inputs)
+        whole = copy.copy(self)
+        whole._picks = None  # a forward pass of few rows is no whole batch
+        return self._picked(whole.predict(inputs))
+
+    def _picked(self, y: Tensor) -> Tensor:
+        picks = self._picks
+        if picks is None:
+            return y
+        assert len(y) % len(picks) == 0
+        return y.gather(1, picks.repeat(len(y) // len(picks), 1))
 
     @contextmanager
     def higher(self) -> Iterator[Model]:
@@ -164,7 +194,7 @@ class Model(ForwardPass):
         host.
         """
         held = self._recordings
-        whole = self._call is self._eager and not self.compiled and not self._scaled
+        whole = self._call is self._eager and self._picks is None and not self.compiled and not self._scaled
         if held is None or not whole or not held.fit(points, outputs):
             return None
         table = (outputs,) if isinstance(outputs, Tensor) else ()
@@ -257,20 +287,6 @@ class Latent:
     model: Model
     outputs: list[int]
     expand: Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Towards:
-    """The results of one forward at points that move in the space of a representation phi.
-
-    `distance`: ``||phi(x) - phi_ref||**2``; `descent`: its gradient, (n, *P) per input; `value`: f of the requested
-    outputs; `gradients`: the gradients of f, as of `Model.gradients`, computed when they are requested.
-    """
-
-    distance: Float[Tensor, " n"]
-    descent: Tensors
-    value: Float[Tensor, "n J"]
-    gradients: Iterator[tuple[int, Tensors]]
 
 
 def _identity(h: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from igc_dist.records import ConfigError, ModelError
+from igc_dist.tensors import Tensors
 
 INPUT = "input"
 
@@ -116,3 +118,17 @@ class Reading:
     def _see(self, given: Any) -> None:
         # a copy, because later steps may work in place
         self.seen.append(given.clone() if isinstance(given, Tensor) else given)
+
+
+@dataclass(frozen=True)
+class Towards:
+    """The results of one forward at points that move in the space of a representation phi.
+
+    `distance`: ``||phi(x) - phi_ref||**2``; `descent`: its gradient, (n, *P) per input; `value`: f of the requested
+    outputs; `gradients`: the gradients of f, as of `Model.gradients`, computed when they are requested.
+    """
+
+    distance: Float[Tensor, " n"]
+    descent: Tensors
+    value: Float[Tensor, "n J"]
+    gradients: Iterator[tuple[int, Tensors]]

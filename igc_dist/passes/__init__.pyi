@@ -21,7 +21,9 @@ from .look import timed as timed
 from .predict import BAD as BAD
 from .predict import UNREAD as UNREAD
 from .predict import Predictor as Predictor
+from .predict import are_one_hot as are_one_hot
 from .predict import centre_of as centre_of
+from .predict import check_labels as check_labels
 from .predict import scored as scored
 from .scorer import Scorer as Scorer
 from .shard import ShardWalk as ShardWalk

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from igc_dist.attributors import Attributor, Task
 from igc_dist.baselines import Baseline, Surroundings
-from igc_dist.data import Source
+from igc_dist.data import WRONG, Source
 from igc_dist.faults import fault
 from igc_dist.features import Reduction
 from igc_dist.inputs import Inputs
@@ -26,12 +26,13 @@ from igc_dist.seeds import Address
 from igc_dist.statistics import Cells, Centre, State, of
 from igc_dist.tensors import Attribution, Batch, Tensors, there
 
-Rows = Callable[[range, Batch, Known, Attribution], None]
+Rows = Callable[[Int64[np.ndarray, " n"], Batch, Known, Attribution], None]
 """Receives some rows (in fold order) of the current shard, the samples, what pass 1 found, their attributions."""
 
 
 Check = Callable[[Shard, int, Batch, Known, Attribution], None]
-"""Receives the shard, a micro-batch's first row in it, the samples, their findings of pass 1, their attributions."""
+"""Receives the shard, the number of a micro-batch's first sample in it, the samples, their findings of pass 1, their
+attributions."""
 
 
 @dataclass
@@ -72,7 +73,8 @@ class Engine:
     def run(self, shard: Shard, known: Tables, rows: Rows | None = None) -> tuple[State, list[int]]:
         """The state of a shard on the host, and the indices of samples left out for non-finite attributions.
 
-        There is no collective call in here: ranks do not wait for each other.
+        Samples that a filter leaves out are not walked. There is no collective call in here: ranks do not wait for each
+        other.
         """
         outputs = slice(shard.outputs.start, shard.outputs.stop)
         host = self.centre.outputs(outputs)
@@ -81,22 +83,23 @@ class Engine:
         state: State | None = None
         lost: list[tuple[np.ndarray, Tensor]] = []
         at, fold = 0, beside(self.device)
-        order, pin = self.plan.order[shard.rows.start : shard.rows.stop].tolist(), self.device.type == "cuda"
+        places, pin = np.flatnonzero(known.bad < WRONG), self.device.type == "cuda"
+        order = self.plan.order[shard.rows.start + places].tolist()
         for batch in self.source.batches(order, self.plan.samples_per_batch, pin):
-            here = slice(at, at + len(batch.index))
-            self.source.complete(batch, known.bad[here] == 0)
-            attribution = self._attribute(batch, shard, known.at(here, outputs))
+            here = places[at : at + len(batch.index)]
+            its = known.at(slice(here[0], here[-1] + 1) if here[-1] - here[0] < len(here) else here, outputs)
+            self.source.complete(batch, its.bad == 0)
+            attribution = self._attribute(batch, shard, its)
             attribution, here_lost = _screened(attribution)
             lost.append((batch.index, here_lost))
             if self.check is not None:
-                self.check(shard, at, batch, known.at(here, outputs), attribution)
+                self.check(shard, at, batch, its, attribution)
             with fold.folding(attribution):
                 one = of(attribution, centre, self.terms, len(self.cells))
             state = one if state is None else state + one
             if rows is not None:
-                at_rows = range(shard.rows.start + here.start, shard.rows.start + here.stop)
-                rows(at_rows, batch, known.at(here, outputs), attribution)
-            at = here.stop
+                rows(shard.rows.start + here, batch, its, attribution)
+            at += len(here)
             del attribution  # before the next one is computed
         fold.join()
         assert state is not None  # a shard has samples
@@ -107,13 +110,14 @@ class Engine:
         """The attributions of some samples of a shard, as they would be folded."""
         return self._attribute(batch, shard, known)
 
-    def start(self, batch: Batch, shard: Shard) -> Float[Tensor, "1 *P"] | Float[Tensor, "n *P"]:
+    def start(self, batch: Batch, shard: Shard, known: Known) -> Float[Tensor, "1 *P"] | Float[Tensor, "n *P"]:
         """The baseline of each sample, for models of one input and one baseline."""
-        baselines, _ = self._baselines(batch, shard)
+        baselines, _ = self._baselines(batch, shard, known)
         return baselines[0][0]
 
     def _attribute(self, batch: Batch, shard: Shard, known: Known) -> Attribution:
-        inputs = self.inputs.take(batch.inputs, self.device)
+        kind = self.inputs
+        inputs = kind.take(batch.inputs, self.device)
         fraction = len(shard.baselines) / self.plan.work.n_baselines
         own = 1.0 if self.weight is None else self.weight[batch.index]
         tables = (known.target, known.prediction, ((known.bad == 0) * own * fraction)[:, None])
@@ -121,11 +125,14 @@ class Engine:
         weight = torch.where(target.isnan(), 0.0, weight)
         outputs = [self.plan.work.outputs[k] for k in shard.outputs]
         baselines, at_baseline = (
-            self._baselines(batch, shard) if self.attributor.baselines else ((), torch.zeros_like(target))
+            self._baselines(batch, shard, known) if self.attributor.baselines else ((), torch.zeros_like(target))
         )
+        if known.explained is not None:
+            kind = kind.around(kind.model.picking(there(known.explained, self.device)))
+            outputs = list(range(len(outputs)))
         notes: dict[str, Any] = {}
         task = Task(
-            self.inputs.model,
+            kind.model,
             inputs,
             baselines,
             outputs,
@@ -135,7 +142,7 @@ class Engine:
             self.address(batch, shard),
             partial(_noted, notes),
         )
-        values = self.inputs.attribute(self.attributor, task)
+        values = kind.attribute(self.attributor, task)
         fault("gradient", *values)
         cell = self.cells.of(batch.index, target, slice(shard.outputs.start, shard.outputs.stop))
         at_baseline = notes.pop("baseline_prediction", at_baseline)
@@ -159,12 +166,11 @@ class Engine:
                 )
         return replace(attribution, values=values, unreduced=attribution.total())
 
-    def _baselines(self, batch: Batch, shard: Shard) -> tuple[Tensors, Float64[Tensor, "n J"]]:
+    def _baselines(self, batch: Batch, shard: Shard, known: Known) -> tuple[Tensors, Float64[Tensor, "n J"]]:
         """Baselines of this block, and the mean prediction over them; computed once if all samples share them.
 
         The prediction is 0 if the attributor makes its own baselines: then it notes their prediction itself.
         """
-        columns = [self.plan.work.outputs[k] for k in shard.outputs]
         if self.baseline.shared and shard.baselines in self._shared:
             baselines, predictions = self._shared[shard.baselines]
         else:
@@ -181,7 +187,7 @@ class Engine:
                 )
             if self.baseline.shared:
                 self._shared[shard.baselines] = baselines, predictions
-        return baselines, predictions.index_select(1, there(columns, self.device))
+        return baselines, known.columns(predictions, [self.plan.work.outputs[k] for k in shard.outputs])
 
     def _predict(self, points: Tensors) -> Tensor:
         rows = self.plan.samples_per_batch * self.plan.points_per_batch
@@ -198,6 +204,8 @@ class Engine:
         `lost`: for each micro-batch its indices, and which of them. It is asked once for a shard, as the host waits for
         the device then.
         """
+        if not lost:
+            return []
         which = torch.cat([flags for _, flags in lost]).cpu().numpy()
         indices = np.concatenate([index for index, _ in lost])[which].tolist()
         cut = len(shard.baselines) < self.plan.work.n_baselines

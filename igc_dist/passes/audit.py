@@ -122,7 +122,7 @@ class Auditor:
             )
             taken = inputs.take(some.inputs, engine.device)
             columns = [plan.work.outputs[k] for k in shard.outputs]
-            prediction = inputs.predict(taken)[:, columns].double().cpu().numpy()
+            prediction = known.columns(inputs.predict(taken), columns).double().cpu().numpy()
             return engine.again(some, shard, replace(known, prediction=prediction))
 
 

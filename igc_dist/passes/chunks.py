@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Int64
 
 
 @dataclass
 class Chunks:
-    """Joins consecutive pieces of rows into chunks of `size` rows; the last may be shorter.
+    """Joins pieces of rows into chunks of `size` rows; the last may be shorter. Rows between them are `blank(n)`.
 
     `write(start, arrays)` is called once per chunk, with the number of its first row and one array per name. Rows end
     at `stop`. A piece that is a whole chunk is passed on without a copy; only one chunk is held.
@@ -20,8 +21,21 @@ class Chunks:
     size: int
     start: int
     stop: int
+    blank: Callable[[int], dict[str, np.ndarray]] = lambda n: {}
+    """Arrays of n rows that nobody has: for rows that are left out."""
     _chunk: dict[str, np.ndarray] = field(default_factory=dict)
     _filled: int = 0
+
+    def put(self, places: Int64[np.ndarray, " n"], piece: dict[str, np.ndarray]) -> None:
+        """Add rows at these places, ascending, after all earlier ones; `blank` rows where others are left out."""
+        for run in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) > 1) + 1):
+            self.fill(int(places[run[0]]))
+            self.add({name: values[run[0] : run[-1] + 1] for name, values in piece.items()})
+
+    def fill(self, stop: int) -> None:
+        """Add `blank` rows up to the row `stop`."""
+        while (there := self.start + self._filled) < stop:
+            self.add(self.blank(min(stop - there, self.size)))
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
         """Add the next rows: arrays whose first axis is the row."""

@@ -16,12 +16,11 @@ from igc_dist.attributors import PathIntegral
 from igc_dist.model import Model
 from igc_dist.passes.attribute import Engine, Rows, on_host
 from igc_dist.passes.audit import Auditor
-from igc_dist.passes.draws import Draws, Lines, fold
+from igc_dist.passes.draws import Draws, Lines, asked, fold
 from igc_dist.passes.findings import Known, Tables
 from igc_dist.paths import GROUP, Pairs
 from igc_dist.records import DataError, NonFiniteError, Shard
 from igc_dist.statistics import State, empty, of
-from igc_dist.targets import asked
 from igc_dist.tensors import Attribution, Batch, Tensors
 
 
@@ -182,7 +181,7 @@ class DrawnEngine(Engine):
         for batch in self.source.batches(indices, self.plan.samples_per_batch, self.device.type == "cuda"):
             table = known.at(slice(at, at := at + len(batch.index)), outputs)
             self.source.complete(batch, table.bad == 0)
-            baselines, at_baseline = self._baselines(batch, shard)
+            baselines, at_baseline = self._baselines(batch, shard, table)
             walk = self.inputs.walk(self.inputs.take(batch.inputs, self.device), baselines)
             flat = tuple(x0.flatten(0, 1) for x0 in walk.baselines)
             b = at_baseline.expand(len(batch.index), -1).cpu().numpy()

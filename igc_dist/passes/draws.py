@@ -127,3 +127,22 @@ def _added(
         yield ~torch.isfinite(product.sum(1))
         flat = sums.view(len(weight), -1, product.shape[1])
         flat[:, at] += (matrix @ product).view(len(weight), len(places), -1)
+
+
+def asked(
+    keys: Float64[np.ndarray, "R J"], label: Int64[np.ndarray, " R"], n_others: int
+) -> Float64[np.ndarray, "R J"]:
+    """Draw outputs, and return how often each counts: 0 if it is not drawn (Horvitz and Thompson 1952).
+
+    On average each output counts once. The output of the label counts once (a label of -1 is none of these outputs).
+    `n_others` of the other outputs are drawn, those with the smallest random `keys`. Each of them counts as often as
+    the number of others over the number of drawn ones.
+    """
+    own = np.arange(keys.shape[1]) == label[:, None]
+    others = keys.shape[1] - own.sum(1, keepdims=True)
+    drawn = np.minimum(n_others, others)
+    often = np.zeros(keys.shape)
+    if (k := min(n_others, keys.shape[1])) > 0:  # if k is their number, all are chosen, including the label
+        chosen = np.argpartition(np.where(own, np.inf, keys), k - 1, axis=1)[:, :k]
+        np.put_along_axis(often, chosen, others / np.maximum(drawn, 1), axis=1)
+    return np.where(own, 1.0, often)

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, Shaped, UInt8
+from torch import Tensor
 
+from igc_dist.data import WRONG
 from igc_dist.passes.predict import centre_of, columns
 from igc_dist.planning import Piece, Plan
 from igc_dist.records import ConfigError
 from igc_dist.statistics import Centre
 from igc_dist.store import Store
+from igc_dist.tensors import there
 
 N_STRATA = 32
 """Number of strata of the predictions in the store; for baselines it is the number of baselines."""
@@ -27,10 +30,22 @@ class Known:
     bad: UInt8[np.ndarray, " n"]
     scores: np.ndarray
     """Correctness and confidence, (n, 2); NaN if y is not a label."""
+    explained: Int64[np.ndarray, "n J"] | None = None
+    """Which outputs of the model these are, if each sample has its own."""
 
     def at(self, rows: slice | np.ndarray, outputs: slice | np.ndarray) -> Known:
         """Some rows, some outputs. One of them at most is an array of numbers."""
-        return Known(self.target[rows, outputs], self.prediction[rows, outputs], self.bad[rows], self.scores[rows])
+        own = None if self.explained is None else self.explained[rows, outputs]
+        return Known(self.target[rows, outputs], self.prediction[rows, outputs], self.bad[rows], self.scores[rows], own)
+
+    def columns(
+        self, every: Shaped[Tensor, "1 J"] | Shaped[Tensor, "n J"], outputs: Sequence[int]
+    ) -> Shaped[Tensor, "1 L"] | Shaped[Tensor, "n L"]:
+        """The `outputs` of a table of all outputs of the model, or each sample's own; one row may stand for all."""
+        if self.explained is None:
+            return every.index_select(1, there(list(outputs), every.device))
+        own = there(self.explained, every.device)
+        return every.expand(len(own), -1).gather(1, own)
 
     def of(self, piece: Piece) -> Known:
         """A piece of the only fold."""
@@ -41,18 +56,17 @@ class Known:
         """Consecutive rows."""
         if len(parts) == 1:
             return parts[0]
-        return Known(*(np.concatenate([getattr(part, table) for part in parts]) for table in TABLES))
-
-
-TABLES = tuple(one.name for one in fields(Known))
+        tables = [one.name for one in fields(Known) if getattr(parts[0], one.name) is not None]
+        return Known(**{table: np.concatenate([getattr(part, table) for part in parts]) for table in tables})
 
 
 def of_piece(store: Store, piece: Piece) -> Known:
     """The tables of a piece of a fold."""
+    tables = [one.name for one in fields(Known) if one.name in store.phases["predict"].arrays]
     if piece.whole:
-        return Known(*(store.read_own("predict", piece.fold, table) for table in TABLES))
+        return Known(**{table: store.read_own("predict", piece.fold, table) for table in tables})
     rows = slice(piece.rows.start, piece.rows.stop)
-    return Known(*(store.read("predict", table, (rows,)) for table in TABLES))
+    return Known(**{table: store.read("predict", table, (rows,)) for table in tables})
 
 
 @dataclass
@@ -200,14 +214,20 @@ def _fit(table: Known) -> np.ndarray:
 
 
 def tables(
-    plan: Plan, findings: Findings, weights: np.ndarray | None, known: Callable[[Piece], Known], ranked: np.ndarray
+    plan: Plan,
+    findings: Findings,
+    weights: np.ndarray | None,
+    known: Callable[[Piece], Known],
+    ranked: np.ndarray,
+    filtered: bool = False,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Per-sample arrays for the store, some rows at a time, in fold order, with the number of the first row.
 
     `weight` (n, J) is ``w_n = v_n (y_n - mean y) / (W std y std r)`` with sample weights v, so that ``IGC = sum_n w_n
     IG_n``. `importance` (n) is ``sum_j |w_nj|``, in shares of the whole data set. `stratum` is the place of the sample
     in the order of predictions, in 32 equal parts; -1 if it is not fit for use. If y is a label, `correct` says whether
-    the largest output is that of the label, and `confidence` is the probability of the label.
+    the largest output is that of the label, and `confidence` is the probability of the label. If samples are
+    `filtered`, `left_out` says why one is (`LEFT_OUT`), and is 0 for the others.
     """
     place = np.full(plan.shapes.n_samples, -1)
     place[ranked] = np.arange(len(ranked)) * N_STRATA // len(ranked)
@@ -235,6 +255,8 @@ def tables(
             index, scores = plan.order[piece.rows.start :][some][: len(weight)], table.scores
             importance = np.abs(weight).sum(1) / (total or 1.0)
             found = {"index": index, "weight": weight, "importance": importance, "stratum": place[index]}
+            if filtered:
+                found |= {"left_out": np.where(table.bad >= WRONG, table.bad, 0)}
             if labelled:
                 found |= {"correct": scores[:, 0], "confidence": scores[:, 1]}
             yield piece.rows.start + some.start, found

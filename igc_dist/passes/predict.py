@@ -12,10 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from igc_dist.data import Source
+from igc_dist.data import UNNAMED, Filter, Source, probabilities
 from igc_dist.inputs import Inputs
 from igc_dist.passes.chunks import Chunks
 from igc_dist.planning import Plan
@@ -40,7 +40,7 @@ BAD = {
 Write = Callable[[int, dict[str, np.ndarray]], None]
 """Receives tables of some rows (in fold order), and the number of the first of them: `prediction` and `target` (n, J),
 `bad` (n,), `scores` (n, 2), which says whether the largest of all outputs is that of the label, and the label's
-probability; NaN if y is not a label."""
+probability; NaN if y is not a label. If each sample has outputs of its own, `explained` (n, J) says which."""
 
 
 @dataclass
@@ -95,6 +95,7 @@ class Predictor:
     """Weight of each sample of the data set."""
     unlabelled: Bool[np.ndarray, " N"] | None = None
     """Samples that are to be left out, as they have no label in slices."""
+    filter: Filter | None = None
 
     def shard(self, store: Store, fold: int) -> dict[str, int]:
         """Predict, write and commit a fold. Returns its report: how many samples are not fit for use."""
@@ -121,7 +122,9 @@ class Predictor:
         `skip`. Of a sample that cannot be read, and is to be left out, prediction and target are NaN.
         """
         rows = self.plan.fold(fold)
-        order = self.plan.order[rows.start : rows.stop]
+        places = np.arange(rows.start, rows.stop)
+        if self.filter is not None and self.filter.kept is not None:
+            places = places[self.filter.kept[self.plan.order[places]]]
         size = self.plan.samples_per_batch * self.plan.points_per_batch
         totals: list[np.ndarray] = []
         means = _Means(torch.zeros(3, len(self.plan.work.outputs), dtype=torch.float64))
@@ -131,13 +134,13 @@ class Predictor:
             means.add(np.ones(len(its)) if self.weight is None else self.weight[its], tables)
             write(start, tables)
 
-        chunks = Chunks(add_up, self.plan.table_rows, rows.start, rows.stop)
-        for batch in self.source.batches(order.tolist(), size, self.device.type == "cuda"):
+        chunks, at = Chunks(add_up, self.plan.table_rows, rows.start, rows.stop, self._unnamed), 0
+        for batch in self.source.batches(self.plan.order[places].tolist(), size, self.device.type == "cuda"):
             every = self.targets.encode(batch.target, self.plan.shapes.n_outputs)
             for n, fault in batch.unread.items():
                 log.warning("%s is left out, it cannot be read: %s", self.source.title(int(batch.index[n])), fault)
                 every[n] = torch.nan
-            y = every[:, self.plan.work.outputs]
+            y = every if self.targets.each else every[:, self.plan.work.outputs]
             codes = _codes(y.nan_to_num(posinf=torch.inf, neginf=-torch.inf), 2)
             if self.unlabelled is not None:
                 codes = np.where(self.unlabelled[batch.index], np.uint8(NO_LABEL), codes)
@@ -148,21 +151,41 @@ class Predictor:
             f = self.inputs.predict(self.inputs.take(batch.inputs, self.device)).cpu()
             for n in batch.unread:
                 f[n] = torch.nan
-            r = f[:, self.plan.work.outputs]
+            picks = picked(self.targets, every.cpu(), f)
+            if picks is None:
+                r = f[:, self.plan.work.outputs]
+            else:
+                y, r = every.cpu().gather(1, picks), f.gather(1, picks)
+                if self.targets.each == "own":  # without a label there is no output
+                    codes = np.where(codes > 0, codes, _codes(y, 2))
             codes = np.where(codes > 0, codes, _codes(r, 3))
             self._refuse(codes, batch)
             if self.sums:
                 fine = torch.from_numpy(codes == 0)
                 part = [x.cpu()[fine].double().sum(0).numpy() for x in batch.inputs]
                 totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
-            score = (
-                scored(f, every.cpu())
-                if self.targets.are_labels(batch.target, self.plan.shapes.n_outputs)
-                else np.full((len(f), 2), np.nan)
-            )
-            chunks.add({"prediction": r.numpy(), "target": y.cpu().numpy(), "bad": codes, "scores": score})
+            labelled = self._labelled(batch.target, every)
+            score = scored(f, every.cpu()) if labelled else np.full((len(f), 2), np.nan)
+            if self.filter is not None:
+                codes = np.where(codes > 0, codes, self.filter.codes(f, score, labelled))
+            tables = {"prediction": r.numpy(), "target": y.cpu().numpy(), "bad": codes, "scores": score}
+            here, at = places[at : at + len(codes)], at + len(codes)
+            chunks.put(here, tables if picks is None else tables | {"explained": picks.numpy()})
+        chunks.fill(rows.stop)
         sums = zip(self.plan.shapes.input_names, totals, strict=False)
         return {"means": means.means()[None], **{f"{name}_sum": array[None] for name, array in sums}}
+
+    def _labelled(self, y: Tensor, every: Float64[Tensor, "n J"]) -> bool:
+        """Whether y is a label: an integer, or a one-hot row where predictions are compared with it."""
+        compared = self.filter is not None or self.targets.each is not None
+        return self.targets.are_labels(y, every.shape[1]) or (compared and are_one_hot(every))
+
+    def _unnamed(self, n: int) -> dict[str, np.ndarray]:
+        """The tables of n samples that the filter does not name: they are not read."""
+        nothing = np.full((n, len(self.plan.work.outputs)), np.nan)
+        own = {"explained": np.zeros(nothing.shape, np.int64)} if self.targets.each else {}
+        codes, scores = np.full(n, UNNAMED, np.uint8), np.full((n, 2), np.nan)
+        return own | {"prediction": nothing, "target": nothing, "bad": codes, "scores": scores}
 
     def _refuse(self, codes: UInt8[np.ndarray, " n"], batch: Batch) -> None:
         wrong = np.flatnonzero(codes)
@@ -182,6 +205,37 @@ def _codes(values: Tensor, code: int) -> UInt8[np.ndarray, " n"]:
     return np.where(finite.reshape(len(values), -1).all(1).cpu().numpy(), 0, code).astype(np.uint8)
 
 
+def are_one_hot(table: Float64[Tensor, "n J"]) -> bool:
+    """Whether each row of several outputs has a single 1 and else 0; rows that are not finite are ignored."""
+    whole = table[table.isfinite().all(1)]
+    return table.shape[1] > 1 and bool(((whole == 1).sum(1) == 1).all() and (whole.count_nonzero(1) == 1).all())
+
+
+def check_labels(every: Float64[Tensor, "n J"]) -> None:
+    """Raise `DataError` unless targets are labels, where each sample is explained for its own."""
+    if not are_one_hot(every):
+        raise DataError(
+            f"target=own explains each sample for its label, and y is none for a model of {every.shape[1]} outputs: "
+            "give integer labels or one-hot rows, or take target=predicted"
+        )
+
+
+def picked(
+    targets: Targets, every: Float64[Tensor, "n J"], outputs: Float[Tensor, "n J"]
+) -> Int64[Tensor, "n L"] | None:
+    """The outputs of its own of each sample, from its targets and its predictions; None if all have the same.
+
+    Arbitrary for a sample without a label, or with a prediction that is not a number. Raises `DataError` if labels are
+    needed, and y is none.
+    """
+    if targets.each is None:
+        return None
+    if targets.each == "own":
+        check_labels(every)
+        return every.argmax(1)[:, None]
+    return outputs.sort(dim=1, descending=True, stable=True).indices[:, : targets.n_each].contiguous()
+
+
 def scored(outputs: Float[Tensor, "n J"], one_hot: Float64[Tensor, "n J"]) -> Float64[np.ndarray, "n 2"]:
     """Correctness (0 or 1) and the probability of the label, from all outputs.
 
@@ -190,8 +244,7 @@ def scored(outputs: Float[Tensor, "n J"], one_hot: Float64[Tensor, "n J"]) -> Fl
     """
     f, label = outputs.double(), one_hot.argmax(1)
     known = f.isfinite().all(1)
-    probable = bool(((f >= 0).all(1) & ((f.sum(1) - 1).abs() < 1e-3) | ~known).all())
-    p = (f if probable else f.softmax(1)).gather(1, label[:, None])[:, 0]
+    p = probabilities(outputs).gather(1, label[:, None])[:, 0]
     both = torch.stack([(f.argmax(1) == label).double(), p], 1)
     return torch.where((known & ~one_hot.isnan().any(1))[:, None], both, torch.nan).numpy()
 
@@ -206,8 +259,8 @@ def centre_of(means: Float64[np.ndarray, "F 3 J"]) -> Centre:
     total = weight.sum(0)
     if not total.any():
         raise DataError(
-            "no sample is left: every one has NaN or infinity in its input, target or prediction, has weight 0, or "
-            "cannot be read"
+            "no sample is left: every one has NaN or infinity in its input, target or prediction, has weight 0, "
+            "cannot be read, or is left out by the filter"
         )
     y, r = (weight * means[:, 1:]).sum(0) / np.where(total > 0, total, 1.0)
     return Centre(y=y, r=r, b=r)

@@ -34,15 +34,15 @@ class Scorer:
         fine = values.flatten(2).isfinite().all(2)
         n, j = fine.nonzero(as_tuple=True)
         (x,) = engine.inputs.take(batch.inputs, engine.device)
-        outputs = torch.as_tensor([engine.plan.work.outputs[k] for k in shard.outputs], device=x.device)
+        outputs = _outputs(engine, shard, known, x.device)
         needs = {need for metric in self.metrics.values() for need in metric.needs}
-        baseline = engine.start(batch, shard) if "baseline" in needs else None
+        baseline = engine.start(batch, shard, known) if "baseline" in needs else None
         mean = engine.around.mean[0] if "mean" in needs and engine.around.mean else None
         maps = Maps(
             x=x[n],
             values=values[n, j],
             sample=torch.as_tensor(batch.index, device=x.device)[n],
-            output=outputs[j],
+            output=outputs[n, j],
             baseline=None if baseline is None else baseline.expand_as(x)[n],
             mean=None if mean is None else mean.to(x),
         )
@@ -76,8 +76,8 @@ class _Asked:
         assert not settings  # rules refuse metrics of other steps
         place = {int(index): row for row, index in enumerate(self.batch.index)}
         row = torch.tensor([place[n] for n in sample.tolist()], device=x.device)
-        of = {self.engine.plan.work.outputs[k]: j for j, k in enumerate(self.shard.outputs)}
-        column = torch.tensor([of[k] for k in output.tolist()], device=x.device)
+        known = _outputs(self.engine, self.shard, self.known, x.device)[row]
+        column = (known == output[:, None]).int().argmax(1)
         first = torch.full((len(self.batch.index),), -1, device=x.device)
         first[row.flip(0)] = torch.arange(len(row), device=x.device).flip(0)
         assert torch.equal(x, x[first[row]])  # a metric moves a sample in the same way for all outputs
@@ -88,3 +88,9 @@ class _Asked:
         slot = torch.full_like(first, -1)
         slot[there] = torch.arange(len(there), device=x.device)
         return values[slot[row], column].double()
+
+
+def _outputs(engine: Engine, shard: Shard, known: Known, device: torch.device) -> Int64[Tensor, "n J"]:
+    """The outputs of the model that the maps of a shard explain, for each sample."""
+    every = torch.arange(engine.plan.shapes.n_outputs, device=device).expand(len(known.bad), -1)
+    return known.columns(every, [engine.plan.work.outputs[k] for k in shard.outputs])

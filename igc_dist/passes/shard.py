@@ -75,7 +75,12 @@ class ShardWalk:
             engine.check.begin(shard)
         kept = self.phase == "attribute" and (plan.work.samples or plan.work.certified or self.scorer is not None)
         known = of_fold(self.store, plan, shard.fold)
-        return walking.run(shard, known, self._keeper(walking, shard, counts) if kept else None)
+        if not kept:
+            return walking.run(shard, known)
+        chunks = self._chunks(shard)
+        found = walking.run(shard, known, self._keeper(walking, shard, counts, chunks))
+        chunks.fill(shard.rows.stop)
+        return found
 
     def _write_notes(self, number: int, shard: Shard, walked: Plan, counts: Int64[np.ndarray, "1 2 J"]) -> None:
         """Write the notes of the walk: the micro-batch that fitted, the audit, and the certificate."""
@@ -87,20 +92,27 @@ class ShardWalk:
         if work.certified:
             store.write(phase, number, "certificate", counts)
 
-    def _keeper(self, engine: Engine, shard: Shard, counts: Int64[np.ndarray, "1 2 J"]) -> Rows:
-        """Counts failed samples and their gradients, and writes per-sample rows and scores if they are stored.
-
-        Rows are written in chunks that are as long as the micro-batches of the plan.
-        """
-        store, plan = self.store, self.engine.plan
+    def _chunks(self, shard: Shard) -> Chunks:
+        """Writes per-sample rows in chunks that are as long as the micro-batches of the plan."""
+        store, own = self.store, self.store.phases["attribute"].arrays
+        kept = {name: array for name, array in own.items() if array.dims[:1] == ("sample",)}
 
         def write(start: int, arrays: Mapping[str, np.ndarray]) -> None:
             for name, values in arrays.items():
                 store.write("attribute", shard.number, name, values, (start, shard.outputs.start))
 
-        chunks = Chunks(write, plan.samples_per_batch, shard.rows.start, shard.rows.stop)
+        def blank(n: int) -> dict[str, np.ndarray]:
+            shapes = {name: (n, len(shard.outputs), *array.shape[2:]) for name, array in kept.items()}
+            nothing = {name: np.nan if np.dtype(array.dtype).kind == "f" else 0 for name, array in kept.items()}
+            return {name: np.full(shapes[name], nothing[name], array.dtype) for name, array in kept.items()}
 
-        def keep(rows: range, batch: Batch, known: Known, attribution: Attribution) -> None:
+        return Chunks(write, self.engine.plan.samples_per_batch, shard.rows.start, shard.rows.stop, blank)
+
+    def _keeper(self, engine: Engine, shard: Shard, counts: Int64[np.ndarray, "1 2 J"], chunks: Chunks) -> Rows:
+        """Counts failed samples and their gradients, and writes per-sample rows and scores if they are stored."""
+        plan = self.engine.plan
+
+        def keep(rows: Int64[np.ndarray, " n"], batch: Batch, known: Known, attribution: Attribution) -> None:
             notes = {
                 name: note for name in ("failed", "evaluations") if (note := getattr(attribution, name)) is not None
             }
@@ -110,7 +122,7 @@ class ShardWalk:
             scores = {} if self.scorer is None else self.scorer(engine, shard, batch, known, attribution)
             if not plan.work.samples:
                 if scores:
-                    chunks.add(scores)
+                    chunks.put(rows, scores)
                 return
             named = zip(plan.shapes.input_names, attribution.values, strict=True)
             # a method that claims no sums has no residual
@@ -118,6 +130,6 @@ class ShardWalk:
             delta = attribution.delta if complete else target.new_full(target.shape, float("nan"))
             tables = {"delta": delta, "prediction_baseline": attribution.baseline_prediction}
             tables |= {f"{name}/attribution": values for name, values in named}
-            chunks.add({name: values.cpu().numpy() for name, values in tables.items()} | notes | scores)
+            chunks.put(rows, {name: values.cpu().numpy() for name, values in tables.items()} | notes | scores)
 
         return keep

@@ -54,6 +54,8 @@ class Work:
     """Whether a free function reduces the features; it need not be linear."""
     drawn: bool = False
     """Whether draws are folded one by one, so that there are no attributions of samples."""
+    each: bool = False
+    """Whether each sample has outputs of its own, of which `outputs` are the places."""
     pairs: bool = False
     """Whether the draws are pairs of samples of a fold."""
     n_asked: int | None = None

@@ -35,6 +35,9 @@ RUN, RESULT, PART = 64 << 10, 1536, 1024
 SUMMARIES = 6
 """Results of a metric, at most, with their coordinates."""
 
+NAME = 64
+"""Bytes of the name of an output, at most for nearly all."""
+
 OUTPUTS, RUNNING = 32, 8
 """Result arrays of outputs, and their courses over the folds; at most, apart from slices."""
 
@@ -94,7 +97,7 @@ def footprint(plan: Plan) -> Footprint:
 
 def _shards(plan: Plan) -> Iterator[Footprint]:
     work, fold, n_outputs = plan.work, plan.fold_size, len(plan.work.outputs)
-    tables = [8 * plan.table_rows * n_outputs] * 2 + [plan.table_rows, 16 * plan.table_rows]
+    tables = [8 * plan.table_rows * n_outputs] * (2 + work.each) + [plan.table_rows, 16 * plan.table_rows]
     sums = [8 * prod(shape) for shape in plan.shapes.walk] if work.sums else []
     if plan.table_rows < fold:  # a piece of a fold is an object
         yield sum((array(ceil(plan.shapes.n_samples / plan.table_rows), size) for size in tables), Footprint())
@@ -145,6 +148,8 @@ def _samples(plan: Plan) -> Iterator[tuple[int, int]]:
     if work.scores:
         yield chunks, size * plan.output_block
         yield 1, 8 * len(work.outputs)
+    if work.each:
+        yield from [(1, NAME * n * len(work.outputs))] * 2
     if not work.samples:
         return
     for shape in plan.shapes.features:

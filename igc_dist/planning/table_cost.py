@@ -20,6 +20,9 @@ the copies that sorting makes."""
 PER_OUTPUT = 6 * 8
 """Bytes of each row and output of the model in a forward pass of pass 1: prediction, target, and softmax in float64."""
 
+SORTED = 2 * 8
+"""More of them where the largest outputs of each row are looked for: values and their places, in order."""
+
 CUTS = 5
 """Products of a cut of a table with weights, of at most 2 MiB each."""
 
@@ -44,6 +47,11 @@ class TableCost:
         return max(4, self.shapes.itemsize)
 
     @property
+    def _numbers(self) -> int:
+        """Bytes of the number of an output in a table, if each sample has its own."""
+        return 8 * self.work.each
+
+    @property
     def _cuts(self) -> int:
         return CUTS * 8 * min(self._elements, 2**18)
 
@@ -60,8 +68,8 @@ class TableCost:
     def predict(self, batch: int) -> int:
         """Pass 1 in batches, beside the work of the model: the tables of a piece, and the larger one padded and
         compressed."""
-        batch *= self.shapes.n_outputs * PER_OUTPUT
-        return batch + (8 + self._prediction + 2 * 8) * self._elements + self._cuts
+        batch *= self.shapes.n_outputs * (PER_OUTPUT + SORTED * self.work.each)
+        return batch + (8 + self._prediction + self._numbers + 2 * 8) * self._elements + self._cuts
 
     def read(self) -> int:
         """A piece that is read: the table at hand compressed, decoded and copied."""
@@ -69,7 +77,7 @@ class TableCost:
 
     def held(self) -> int:
         """During a walk: the tables of a piece, and of the next one as it is read, if the fold has several."""
-        return (8 + self._prediction) * self._elements + self.read() * (self.rows < self.fold)
+        return (8 + self._prediction + self._numbers) * self._elements + self.read() * (self.rows < self.fold)
 
     def know(self) -> int:
         """Between the passes: a piece at a time, and the targets of all samples whose quantiles part them, if any."""

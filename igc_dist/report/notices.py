@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import xarray as xr
 
-from igc_dist.report.contents import flags, labels, leaf, mapping_of
+from igc_dist.report.contents import flags, flatten, labels, leaf, mapping_of
 from igc_dist.report.judgement import judged
 
 Notice = tuple[str, str]
@@ -54,6 +54,12 @@ def _precision(tree: xr.DataTree) -> Iterator[Notice]:
 
 
 def _samples(tree: xr.DataTree) -> Iterator[Notice]:
+    if found := mapping_of(tree, "filter"):
+        why = [
+            f"{count} ({reason.partition('.')[2]})" for reason, count in flatten(found).items() if "left_out" in reason
+        ]
+        told = f"The filter {leaf(found.get('filter'))} keeps {leaf(found.get('kept'))} samples"
+        yield "note", f"{told} and leaves out {' and '.join(why) or 'none'}; known/left_out says which."
     if retried := len(tree.attrs.get("retried", [])):
         yield (
             "note",

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_rgba
 
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, printable
 from igc_dist.report.contents import Floats, inputs, labels, main_map, title_of
 from igc_dist.report.maps import fold_features
 from igc_dist.report.panels import HATCH, NEGATIVE, POSITIVE, entitle, symmetric_norm
@@ -49,6 +49,8 @@ def overlay_of(tree: xr.DataTree, group: str, i: int, output: str | int | None) 
         place = int(target.argmax()) if output is None else place_of(output, names)
         array = tree[f"samples/{group}/attribution"].isel(sample=[row]).isel(output=place, drop=True)
         values, what = fold_features(array.rename(sample="output"))[0][0], ""
+        if "explained_name" in samples:
+            what = f": {printable(str(samples['explained_name'].values[row, place]))}"
     else:
         if output is None:
             raise ConfigError("the attributions of samples are not kept: give output=, to draw its map of the data set")

@@ -60,16 +60,17 @@ def draw_samples(tree: xr.DataTree, folder: Path, fetch: Fetch | None) -> list[S
             its = samples.isel(sample=row)  # the tables of all samples may be larger than memory
             place = int(np.nan_to_num(its["target"].values, nan=-np.inf).argmax())
             prediction = np.asarray(its["prediction"].values, np.float64)
+            heads = list(map(str, its["explained_name"].values)) if "explained_name" in its else names
             order = np.argsort(-np.nan_to_num(prediction, nan=-np.inf), kind="stable")[:PREDICTIONS].tolist()
             drawn = overlay_of(tree, group, i, place)
             what = "sample, map and overlay" if image is not None else "map"
-            caption = f"{what} of sample {i} for {heading(names[place])}: red speaks for it, blue against it"
+            caption = f"{what} of sample {i} for {heading(heads[place])}: red speaks for it, blue against it"
             figure = strip(drawn, image)
             found.append(
                 Shown(
                     index=i,
-                    output=names[place],
-                    predictions=[f"{names[each]} ({number(float(prediction[each]))})" for each in order],
+                    output=heads[place],
+                    predictions=[f"{heads[each]} ({number(float(prediction[each]))})" for each in order],
                     residual=number(float(its["delta"].values[place])) if complete else "not complete",
                     drawing=save(figure, folder / f"sample-{i}.png", f"sample {i}", printable(caption)),
                 )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from igc_dist.data import LEFT_OUT
 from igc_dist.distributed import World
 from igc_dist.job import Job
-from igc_dist.passes import BAD, UNREAD, Chunks, Findings, audit, by_prediction, of_piece
-from igc_dist.passes import tables as tables_of
+from igc_dist.passes import BAD, UNREAD, Findings, audit
 from igc_dist.planning import Plan
 from igc_dist.results.block import Block, Recipe, block_of
 from igc_dist.results.errors import advice, draw_share, relative_errors
 from igc_dist.results.exchange import Exchange, Slots, Walked, dealt, gathered, share_objects
 from igc_dist.results.recipe import Recorded, document
+from igc_dist.results.rows import write_explained, write_known, write_samples
 from igc_dist.results.scores import scored, settings
 from igc_dist.statistics import SCALAR_TERMS
 from igc_dist.store import Array, Store
@@ -101,6 +102,8 @@ class Finalizer:
                 continue
             cut = cuts[self.world.rank]
             self._add_errors(block, slots, again)
+            if self.plan.work.each:
+                _leave_out_correlation(block)
             folders = {"": block.outputs, "convergence/": block.running, "slices/": block.slice_outputs}
             found[cut.start] = {
                 folder + name: values for folder, arrays in folders.items() for name, values in arrays.items()
@@ -129,8 +132,10 @@ class Finalizer:
         whole: Tables = {path: (dims_of[path], np.concatenate(cuts, axis=-1)) for path, cuts in tables.items()}
         _write_tables(self.job, self.plan, self.store, self.found, whole)
         if self.job.samples:
-            _write_samples(self.plan, self.store)
-        _write_known(self.job, self.plan, self.store, self.found)
+            write_samples(self.plan, self.store)
+        if self.plan.work.each and (self.job.samples or self.plan.work.scores):
+            write_explained(self.job, self.plan, self.store)
+        write_known(self.job, self.plan, self.store, self.found)
 
     def _about(self, passed: Passed, tables: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
         """The entries of the root document that describe the results."""
@@ -140,12 +145,20 @@ class Finalizer:
             "recipe": document(job, plan, self.recipe),
             "sums_to_prediction": self.recipe.complete,
             "skipped": _skipped(job, plan, store),
-            "cost": _cost(plan, passed),
+            **_filtered(job, plan, store),
+            "cost": _cost(plan, passed, store),
             **({"metrics": settings(job.metrics)} if job.metrics else {}),
             "retried": _retried(plan, store),
             "fallback": job.model.precision if store.fallen() else None,
             "budget": _spent(job, plan, passed, tables),
         }
+
+
+def _leave_out_correlation(block: Block) -> None:
+    """Where each sample has outputs of its own, predictions of different outputs have no correlation in common."""
+    for outputs in (block.outputs, block.running, block.slice_outputs):
+        for name in [name for name in outputs if name.startswith(("correlation", "baseline_term", "constant"))]:
+            del outputs[name]
 
 
 def _maps(plan: Plan, block: Block) -> Iterator[tuple[Array, np.ndarray]]:
@@ -207,37 +220,6 @@ def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings
         store.put(array, values)
 
 
-def _write_samples(plan: Plan, store: Store) -> None:
-    """Write targets and predictions beside the attributions of the samples, a chunk at a time."""
-    at_once = plan.table_cost.chunk_rows
-    for name in ("target", "prediction"):
-        kind, (n, outputs) = store.phases["predict"].arrays[name].dtype, (plan.shapes.n_samples, len(plan.work.outputs))
-        array = Array(f"samples/{name}", (n, outputs), (at_once, outputs), kind, ("sample", "output"))
-        store.create_results([array])
-        for start in range(0, n, at_once):
-            store.put(array, store.read("predict", name, (slice(start, start + at_once),)), (start,))
-
-
-def _write_known(job: Job | Recorded, plan: Plan, store: Store, found: Findings) -> None:
-    """Write the facts that pass 1 found about each sample, a chunk at a time."""
-    n, known = plan.shapes.n_samples, partial(of_piece, store)
-    made: dict[str, Array] = {}
-    at_once = plan.table_cost.chunk_rows
-
-    def write(start: int, arrays: dict[str, np.ndarray]) -> None:
-        for name, values in arrays.items():
-            if name not in made:
-                dims = ("sample", "output")[: values.ndim]
-                shape, chunks = ((size, *values.shape[1:]) for size in (n, at_once))
-                made[name] = Array(f"known/{name}", shape, chunks, str(values.dtype), dims)
-                store.create_results([made[name]])
-            store.put(made[name], values, (start,))
-
-    chunks = Chunks(write, at_once, 0, n)
-    for _, arrays in tables_of(plan, found, job.weights, known, by_prediction(plan, found, known)):
-        chunks.add(arrays)
-
-
 def _spent(
     job: Job | Recorded, plan: Plan, passed: Passed, tables: Mapping[str, Sequence[np.ndarray]]
 ) -> dict[str, Any]:
@@ -261,7 +243,7 @@ def _skipped(job: Job | Recorded, plan: Plan, store: Store) -> list[dict[str, An
     bad = store.read("predict", "bad").copy()
     if "skipped" in store.phases["attribute"].arrays:
         bad = np.where((bad == 0) & store.read("attribute", "skipped").any(1), 4, bad)
-    rows = np.flatnonzero(bad)
+    rows = np.flatnonzero((bad > 0) & ~np.isin(bad, [*LEFT_OUT]))
     found: list[dict[str, Any]] = sorted(
         ({"index": int(plan.order[row]), "reason": BAD[int(bad[row])]} for row in rows),
         key=lambda entry: entry["index"],
@@ -271,6 +253,18 @@ def _skipped(job: Job | Recorded, plan: Plan, store: Store) -> list[dict[str, An
             path = job.source.path(entry["index"]) if entry["reason"] == BAD[UNREAD] else None
             entry |= {} if path is None else {"path": path}
     return found
+
+
+def _filtered(job: Job | Recorded, plan: Plan, store: Store) -> dict[str, Any]:
+    """The filter, and how many samples it left out for which reason; `known/left_out` says which."""
+    if job.filter is None:
+        return {}
+    codes, n = np.unique(store.read("predict", "bad"), return_counts=True)
+    counts = {LEFT_OUT[int(code)]: int(count) for code, count in zip(codes, n, strict=True) if int(code) in LEFT_OUT}
+    kept = plan.shapes.n_samples - sum(counts.values())
+    text = job.filter.text if isinstance(job, Job) else job.filter
+    reasons = {str(code): reason for code, reason in LEFT_OUT.items()}
+    return {"filter": {"filter": text, "kept": kept, "left_out": counts, "codes": reasons}}
 
 
 def _retried(plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -285,9 +279,11 @@ def _retried(plan: Plan, store: Store) -> list[dict[str, Any]]:
     ]
 
 
-def _cost(plan: Plan, passed: Passed) -> dict[str, Any]:
+def _cost(plan: Plan, passed: Passed, store: Store) -> dict[str, Any]:
     """The cost of the walked folds. For pairs it is an upper bound: pairs with equal targets cost nothing."""
-    rows = sum(len(plan.fold(fold)) for walked in passed.walked.values() for fold in range(walked.n_folds))
+    kept = ~np.isin(store.read("predict", "bad"), [*LEFT_OUT])
+    folds = [plan.fold(fold) for walked in passed.walked.values() for fold in range(walked.n_folds)]
+    rows = sum(int(kept[fold.start : fold.stop].sum()) for fold in folds)
     of = {"gradient_evaluations": plan.gradient_evaluations, "forwards": plan.forwards}
     shards = sum(walked.n_folds for walked in passed.walked.values()) * plan.n_baseline_blocks * plan.n_output_blocks
     return {"mode": plan.mode, "shards": shards} | {

@@ -88,6 +88,10 @@ class Recorded:
     slices: Sliced | None = None
     budget: Budget = field(default_factory=Budget)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    filter: str | None = None
+    """Which samples counted."""
+    classes: Sequence[str] | None = None
+    """The names of all outputs of the model, if each sample has outputs of its own and the data set has them."""
 
     @property
     def model(self) -> Recorded:
@@ -161,6 +165,7 @@ def document(job: Job | Recorded, plan: Plan, recipe: Recipe) -> dict[str, Any] 
             "work": plain(asdict(plan.work)),
         },
         "slices": _said(job.slices),
+        **({"classes": plain(job.targets.classes)} if plan.work.each else {}),
         "pooled": pooled,
         "folded": False,
     }
@@ -230,6 +235,8 @@ def recorded(found: Mapping[str, Any], about: Mapping[str, Any], names: np.ndarr
             slices=slices,
             budget=budget,
             metrics=dict(about.get("metrics", {})),
+            filter=dict(about.get("filter") or {}).get("filter"),
+            classes=found.get("classes"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(

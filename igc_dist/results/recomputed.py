@@ -145,8 +145,8 @@ class Checked(View):
     def complete(self, attributes: Mapping[str, Any]) -> None:
         """Compare the entries of the root document that describe the results."""
         there = unsealed(self.objects.get("zarr.json")) or {}
-        for name in ("method", "sums_to_prediction", "skipped", "retried", "cost"):
-            if json.loads(json.dumps(attributes[name])) != _without_paths(there.get(name)):
+        for name in ("method", "sums_to_prediction", "skipped", "retried", "cost", "filter"):
+            if json.loads(json.dumps(attributes.get(name))) != _without_paths(there.get(name)):
                 self.lines[name] = f"zarr.json: {name} is not what the shards give"
 
 

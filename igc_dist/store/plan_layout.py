@@ -20,7 +20,7 @@ def phases_of(
     `sums`: sums of the inputs, in pass 1; `skip`: samples that pass 2 leaves out; `replicates`: folds walked twice.
     """
     dims = _Dims(plan)
-    first = _predictions(dims, float_type) | (_input_sums(plan, dims) if sums else {})
+    first = _predictions(plan, dims, float_type) | (_input_sums(plan, dims) if sums else {})
     second = _states(plan, dims, terms, float_type)
     if plan.work.samples:
         second |= _tables(plan, dims)
@@ -56,9 +56,10 @@ class _Dims:
         self.cell = Dim("cell", plan.work.n_cells)
 
 
-def _predictions(dims: _Dims, float_type: str) -> dict[str, Array]:
+def _predictions(plan: Plan, dims: _Dims, float_type: str) -> dict[str, Array]:
     """Arrays of samples and folds that pass 1 writes."""
-    return {
+    own = {"explained": array(f"{PREDICT}/explained", "int64", dims.piece, dims.output)} if plan.work.each else {}
+    return own | {
         "prediction": array(f"{PREDICT}/prediction", float_type, dims.piece, dims.output),
         "target": array(f"{PREDICT}/target", "float64", dims.piece, dims.output),
         "bad": array(f"{PREDICT}/bad", "uint8", dims.piece),

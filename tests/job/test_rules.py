@@ -10,7 +10,7 @@ from torch import nn
 
 import igc_dist
 from igc_dist.attributors import Gradients, GuidedIG
-from igc_dist.baselines import Constant, Partners
+from igc_dist.baselines import Constant, Partners, References
 from igc_dist.features import Total
 from igc_dist.job import rules
 from igc_dist.metrics import Steps
@@ -19,6 +19,9 @@ from igc_dist.statistics import ControlledCorrelation, TTest
 from tests.commands import ROOT
 
 CASES: tuple[dict[str, Any], ...] = (
+    {"target": "own"},
+    {"target": "top:2", "statistics": [], "samples": True, "final_layer": "2"},
+    {"target": "predicted", "statistics": [], "samples": True, "baseline": References(2, "top_k")},
     {"design": "stratified", "statistics": ["moments"]},
     {"n_others": 1, "samples": True},
     {"baseline": Partners()},
@@ -56,7 +59,7 @@ def refused(settings: dict[str, Any]) -> str:
         other = type("Again", (TTest,), {"name": "ttest_again"})
         settings = {"statistics": [TTest(), other()]}
     with pytest.raises(ConfigError) as error:
-        igc_dist.attribute(net, (x, torch.arange(12) % 3), n_folds=2, target="one_hot", **settings)
+        igc_dist.attribute(net, (x, torch.arange(12) % 3), n_folds=2, **{"target": "one_hot", **settings})
     return str(error.value)
 
 

@@ -17,11 +17,11 @@ from igc_dist.baselines import Partners, Resampled
 from igc_dist.features import Patches, Total
 from igc_dist.model import Model
 from igc_dist.passes import Draws, Lines, fold
+from igc_dist.passes.draws import asked
 from igc_dist.paths import Auto, Drawn, Pairs, Straight, ensure_design
 from igc_dist.paths.designs import _systematic
 from igc_dist.records import ConfigError, DataError, NonFiniteError
 from igc_dist.statistics import SCALAR_TERMS
-from igc_dist.targets import asked
 from tests import models, problems
 from tests.models import Function
 
