@@ -23,7 +23,7 @@ SHELL = [
     line.split("#")[0].strip()
     for language, text in BLOCKS
     if language in ("", "sh", "bash")
-    for line in text.splitlines()
+    for line in text.replace("\\\n", " ").splitlines()
 ]
 PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
 TOP = {path.name for path in ROOT.iterdir()}
