@@ -7,13 +7,14 @@ STAMP := .venv/.stamp
 BENCH := .venv/.bench
 FUZZ := .venv/.fuzz
 DOCS := .venv/.docs
+RELEASE := .venv/.release
 BIN := .venv/bin
 
 # Some shells forbid bytecode files; without them each of some 300 processes of the tests compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: run test test-all lint bench docs gpu soak clean help
+.PHONY: run test test-all lint bench docs dist gpu soak clean help
 .DELETE_ON_ERROR:
 
 # PIP_CONSTRAINT reaches pip's isolated build environments too, which -c does not. Without the torch pin a resolve
@@ -61,6 +62,14 @@ $(DOCS): $(STAMP)
 
 docs: $(DOCS)  ## build the site into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+
+$(RELEASE): $(STAMP)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,release]'
+	touch $@
+
+dist: $(RELEASE)  ## build wheel and source archive into dist/, and check what a package index would show
+	$(BIN)/python -m build -n -o dist .
+	$(BIN)/python -m twine check --strict dist/*
 
 # Where torch finds no CUDA device it is a dry run on the CPU.
 gpu: $(STAMP)  ## test and measure on a CUDA card, eight minutes; writes outputs/gpu
