@@ -25,25 +25,17 @@ LIGHTNING = 128 * 2**20
 """Memory of Lightning and what it imports, which a run that logs holds, and this command does without."""
 
 AT_MOST = 0.3
-"""Seconds of a forward pass and a gradient that are timed, about."""
+"""Seconds of a forward pass and a gradient that are timed, and of samples that are read for it, about."""
 
 
 def _measured(todo: Any, plan: Any, device: Any, num_workers: int) -> tuple[Any, Any]:
     """This machine as it reads and computes, and what the model does for a row."""
     start = time.process_time()  # what a run does until now too
-    seconds, few = _reading(todo.source, 4)
-    if seconds < AT_MOST / 64:  # a few that are read in no time say little
-        seconds, _ = _reading(todo.source, 64)
-    walk = passes.probe(todo.inputs, few, device, todo.attributor.baselines)
-    counted, machine = passes.passes_of(walk), planning.Machine(start=start, sample=seconds / max(1, num_workers))
+    sample = passes.reading(todo.source, AT_MOST) / max(1, num_workers)
+    walk = passes.probe(todo.inputs, todo.source.look(range(1)), device, todo.attributor.baselines)
+    counted, machine = passes.passes_of(walk), planning.Machine(start=start, sample=sample)
     rows = min(max(plan.rows_per_pass), machine.rows(counted, AT_MOST))
     return machine.timed(counted, rows, *passes.timed(walk, rows)), counted
-
-
-def _reading(source: Any, n: int) -> tuple[float, Any]:
-    """Seconds to read a sample, of the first n, and these."""
-    began, few = time.perf_counter(), source.look(range(min(n, len(source))))
-    return (time.perf_counter() - began) / len(few.target), few
 
 
 def _plan(cfg: Any, allow: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from .look import first_look as first_look
 from .look import footprint_of as footprint_of
 from .look import passes_of as passes_of
 from .look import probe as probe
+from .look import reading as reading
 from .look import timed as timed
 from .predict import BAD as BAD
 from .predict import UNREAD as UNREAD

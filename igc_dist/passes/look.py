@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igc_dist.data import input_names
+from igc_dist.data import Source, input_names
 from igc_dist.inputs import Inputs, Walk
 from igc_dist.model import PRECISIONS, Vision, derivatives, footprint, memory, passes
 from igc_dist.records import ConfigError, ModelError, Passes, Shapes
@@ -155,6 +155,17 @@ def footprint_of(walk: Walk, work: Callable[[Tensors], Any]) -> tuple[int, int]:
     two, four = peak(2), peak(4)
     row = max(0, four - two) // 2
     return max(0, two - 2 * row), row
+
+
+def reading(source: Source, seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds to read a sample: of the first four, or of more if these take far less than `seconds`."""
+    for n in (4, 64, 512):
+        began = clock()
+        few = source.look(range(min(n, len(source))))
+        each = (clock() - began) / len(few.target)
+        if 8 * n * each > seconds:
+            break
+    return each
 
 
 def timed(

@@ -84,13 +84,13 @@ class Machine:
     """Seconds to read a sample; measured by `igc-dist plan` on the data."""
     start: float = 6.0
     """Seconds until the first pass: imports, and a first look at model and data; measured by `igc-dist plan`."""
-    batch: float = 1e-3
+    batch: float = 7e-4
     """Seconds of a micro-batch beside its data and the model."""
     part: float = 1.5e-4
     """Seconds of an input of a micro-batch or of a shard, beside the model."""
-    shard: float = 1.9e-3
+    shard: float = 1.6e-3
     """Seconds to claim a shard, to write its small arrays and to commit it."""
-    record: float = 3.9e-4
+    record: float = 3e-4
     """Seconds to read the record of a shard, and each array in it, back."""
     encode: float = 2.2e8
     """Bytes of states per second that a rank compresses, hashes and writes."""
@@ -106,11 +106,11 @@ class Machine:
     """Seconds to finalize an element of the state of a fold."""
     end: float = 5e-2
     """Seconds to create the arrays of the results and to write their tables, whatever their size."""
-    array: float = 1.3e-3
+    array: float = 1.8e-3
     """Seconds of each array of maps: to create it, to write its document, and for the page to open it again."""
-    page: float = 1.0
+    page: float = 1.5
     """Seconds of a page that draws next to nothing."""
-    panel: float = 7e-2
+    panel: float = 6e-2
     """Seconds to draw a panel: a map, and its standard error."""
 
     def known(self, rates: Rates) -> Machine:

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from igc_dist import data as sources
 from igc_dist.model import footprint, passes
-from igc_dist.passes import timed
+from igc_dist.passes import reading, timed
 from igc_dist.planning import Limits, Machine, Outlook, Plan, Rates, Work, advised, make_plan, outlook_of, told
 from igc_dist.records import Passes, Shapes
 from tests.benchmarks.measure import ROOT, Report, busy, report
@@ -88,14 +89,17 @@ def measured(name: str, ranks: int) -> dict[str, float]:
 
 
 def foretold(name: str, machine: Machine, ranks: int) -> Outlook:
-    """The outlook, with the model timed as `igc-dist plan` times it."""
+    """The outlook, with reading and the model timed as `igc-dist plan` times them."""
     task, settings = held_out(name)
     walk, done = walked(task.module, task.x)
     limits = {key: value for key, value in settings.items() if key != "n_steps"}
     plan = planned(task, settings["n_steps"], **limits)
     plan = replace(plan, work=replace(plan.work, page=DRAWN))
     rows = min(max(plan.rows_per_pass), machine.rows(done, 0.3))
-    here = replace(machine.timed(done, rows, *timed(walk, rows, 3, clock())), start=0.0)  # a rank has started
+    here = machine.timed(done, rows, *timed(walk, rows, 3, clock()))
+    here = replace(
+        here, start=0.0, sample=reading(sources.ensure((task.x, task.y)), 0.3, clock())
+    )  # a rank has started
     return outlook_of(plan, done, here, ranks)
 
 

@@ -28,7 +28,7 @@ from igc_dist.distributed import joined
 from igc_dist.inputs import Walk
 from igc_dist.job import named_statistics
 from igc_dist.model import Model
-from igc_dist.passes import passes_of, probe, timed
+from igc_dist.passes import passes_of, probe, reading, timed
 from igc_dist.paths import rule
 from igc_dist.planning import Machine, Plan, outlook_of
 from igc_dist.records import Passes
@@ -265,6 +265,7 @@ def overheads(machine: Machine) -> dict[str, float]:
         walk, done = walked(task.module, task.x)
         size = max(run.plan.rows_per_pass)
         here = replace(machine.timed(done, size, *timed(walk, size, 3, clock())), **dict.fromkeys(OVERHEADS, 0.0))
+        here = replace(here, sample=reading(sources.ensure((task.x, task.y)), 0.3, clock()))
         left = np.asarray([run.seconds[part] for part in (*PARTS, "page")])
         counts = np.transpose([told(run.plan, done, replace(FREE, **{one: 1.0})) for one in OVERHEADS])
         if name != "warm up":
