@@ -1,7 +1,7 @@
 """The command line: the commands and their help.
 
-May import: run, config, upkeep, watching, report, job, passes, store, planning, distributed, model, secrets, files,
-records.
+May import: run, config, upkeep, watching, report, results, job, passes, store, planning, distributed, metrics, model,
+secrets, files, records.
 Its public names stand in `__init__.pyi` and are loaded when they are first asked for.
 """
 

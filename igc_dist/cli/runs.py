@@ -6,14 +6,15 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from igc_dist import cli, config, distributed, files, report, store, watching
+from igc_dist import cli, config, distributed, files, metrics, report, results, store, watching
 from igc_dist.cli.screen import on_screen, say
 from igc_dist.records import ConfigError, IgcError, Stopped
 from igc_dist.secrets import Masking
@@ -150,16 +151,22 @@ class _Log(logging.FileHandler):
         return open(self.baseFilename, self.mode, encoding=self.encoding, opener=files.add_to)
 
 
+PICTURES = ("samples", "recovery")
+"""What the picture of a gallery shows: maps of the same samples, or dataset-wise maps beside a true mask."""
+
+
 def columns(cfg: Any) -> dict[str, Any]:
     """The configurations of a gallery, by the overrides of each. Works only inside a task."""
     _, overrides = config.hydra_job()
+    if cfg.picture not in PICTURES:
+        raise ConfigError(f"picture={cfg.picture!r}: choose one of {', '.join(PICTURES)}")
     if len({*cfg.gallery}) < len(cfg.gallery):
         raise ConfigError(f"gallery={list(cfg.gallery)}: give each method once, or with another setting")
     words = {}
     for column in cfg.gallery:
         config.check_name("gallery", column)
         try:
-            words[column] = [*shlex.split(column), "store.samples=true"]
+            words[column] = [*shlex.split(column), *(["store.samples=true"] if cfg.picture == "samples" else [])]
         except ValueError as error:
             raise ConfigError(f"gallery has {column!r}, which does not parse ({error}): quote as in a shell") from error
     return {column: config.compose_again(overrides, more) for column, more in words.items()}
@@ -169,7 +176,9 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path, meeting: Path | None)
     """Run each column of a gallery, one after the other, then draw one picture. A column that fails is left out."""
     codes: list[int] = []
     stores: dict[str, Path] = {}
-    for column, its in columns(cfg).items():
+    each = columns(cfg)
+    masks = {column: _mask(its, allow) for column, its in each.items()} if cfg.picture == "recovery" else {}
+    for column, its in each.items():
         beside = folder / re.sub(r"[^A-Za-z0-9_.=-]+", ",", column)
         try:
             _work(its, allow, beside / "store.zarr", beside, meeting)
@@ -181,16 +190,41 @@ def _gallery(cfg: Any, allow: Sequence[str], folder: Path, meeting: Path | None)
     if distributed.rank() > 0:
         return 0  # otherwise the launcher would end the first rank, which knows every failure, before it draws
     if stores:
-        trees = {column: store.open(path) for column, path in stores.items()}
-        source = config.from_config(cfg, None, allow).source
         page = None
         with files.Aside(f"the gallery in {folder}", OSError).trying():
-            page = report.write_gallery(trees, partial(_images, source), folder)
+            if masks:
+                page = report.write_recovered(list(_recovered(stores, masks)), folder)
+            else:
+                trees = {column: store.open(path) for column, path in stores.items()}
+                page = report.write_gallery(
+                    trees, partial(_images, config.from_config(cfg, None, allow).source), folder
+                )
         with on_screen():
             say(f"stores:  {len(stores)} of {len(cfg.gallery)} in {folder}")
             if page is not None:
-                say(f"gallery: {page.with_suffix('.png')}\npage:    {page}")
+                say(f"gallery: {page.with_suffix('.png')}\n{'table:   ' if masks else 'page:    '}{page}")
     return next(iter(codes), 0)
+
+
+def _mask(cfg: Any, allow: Sequence[str]) -> np.ndarray:
+    """The true mask of the data, (J, *P)."""
+    found = getattr(config.from_config(cfg, None, allow).source.dataset, "mask", None)
+    if found is None:
+        raise ConfigError(
+            "picture=recovery compares maps with the true mask of the data, an attribute mask (outputs, *features): "
+            "the data set has none; take data=simulation, or picture=samples"
+        )
+    return np.asarray(found, np.float64)
+
+
+def _recovered(stores: Mapping[str, Path], masks: Mapping[str, np.ndarray]) -> Iterator[report.Recovered]:
+    """Each map of each store with its scores; p-values are no map."""
+    for column, path in stores.items():
+        for name, found in results.replicates(path).items():
+            if not name.endswith(("_p", "ttest")):
+                yield report.Recovered(
+                    column, name, masks[column], found.whole, metrics.recovery(masks[column], *found)
+                )
 
 
 def _images(source: Any, indices: list[int]) -> Any:

@@ -188,6 +188,7 @@ class Config:
     name: str = "igc"
     profile: bool = False
     gallery: list[str] = field(default_factory=list)
+    picture: str = "samples"
 
 
 ConfigStore.instance().store(name="base_config", node=Config)

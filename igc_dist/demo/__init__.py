@@ -5,7 +5,8 @@ May import: nothing of the package.
 """
 
 from igc_dist.demo.digits import Digits, DigitsCNN, digits_cnn
+from igc_dist.demo.network import simulation_net
 from igc_dist.demo.spectrum import Simulation
 from igc_dist.demo.tasks import statistic
 
-__all__ = ["Digits", "DigitsCNN", "Simulation", "digits_cnn", "statistic"]
+__all__ = ["Digits", "DigitsCNN", "Simulation", "digits_cnn", "simulation_net", "statistic"]

@@ -48,6 +48,11 @@ class Simulation(Dataset[tuple[Tensor, Tensor]]):
         return x[0], self.truth.scaled(self.truth.true(x, draws))[0]
 
     @property
+    def mask(self) -> Float[Tensor, "J 1 side side"]:
+        """Where the truth comes from, for each output."""
+        return self.truth.mask[:, None]
+
+    @property
     def identity(self) -> dict[str, object]:
         """What the images are made of."""
         return {"task": self.task, "seed": self.seed, "side": self.side}

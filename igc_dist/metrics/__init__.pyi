@@ -22,6 +22,7 @@ from .pic import random_mask as random_mask
 from .pointing_game import PointingGame as PointingGame
 from .randomisation import Randomisation as Randomisation
 from .randomisation import weighted as weighted
+from .recovery import recovery as recovery
 from .registry import METRICS as METRICS
 from .registry import labelled as labelled
 from .road import Road as Road

@@ -10,6 +10,8 @@ from .judgement import judged as judged
 from .judgement import verdicts as verdicts
 from .page import write_report as write_report
 from .plots import Plots as Plots
+from .recovered import Recovered as Recovered
+from .recovered import write_recovered as write_recovered
 from .selection import selected as selected
 from .tables import compare as compare
 from .tables import info as info

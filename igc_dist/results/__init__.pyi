@@ -19,3 +19,5 @@ from .recomputed import found_in as found_in
 from .recomputed import passed_in as passed_in
 from .recomputed import remembered as remembered
 from .recomputed import without as without
+from .replicates import Replicates as Replicates
+from .replicates import replicates as replicates

@@ -78,7 +78,10 @@ def test_every_file_composes_and_builds(choice: str) -> None:
     group, name = choice.split("/")
     cfg = composed(choice.replace("/", "="), *NEEDS_SAMPLES.get(choice, ()))
     built = from_config(cfg, None)
-    assert built.source.dataset.__class__.__name__ == {"data/simulation": "Simulation"}.get(choice, "Digits")
+    assert built.source.dataset.__class__.__name__ == {
+        "data/simulation": "Simulation",
+        "experiment/igc_simulation": "Simulation",
+    }.get(choice, "Digits")
     typed = config.typed(cfg)
     if group == "method":
         assert (typed.method.name, built.method) == (name, name)

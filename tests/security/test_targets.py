@@ -54,7 +54,7 @@ GADGETS = (
     "igc_dist.__main__.main", "igc_dist.run.run", "igc_dist.model.weights.load_weights",
     "igc_dist.distributed.agent.launch",
     "igc_dist.store.objects.Objects", "igc_dist.api.attribute", "igc_dist.attribute", "igc_dist.demo.train.main",
-    "igc_dist.demo.train.train",
+    "igc_dist.demo.train.train", "igc_dist.demo.train_network.main",
     "igc_dist.baselines.ensure.__builtins__", "igc_dist.baselines.ensure.__code__.replace",
     "igc_dist.demo.digits.__loader__.load_module",
     "igc_dist.baselines.Zeros.__init__.__globals__", "igc_dist.baselines.Zeros.__reduce_ex__",
