@@ -64,7 +64,7 @@ def of_piece(store: Store, piece: Piece) -> Known:
     """The tables of a piece of a fold."""
     tables = [one.name for one in fields(Known) if one.name in store.phases["predict"].arrays]
     if piece.whole:
-        return Known(**{table: store.read_own("predict", piece.fold, table) for table in tables})
+        return Known(**dict(zip(tables, store.read_tables("predict", piece.fold, tables), strict=True)))
     rows = slice(piece.rows.start, piece.rows.stop)
     return Known(**{table: store.read("predict", table, (rows,)) for table in tables})
 

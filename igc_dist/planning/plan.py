@@ -267,4 +267,5 @@ class Plan:
                     f"{self.samples_per_batch} samples x {self.points_per_batch} points, {self.output_block} outputs "
                     "per shard): raise the budget, or lower plan.output_block, plan.micro_batch or plan.n_folds"
                 )
-        self.footprint.check(self.limits)
+        if self.limits.disk is not None or self.limits.files is not None:
+            self.footprint.check(self.limits)

@@ -7,7 +7,7 @@ the results of a union.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,6 +52,10 @@ class View(Store):
     def read(self, phase: str, name: str, region: tuple[slice, ...] | None = None) -> np.ndarray:
         """An array of a phase, or a region of it. In a folded store, states have folds but no parts."""
         return self.held.read(phase, name, region)
+
+    def read_tables(self, phase: str, number: int, names: Sequence[str]) -> list[np.ndarray]:
+        """Several arrays as `read_own` gives them."""
+        return [self.read_own(phase, number, name) for name in names]
 
     def read_own(self, phase: str, number: int, name: str) -> np.ndarray:
         """The data that a shard of the plan wrote to an array.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -162,16 +162,28 @@ class Shards:
     def read_own(self, phase: str, number: int, name: str) -> np.ndarray:
         """The one chunk of an array that a shard wrote: what a rank reads of its own."""
         family = self.phases[phase]
-        array, cell = family.arrays[name], family.cell(number)
         if name in family.packed:
-            key, inside = family.digest_key(number), array.inside(cell)
-            chunk = self._packed(family, name, number)
-        else:
-            (key,), inside = array.keys(cell), tuple(slice(cut.stop - cut.start) for cut in array.region(cell))
-            chunk = stored(self.objects, array, key)
-        if chunk is None:
+            return self.read_tables(phase, number, (name,))[0]
+        array, cell = family.arrays[name], family.cell(number)
+        (key,), inside = array.keys(cell), tuple(slice(cut.stop - cut.start) for cut in array.region(cell))
+        if (chunk := stored(self.objects, array, key)) is None:
             raise StoreError(f"{self.path}/{key} is missing, see igc-dist verify")
         return chunk[inside].copy()  # a copy, as a buffer is read-only
+
+    def read_tables(self, phase: str, number: int, names: Sequence[str]) -> list[np.ndarray]:
+        """Several arrays as `read_own` gives them: a record is looked for once."""
+        family = self.phases[phase]
+        if not {*names} <= {*family.packed}:
+            return [self.read_own(phase, number, name) for name in names]
+        cell, found = family.cell(number), self._record(family, number)
+        if found is None:
+            raise StoreError(f"{self.path}/{family.digest_key(number)} is missing, see igc-dist verify")
+        made = []
+        for name in names:
+            array = family.arrays[name]
+            chunk = found[family.places[name]].view(array.dtype).reshape(array.chunks)
+            made.append(chunk[array.inside(cell)].copy())  # a copy, as a buffer is read-only
+        return made
 
     def _chunk(self, family: Phase, name: str, at: tuple[int, ...]) -> np.ndarray | None:
         """A whole chunk of an array by its place in the grid of chunks, read-only; None if it is not there."""
@@ -182,12 +194,15 @@ class Shards:
 
     def _packed(self, family: Phase, name: str, number: int) -> np.ndarray | None:
         """The chunk of a packed array of a shard, read-only; None if the shard has no record."""
-        key, array = family.digest_key(number), family.arrays[name]
-        if (record := self._decoded.get(key)) is None:
-            if (found := stored(self.objects, family.mark, key)) is None:
-                return None
+        record, array = self._record(family, number), family.arrays[name]
+        return None if record is None else record[family.places[name]].view(array.dtype).reshape(array.chunks)
+
+    def _record(self, family: Phase, number: int) -> np.ndarray | None:
+        """The decoded record of a shard, read-only; None if there is none."""
+        key = family.digest_key(number)
+        if (record := self._decoded.get(key)) is None and (found := stored(self.objects, family.mark, key)) is not None:
             record = self._keep(key, found.ravel())
-        return record[family.places[name]].view(array.dtype).reshape(array.chunks)
+        return record
 
     def _keep(self, key: str, record: np.ndarray) -> np.ndarray:
         """Keep a decoded record, and forget the others if that is too much."""

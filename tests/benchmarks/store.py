@@ -18,7 +18,18 @@ from igc_dist.store import Store
 from tests.benchmarks.measure import Report, report
 from tests.benchmarks.models import digits
 
-CALLS = ("prepare", "pending", "write", "commit", "read", "read_own", "create_results", "put", "complete")
+CALLS = (
+    "prepare",
+    "pending",
+    "write",
+    "commit",
+    "read",
+    "read_own",
+    "read_tables",
+    "create_results",
+    "put",
+    "complete",
+)
 ROUNDS = 2
 
 

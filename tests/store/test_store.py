@@ -284,3 +284,19 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         attribute(tmp_path / "file" / "store.zarr", **SETTINGS)
+
+
+def test_tables_of_a_shard_are_read_together(whole: Path, tmp_path: Path) -> None:
+    """They are those of the array, also in a last fold with fewer rows, and a record that is gone is named."""
+    shutil.copytree(whole, tmp_path / "copy")
+    store = Store.existing(tmp_path / "copy")
+    names = ("target", "prediction", "bad")
+    every = [store.read("predict", name) for name in names]
+    for fold in range(4):
+        found = store.read_tables("predict", fold, names)
+        for one, array in zip(found, every, strict=True):
+            np.testing.assert_array_equal(one, array[2 * fold : 2 * fold + 2])
+            one[:] = 0  # a copy
+    next((tmp_path / "copy" / "shards" / "predict" / "record").glob("c.3.*")).unlink()
+    with pytest.raises(StoreError, match=r"record/c\.3\.0 is missing"):
+        Store.existing(tmp_path / "copy").read_tables("predict", 3, names)
