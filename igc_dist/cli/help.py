@@ -47,6 +47,7 @@ Often used:
   target.outputs=[golden_retriever,243] | present | top:20 | 'positives>=30'      classes, by name or number of samples
   data.slices=site data.weights=weight       attributes of the data set
   reduce=patches reduce.size=8               sums of features
+  reduce=[channels,bands:8] | [colour,patches:16]      one after the other; of frequencies, of luminance and chroma
   metric=[insertion,sic] metric.insertion.start=blurred      scores of the map of each sample
   method=guided_ig method.attributor.n_steps=50 | blur_ig | ig2 baseline=references | idgi      other paths
   experiment=gallery                         all of them

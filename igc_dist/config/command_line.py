@@ -45,7 +45,7 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
         tasks.clear()
 
     chosen, overrides = flags.split(arguments)
-    before, sys.argv = sys.argv, ["igc-dist", *named([*chosen, *map(_in_full, overrides)])]
+    before, sys.argv = sys.argv, ["igc-dist", *named([*chosen, *map(_in_full, _chained(overrides))])]
     loader = internal.ConfigLoaderImpl
     internal.ConfigLoaderImpl = partial(Checked, allow=allow, made=made)  # type: ignore[misc, assignment]
     try:
@@ -88,6 +88,18 @@ def _in_full(word: str) -> str:
     if name == "target" and ":" in value:
         return f"target.each={value}"
     return f"{name}.card={value}" if name == "fabric.rates" and given and not value.startswith("{") else word
+
+
+def _chained(words: Sequence[str]) -> list[str]:
+    """``reduce=[channels,patches:16]`` names the parts of a chain; the group takes one choice."""
+    found: list[str] = []
+    for word in words:
+        name, given, value = word.partition("=")
+        if name == "reduce" and given and value.startswith("[") and value.endswith("]"):
+            found += ["reduce=chain", f"reduce.parts={value}"]
+        else:
+            found.append(word)
+    return found
 
 
 def hydra_job() -> tuple[Path, list[str]]:

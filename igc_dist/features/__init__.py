@@ -10,6 +10,8 @@ arXiv:2404.13910, calls a reducer a post-function.)
 May import: data, secrets, tensors, arrays, records.
 """
 
+from igc_dist.features.bases import Bands, Basis, Colour
+from igc_dist.features.chains import Chain, basis_of
 from igc_dist.features.functions import Function, Joint
 from igc_dist.features.names import Names, Shape, dims, feature_dims, names
 from igc_dist.features.reducers import Channels, Patches, Reducer, Segments, Sums, Total
@@ -18,7 +20,11 @@ from igc_dist.features.regions import XRAI
 
 __all__ = [
     "XRAI",
+    "Bands",
+    "Basis",
+    "Chain",
     "Channels",
+    "Colour",
     "Function",
     "Joint",
     "Names",
@@ -29,6 +35,7 @@ __all__ = [
     "Shape",
     "Sums",
     "Total",
+    "basis_of",
     "dims",
     "ensure",
     "feature_dims",

@@ -1,11 +1,12 @@
 """Inputs: how raw batches become the inputs of a walk, and how attributions return to features.
 
-There are three kinds. `Plain`: floating-point inputs are walked unchanged. `Embedded`: the trailing inputs are
+There are four kinds. `Plain`: floating-point inputs are walked unchanged. `Embedded`: the trailing inputs are
 categories, and a method of the module embeds them; walks and attributions are in the embedding space. `OneHot`: the
 trailing inputs are categories that the forward itself looks up; attributions are to the categories, by the one-hot
-relaxation of the lookup. Baselines are raw like the inputs and are converted in the same way.
+relaxation of the lookup. `Transformed`: images are walked in an orthonormal basis. Baselines are raw like the inputs
+and are converted in the same way.
 
-May import: attributors, baselines, data, model, tensors, records.
+May import: attributors, features, baselines, data, model, tensors, records.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from igc_dist.features import Basis
 from igc_dist.inputs.base import Inputs, Plain, Walk
 from igc_dist.inputs.embedded import Embedded
 from igc_dist.inputs.onehot import OneHot
+from igc_dist.inputs.transformed import Transformed
 from igc_dist.model import Model
 from igc_dist.records import ConfigError
 
-__all__ = ["Embedded", "Inputs", "OneHot", "Plain", "Walk", "ensure"]
+__all__ = ["Embedded", "Inputs", "OneHot", "Plain", "Transformed", "Walk", "ensure", "in_basis"]
 
 
 def ensure(
@@ -53,3 +56,12 @@ def ensure(
             f"n_categorical={n_categorical} needs embedding, the method that embeds them, or categories, their number"
         )
     return Plain(model)
+
+
+def in_basis(inputs: Inputs, basis: Basis) -> Inputs:
+    """The inputs, walked in a basis of images. Raises `ConfigError` if they are no images."""
+    if not basis or isinstance(inputs, Transformed):
+        return inputs
+    if not isinstance(inputs, Plain):
+        raise ConfigError("reduce: bands and colour are of images, and this model has categories: take another reducer")
+    return Transformed(inputs.model, basis)

@@ -16,7 +16,7 @@ from igc_dist.baselines import Baseline
 from igc_dist.data import Filter, Sliced, Source
 from igc_dist.distributed import World
 from igc_dist.features import Reduction
-from igc_dist.inputs import Inputs
+from igc_dist.inputs import Inputs, in_basis
 from igc_dist.job.rules import RULES
 from igc_dist.job.spec import describe, digest
 from igc_dist.metrics import Metric
@@ -67,6 +67,7 @@ class Job:
     """First looks at model and data, which the pilot and the plan of one run share (`planned`)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", in_basis(self.inputs, features.basis_of(self.reduce)))
         for rule in RULES:
             rule.check(self)
         assert self.audited >= 0  # raises if there can be no audit

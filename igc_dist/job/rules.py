@@ -11,7 +11,7 @@ from typing import Any
 
 from igc_dist.attributors import PathIntegral
 from igc_dist.baselines import Noise, Partners, Resampled
-from igc_dist.inputs import OneHot, Plain
+from igc_dist.inputs import OneHot, Plain, Transformed
 from igc_dist.records import ConfigError
 from igc_dist.statistics import ControlledCorrelation
 
@@ -165,6 +165,12 @@ RULES = (
         lambda job: bool(job.metrics) and not isinstance(job.inputs, Plain),
         "metrics exchange numbers of the input, and this model walks embeddings or categories",
         "drop the metrics",
+    ),
+    Rule(
+        lambda job: isinstance(job.inputs, Transformed) and job.attributor.own_baseline,
+        "bands and colour walk coefficients of the image, and attributor {attributor} makes a baseline of its pixels",
+        "take another method, or another reducer",
+        lambda job: {"attributor": repr(job.attributor.name)},
     ),
     Rule(
         lambda job: bool(job.metrics) and job.reduce is not None,

@@ -98,6 +98,7 @@ def test_every_file_composes_and_builds(choice: str) -> None:
     if group == "design":
         assert (typed.design.name, built.pairs) == (name, "pairs" in name)
     if group == "reduce":
+        assert (built.inputs.__class__.__name__ == "Transformed") == (name in ("bands", "colour"))
         assert type(built.reduce).__name__.lower() == name.removesuffix("_small").replace("none", "nonetype")
     if group == "experiment":
         assert typed.name == name

@@ -11,7 +11,7 @@ from torch import nn
 import igc_dist
 from igc_dist.attributors import Gradients, GuidedIG
 from igc_dist.baselines import Constant, Partners, References
-from igc_dist.features import Total
+from igc_dist.features import Bands, Total
 from igc_dist.job import rules
 from igc_dist.metrics import Steps
 from igc_dist.records import ConfigError
@@ -35,6 +35,7 @@ CASES: tuple[dict[str, Any], ...] = (
     {"metrics": ["sparseness"], "budget": igc_dist.Budget(seconds=1.0)},
     {"metrics": ["sparseness"], "design": "stratified"},
     {"metrics": ["sparseness"], "categories": [3]},
+    {"reduce": Bands(), "method": "blur_igc"},
     {"metrics": ["sparseness"], "reduce": Total()},
     {"metrics": ["completeness"], "attributor": Gradients()},
     {"metrics": [Steps(n_steps=4)]},

@@ -15,7 +15,21 @@ import torch
 
 import igc_dist
 from igc_dist import features
-from igc_dist.features import XRAI, Channels, Function, Joint, Patches, Reducer, Segments, Sums, Total
+from igc_dist.features import (
+    XRAI,
+    Bands,
+    Chain,
+    Channels,
+    Colour,
+    Function,
+    Joint,
+    Patches,
+    Reducer,
+    Segments,
+    Sums,
+    Total,
+)
+from igc_dist.features.bases import LUMINANCE, cosines, haar, scales
 from igc_dist.features.names import TAKEN, TAKEN_DIMS, TAKEN_ENDS
 from igc_dist.job import Job, describe
 from igc_dist.planning import Limits, Work, make_plan
@@ -40,6 +54,15 @@ CASES: dict[str, tuple[Reducer, tuple[int, ...], Callable[[np.ndarray], np.ndarr
     "channels of a vector": (Channels(), (5,), oracle.channels),
     "total": (Total(), IMAGE, oracle.total),
     "total of a number": (Total(), (), oracle.total),
+    "bands": (Bands(n=3), IMAGE, lambda a: oracle.bands(a, 3)),
+    "bands of scales": (Bands("haar"), (2, 4, 4), oracle.haar_scales),
+    "colour": (Colour(), (3, 2, 4), oracle.luminance),
+    "a chain": (Chain([Channels(), Patches(2)]), (3, 4, 6), lambda a: oracle.patches(oracle.channels(a), 2, 2)),
+    "a chain by names": (
+        Chain(["colour", "bands:2", "total"]),
+        (3, 4, 4),
+        lambda a: oracle.total(oracle.bands(oracle.luminance(a), 2)),
+    ),
     # a flat image, as the inputs are here, is one segment
     "regions": (
         XRAI(min_pixels=1),
@@ -112,6 +135,43 @@ def test_samples_and_outputs_do_not_mix(name: str) -> None:
     whole = reducer(values, x)
     assert torch.equal(whole[1:2], reducer(values[1:2], x[1:2]))
     assert torch.equal(whole[:, 1:], reducer(values[:, 1:], x))
+
+
+@pytest.mark.parametrize("name", [name for name in LINEAR if CASES[name][0].groups(CASES[name][1]) is not None])
+def test_groups_say_what_is_added(name: str) -> None:
+    """Forward mode takes one derivative for each reduced feature, along the features that are added to it."""
+    reducer, shape, _ = CASES[name]
+    groups, values = np.asarray(reducer.groups(shape)), drawn(shape)
+    found = reducer(values, torch.zeros(3)).reshape(3, 2, -1)
+    for q in range(found.shape[2]):
+        torch.testing.assert_close(found[:, :, q], values.reshape(3, 2, -1)[:, :, groups.reshape(-1) == q].sum(2))
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 6, 8])
+def test_bases_are_orthonormal(n: int) -> None:
+    """To the published rows: the DCT-II by its sum; Haar has a mean, and differences of ever finer halves."""
+    for made in (cosines(n), haar(n), LUMINANCE):
+        np.testing.assert_allclose(made @ made.T, np.eye(len(made)), atol=1e-14)
+    np.testing.assert_allclose(cosines(n), oracle.dct(n), atol=1e-14)
+    expected = np.array([[1, 1, 1, 1], [1, 1, -1, -1], [2**0.5, -(2**0.5), 0, 0], [0, 0, 2**0.5, -(2**0.5)]]) / 2
+    np.testing.assert_allclose(haar(4), expected, atol=1e-14)
+    assert [scales(side).tolist() for side in (3, 4, 6)] == [[0, 0, 0], [0, 1, 2, 2], [0, 0, 0, 1, 1, 1]]
+
+
+def test_chains_that_mean_nothing_are_refused() -> None:
+    for parts, message in (
+        ([], "a chain of"), (["channels", "patch"], r"'patch' is unknown \(did you mean 'patches'\?\)"),
+        ([Function(np.abs)], "expected linear reducers"), (["patches:2", "bands"], "bands after patches: it is of the"),
+        (["bands", "patches"], "no places in the image left"), (["channels:3"], "has no such size"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            Chain(parts)
+    with pytest.raises(ConfigError, match="bands and colour are for all inputs or for none"):
+        features.basis_of([Bands(), Patches(2)])
+    with pytest.raises(ConfigError, match="choose one of dct, haar"):
+        Bands("sine")
+    with pytest.raises(ConfigError, match="colour needs images"):
+        Colour().shape((2, 4, 4))
 
 
 def test_a_reducer_is_part_of_the_identity() -> None:
@@ -422,6 +482,53 @@ def test_a_run_with_reduced_features(name: str) -> None:
     assert found["shards/attribute/x/sums"].size * 40 == whole["shards/attribute/x/sums"].size * n_features
     assert found.attrs["sums_to_prediction"] is True
     assert abs(found["x/ig_std"].values - loop(whole["x/ig_std"].values[None])[0]).max() > 1e-3
+
+
+def test_bands_are_attributions_of_coefficients() -> None:
+    """Of the model ``f(T' z)`` at ``z = T x`` in full matrices, summed by loops; sums are those of the pixels."""
+    whole, found = plain(), run(Bands(n=4), samples=True)
+    t = np.kron(np.eye(2), np.kron(oracle.dct(5), oracle.dct(4)))
+    (x, y), model = models.data(net(), 20, ((2, 5, 4),)), net()
+    forth = torch.nn.Linear(40, 40, bias=False).double()
+    forth.weight.data = torch.from_numpy(t.T.copy())
+    back = torch.nn.Sequential(torch.nn.Flatten(), forth, torch.nn.Unflatten(1, (2, 5, 4)), model)
+    z = torch.from_numpy((np.asarray(x).reshape(20, 40) @ t.T).reshape(20, 2, 5, 4))
+    settings: dict[str, Any] = {"n_steps": 3, "n_folds": 4, "statistics": ALL, "samples": True}
+    coefficients = igc_dist.attribute(back, (z, y), **settings)
+    rows = oracle.bands(coefficients["samples/x/attribution"].values, 4)
+    np.testing.assert_allclose(found["samples/x/attribution"].values, rows, atol=1e-12)
+    np.testing.assert_allclose(
+        found["x/igc"].values, oracle.bands(coefficients["x/igc"].values[None], 4)[0], atol=1e-12
+    )
+    for result in ("igc_sum", "igc_error", "samples/delta", "correlation"):
+        np.testing.assert_allclose(found[result], whole[result], atol=1e-12)
+    assert found["x/igc"].dims == ("output", *whole["x/igc"].dims[1:2], "band")
+
+
+def test_colour_is_of_luminance_and_chroma() -> None:
+    """A model of the luminance alone has all of its attribution there; a chain with bands has both."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.rand(12, 3, 4, 4, generator=draw)
+    gray = models.Function(lambda x: torch.stack((x.sum(1).square().mean((1, 2)), x[:, 0, 0, 0]), 1))
+    data = (x, gray(x) + torch.randn(12, 2, generator=draw))
+    found = igc_dist.attribute(gray, data, reduce=Chain(["colour", "haar"]), n_steps=3, n_folds=3)
+    assert found["x/igc"].shape == (2, 2, 3)
+    np.testing.assert_allclose(found["x/igc"][0, 1], 0, atol=1e-6)
+    assert abs(found["x/igc"][1, 1]).max() > 1e-2
+    whole = igc_dist.attribute(gray, data, n_steps=3, n_folds=3)
+    np.testing.assert_allclose(found["x/igc"].sum(("luminance_chroma", "band")), whole["igc_sum"], atol=1e-6)
+
+
+def test_bands_are_the_same_forwards_in_cuts_and_drawn() -> None:
+    """In forward mode, in other micro-batches, and from pairs: the walk in coefficients is a walk as any other."""
+    found = run(Chain(["channels", "bands:4"]))
+    for settings in ({"mode": "forward"}, {"micro_batch": 3, "output_block": 1}):
+        other = run(Chain(["channels", "bands:4"]), **settings)
+        np.testing.assert_allclose(other["x/igc"], found["x/igc"], atol=1e-12)
+    pairs = run(Chain(["channels", "bands:4"]), design="pairs", n_draws=4, statistics=["correlation"])
+    assert pairs["x/igc"].shape == found["x/igc"].shape
+    with pytest.raises(ConfigError, match="bands and colour walk coefficients of the image, and attributor"):
+        run(Bands(), method="blur_igc", statistics=["correlation"])
 
 
 def test_cuts_leave_no_trace_in_reduced_features() -> None:

@@ -34,3 +34,31 @@ def channels(a: np.ndarray) -> np.ndarray:
 
 def total(a: np.ndarray) -> np.ndarray:
     return summed(a, (), lambda p: ())
+
+
+def dct(n: int) -> np.ndarray:
+    """The orthonormal DCT-II by its sum."""
+    rows = np.zeros((n, n))
+    for k, p in product(range(n), range(n)):
+        rows[k, p] = np.sqrt((1 if k == 0 else 2) / n) * np.cos(np.pi * (p + 0.5) * k / n)
+    return rows
+
+
+def bands(a: np.ndarray, n: int) -> np.ndarray:
+    """Bands of radial frequency over the last two dimensions, as many as occur."""
+    h, w = a.shape[-2:]
+
+    def band(k: int, m: int) -> int:
+        return min(int(np.sqrt((k / h) ** 2 + (m / w) ** 2) / np.sqrt(2) * n), n - 1)
+
+    most = max(band(k, m) for k, m in product(range(h), range(w)))
+    return summed(a, (*a.shape[2:-2], most + 1), lambda p: (*p[:-2], band(*p[-2:])))
+
+
+def haar_scales(a: np.ndarray) -> np.ndarray:
+    """Sums over scales of the Haar basis of a side of 4: rows are mean, coarse difference, two fine ones."""
+    return summed(a, (*a.shape[2:-2], 3), lambda p: (*p[:-2], max((0, 1, 2, 2)[p[-2]], (0, 1, 2, 2)[p[-1]])))
+
+
+def luminance(a: np.ndarray) -> np.ndarray:
+    return summed(a, (2, *a.shape[3:]), lambda p: (min(p[0], 1), *p[1:]))
