@@ -21,8 +21,9 @@ def plans(cfg: Any, allow: Sequence[str]) -> int:
     return 0
 
 
-LIGHTNING = 128 * 2**20
-"""Memory of Lightning and what it imports, which a run that logs holds, and this command does without."""
+LIGHTNING, LONGER = 128 * 2**20, 1.4
+"""Memory of Lightning and what it imports, which a run that logs holds, and this command does without; and the time of
+the start of such a run over that of this command."""
 
 AT_MOST = 0.3
 """Seconds of a forward pass and a gradient that are timed, and of samples that are read for it, about."""
@@ -48,11 +49,12 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
         with todo.source.opened(), todo.model.borrowed(world.device):
             todo = job.tuned(todo, world)
             plan = job.plan_of(todo, world.device, check=False)
+            machine, counted = _measured(todo, plan, world.device, cfg.data.num_workers)
             if cfg.fabric.loggers and "lightning" not in sys.modules:
+                machine = replace(machine, start=LONGER * machine.start)
                 held = plan.shapes.reserved_bytes + LIGHTNING
                 plan = replace(plan, shapes=replace(plan.shapes, reserved_bytes=held))
             dear = job.as_dear_as_the_grid(todo, world.device)
-            machine, counted = _measured(todo, plan, world.device, cfg.data.num_workers)
     stages = todo.stages(plan)
     looks = f"at most {stages[-1]} of {plan.n_folds} folds" + (f", a look every {stages[0]}" if len(stages) > 1 else "")
     more = {"budget": looks} if todo.budget.limited else {}
