@@ -17,6 +17,7 @@ from .overlap import Overlap as Overlap
 from .parts import Part as Part
 from .parts import every as every
 from .parts import summaries as summaries
+from .permutation import label_permutation as label_permutation
 from .pic import inpainted as inpainted
 from .pic import random_mask as random_mask
 from .pointing_game import PointingGame as PointingGame
