@@ -14,7 +14,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: run test test-all lint bench docs dist gpu soak clean help
+.PHONY: run test test-all lint bench docs dist gpu study soak clean help
 .DELETE_ON_ERROR:
 
 # PIP_CONSTRAINT reaches pip's isolated build environments too, which -c does not. Without the torch pin a resolve
@@ -70,6 +70,18 @@ $(RELEASE): $(STAMP)
 dist: $(RELEASE)  ## build wheel and source archive into dist/, and check what a package index would show
 	$(BIN)/python -m build -n -o dist .
 	$(BIN)/python -m twine check --strict dist/*
+
+STUDY := $(BIN)/igc-dist -m experiment=study method=ig,guided_ig,blur_ig,ig2,idgi,idgi_guided_ig,idgi_blur_ig \
+	quadrature.n_steps=4,8,16,32 plan.n_folds=2
+
+study: $(STAMP)  ## which method to believe, on digits and on photographs, under ten minutes; writes docs/study
+	$(STUDY) hydra.sweep.dir=outputs/study/digits +data.build.n=96 'metric=[insertion,deletion,sparseness]'
+	$(BIN)/igc-dist compare outputs/study/digits/*/store.zarr --reference ig --to docs/study/digits
+	$(BIN)/python -m studies.photos outputs/study/photos.safetensors
+	$(STUDY) --path . --allow-target studies hydra.sweep.dir=outputs/study/photos 'metric=[insertion,sic_study]' \
+		model.build._target_=studies.photos.net model.weights=outputs/study/photos.safetensors \
+		data.build._target_=studies.photos.Photos
+	$(BIN)/igc-dist compare outputs/study/photos/*/store.zarr --reference ig --to docs/study/photos
 
 # Where torch finds no CUDA device it is a dry run on the CPU.
 gpu: $(STAMP)  ## test and measure on a CUDA card, eight minutes; writes outputs/gpu

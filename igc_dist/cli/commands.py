@@ -88,10 +88,22 @@ def write_report(arguments: Sequence[str], given: Flags = NONE) -> int:
 
 
 def compare(arguments: Sequence[str], given: Flags = NONE) -> int:
-    """Show the differences between stores."""
+    """Show the differences between stores. If they have scores of samples, join these into one table, and write it."""
     names = report.told_apart(arguments)
     with store.consistent(" and ".join(arguments)):
-        Console().print(report.compare(dict(zip(names, map(store.results, arguments), strict=True))))
+        trees = dict(zip(names, map(store.results, arguments), strict=True))
+        if not report.scored(trees):
+            if given:
+                raise ConfigError(f"{', '.join(given)}: for stores with metrics, and not all of these have them")
+            Console().print(report.compare(trees))
+            return 0
+        table = report.joined(trees, given.get("--reference"))
+    Console().print(report.study_table(table))
+    folder = Path(given.get("--to") or "study")
+    try:
+        say(f"page: {report.write_study(table, folder)}")
+    except OSError as error:
+        raise ConfigError(f"the study cannot be written to {folder} ({error}): give another with --to") from error
     return 0
 
 
@@ -139,7 +151,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "verify": Command(verify, 1, 1, flags.Flags(bare=("--quick",))),
     "report": Command(write_report, 1, 2, flags.Flags(valued=("--max-outputs", "--outputs", "--sort"))),
-    "compare": Command(compare, 2, 99),
+    "compare": Command(compare, 2, 999, flags.Flags(valued=("--reference", "--to"))),
     "info": Command(info, 1, 1, flags.Flags(free=("--watch",))),
     "merge": Command(merge_stores, 3, 99, flags.Flags(bare=("--overlap",))),
     "compact": Command(make_compact, 2, 2),

@@ -15,7 +15,8 @@ igc-dist - what a model has learned from a whole data set, split over its input 
                                  --quick: files only
   igc-dist report STORE [DIR]    write report.html and PNG files, beside the store or into DIR; --max-outputs 32,
                                  --outputs 3,17 or names, --sort correlation|n|se
-  igc-dist compare STORE STORE.. what differs: specs, correlations, maps
+  igc-dist compare STORE STORE.. what differs: specs, correlations, maps; of stores with metrics their scores by method
+                                 and steps, in study.csv, .zarr and .html; --to DIR, --reference METHOD
   igc-dist info STORE            status, spec, arrays and provenance
   igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over
                                  disjoint data (--overlap)
@@ -42,6 +43,8 @@ Often used:
   design=stratified                          for other baselines
   budget.rel_se=0.05 | budget.gradients=1000000 | budget.seconds=600      folds are added until then
   target.n_others=3                          of labels
+  method=ig target=own | predicted | top:5   each sample for outputs of its own: the gradients of these alone
+  filter=correct | 'confident(0.8)' | site==north | 'indices FILE'        which samples count
   data.x=pixel_values data.y=labels          samples that are dicts: the keys of x and of y
   model=timm model.name=vit_base_patch16_224 model.weights=vit.safetensors      or torchvision, transformers, ...
   target.outputs=[golden_retriever,243] | present | top:20 | 'positives>=30'      classes, by name or number of samples

@@ -13,6 +13,10 @@ from .plots import Plots as Plots
 from .recovered import Recovered as Recovered
 from .recovered import write_recovered as write_recovered
 from .selection import selected as selected
+from .study import joined as joined
+from .study import scored as scored
+from .study_page import study_table as study_table
+from .study_page import write_study as write_study
 from .tables import compare as compare
 from .tables import info as info
 from .tables import scores_table as scores_table
