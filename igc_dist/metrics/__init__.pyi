@@ -23,6 +23,7 @@ from .pic import random_mask as random_mask
 from .pointing_game import PointingGame as PointingGame
 from .randomisation import Randomisation as Randomisation
 from .randomisation import weighted as weighted
+from .randomised import randomised_maps as randomised_maps
 from .recovery import recovery as recovery
 from .registry import METRICS as METRICS
 from .registry import labelled as labelled

@@ -48,7 +48,7 @@ class Randomisation(Metric):
         ranks, alike = [], []
         for depth in range(len(layers)):
             chosen = layers[: depth + 1] if self.order == "cascading" else layers[depth : depth + 1]
-            with self._random(chosen, [depth] if self.order == "independent" else range(depth + 1)):
+            with self.random(chosen, [depth] if self.order == "independent" else range(depth + 1)):
                 other = predict.explained(maps.x, maps)
             a, b = (z.sum(1) if z.ndim == 4 else z for z in (maps.values, other))
             ranks.append(spearman(a.flatten(1), b.flatten(1)))
@@ -62,7 +62,7 @@ class Randomisation(Metric):
         return points[-1] if self.order == "cascading" else torch.stack(points, 1).mean(1)
 
     @contextmanager
-    def _random(self, layers: list[nn.Module], numbers: range | list[int]) -> Iterator[None]:
+    def random(self, layers: list[nn.Module], numbers: range | list[int]) -> Iterator[None]:
         """Layers with random weights while the block lasts."""
         held = [(p, p.data) for layer in layers for p in layer.parameters(recurse=False)]
         try:
