@@ -119,6 +119,7 @@ MEANINGS = {
     "name": "Name of the run's folder below outputs/.",
     "profile": "Whether a trace of a few forward passes is written.",
     "gallery": "Overrides of the runs of `experiment=gallery`.",
+    "picture": "What a gallery draws: `samples` (maps of the same samples), or `recovery` (maps beside a true mask).",
 }
 """What each setting means."""
 
