@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from typing import Any
 
 import jaxtyping
@@ -30,9 +29,6 @@ def light(function: Any = None, *, typechecker: Any = None) -> Any:
     """
     if function is None:
         return lambda found: light(found, typechecker=typechecker)
-    if is_dataclass(function) and (init := vars(function).get("__init__")) is not None and not shaped(init):
-        function.__init__ = plain(init)
-        return function
     if not inspect.isfunction(function) or shaped(function):
         return whole(function, typechecker=typechecker)
     return plain(function)

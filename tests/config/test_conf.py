@@ -40,7 +40,13 @@ CHOICES = sorted(
     for path in CONF.rglob("*.yaml")
     if path.parent != CONF and path.stem not in FOR_FILES
 )
-NEEDS_SAMPLES = {"statistic/none": ["method=ig"], "baseline/partners": ["design=pairs"]}
+NEEDS_SAMPLES = {
+    "statistic/none": ["method=ig"],
+    "baseline/partners": ["design=pairs"],
+    "target/own": ["method=ig"],
+    "target/predicted": ["method=ig"],
+    "target/top": ["method=ig"],
+}
 
 
 def composed(*overrides: str) -> Any:
@@ -371,7 +377,7 @@ def test_the_keys_of_samples_that_are_dicts() -> None:
         ("quadrature.n_step=3", r"unknown setting 'quadrature.n_step' \(did you mean 'quadrature.n_steps'\?\)$"),
         (
             "data=digit",
-            r"data=digit is unknown \(did you mean 'digits'\?\): choose one of digits, image_folder, or .*--config",
+            r"data=digit is unknown \(did you mean 'digits'\?\): choose one of digits, image_folder, .*or .*--config",
         ),
         ("seed=1.5", "Error merging override seed=1.5 Value '1.5' of type 'float' could not be converted to Integer$"),
         ("target.names=[a", "'target.names=.a' cannot be read: .*needs quotes of its own, target.names='...', besides"),

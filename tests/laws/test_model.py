@@ -224,6 +224,7 @@ SELECTED: list[tuple[Any, Any, Tensor]] = [
     ((LOGITS,), None, LOGITS),
     (LOGITS[:, 0], None, LOGITS[:, :1]),
     ({"logits": LOGITS, "loss": 1.0}, "logits", LOGITS),
+    ({"logits": LOGITS, "loss": 1.0}, None, LOGITS),
     ((DEEP, LOGITS), 1, LOGITS),
     ((DEEP, {"a": LOGITS}), (1, "a"), LOGITS),
     (ModelOutput(loss=torch.zeros(()), logits=LOGITS), "logits", LOGITS),
@@ -247,7 +248,7 @@ def test_selection_of_the_output(number: int) -> None:
 
 REFUSED: list[tuple[Any, Any, str]] = [
     (DEEP, None, r"\(2, 3, 4\) for 2 inputs.*model.output.*flatten"),
-    ({"logits": LOGITS}, None, r"a dict of 'logits': tensor \(2, 6\): set .*model.output"),
+    ({"scores": LOGITS}, None, r"a dict of 'scores': tensor \(2, 6\): set .*model.output"),
     ((LOGITS, DEEP), None, r"a tuple of 0: tensor \(2, 6\), 1: tensor"),
     ({"logits": LOGITS}, "logit", r"'logit' is not in a dict of 'logits'"),
     ((LOGITS,), 3, r"3 is not in a tuple of 0"),
