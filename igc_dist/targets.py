@@ -41,7 +41,7 @@ class Targets:
     Raises `ConfigError` for no, negative or duplicate outputs, and for duplicate names.
     """
 
-    outputs: Sequence[int | str] | str | None = None
+    outputs: Any = None
     one_hot: bool | None = None
     names: Sequence[str] | None = None
     n_others: int | None = None
