@@ -77,10 +77,10 @@ STUDY := $(BIN)/igc-dist -m experiment=study method=ig,guided_ig,blur_ig,ig2,idg
 study: $(STAMP)  ## which method to believe, on digits and on photographs, under ten minutes; writes docs/study
 	$(STUDY) hydra.sweep.dir=outputs/study/digits +data.build.n=96 'metric=[insertion,deletion,sparseness]'
 	$(BIN)/igc-dist compare outputs/study/digits/*/store.zarr --reference ig --to docs/study/digits
-	$(BIN)/python -m studies.photos outputs/study/photos.safetensors
-	$(STUDY) --path . --allow-target studies hydra.sweep.dir=outputs/study/photos 'metric=[insertion,sic_study]' \
-		model.build._target_=studies.photos.net model.weights=outputs/study/photos.safetensors \
-		data.build._target_=studies.photos.Photos
+	$(BIN)/python -m tests.studies.photos outputs/study/photos.safetensors
+	$(STUDY) --path . --allow-target tests.studies hydra.sweep.dir=outputs/study/photos 'metric=[insertion,sic_study]' \
+		model.build._target_=tests.studies.photos.net model.weights=outputs/study/photos.safetensors \
+		data.build._target_=tests.studies.photos.Photos
 	$(BIN)/igc-dist compare outputs/study/photos/*/store.zarr --reference ig --to docs/study/photos
 
 # Where torch finds no CUDA device it is a dry run on the CPU.

@@ -24,10 +24,10 @@ from tests.commands import ROOT
 from tests.ranks import Net, Rows
 
 PACKAGE = ROOT / "igc_dist"
-NAMES = (
-    "README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cuda.md", "docs/choosing.md",
-    "docs/reading.md", "docs/index.md",
-)  # fmt: skip
+TABLES = ("refusals.md", "settings.md")
+"""Pages that the package writes, whose rows are as long as they are."""
+SITE = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name not in TABLES)
+NAMES = ("README.md", "SECURITY.md", "CONTRIBUTING.md", *SITE)
 PAGES = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = PAGES["docs/architecture.md"]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", ARCHITECTURE, re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What the README shows runs, and what it names is there."""
+"""What the README and the pages of the site show runs, and what they name is there."""
 
 from __future__ import annotations
 
@@ -17,28 +17,38 @@ from tests.commands import ROOT
 from tests.ranks import run_ranks, values
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+SKELETONS = "architecture.md"
+"""Its blocks are run by `test_docs.py`."""
+BLOCKS = [
+    (name, language, text)
+    for name, page in PAGES.items()
+    if name != SKELETONS
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+]
+PYTHON = {f"{name}, {number}": text for number, (name, language, text) in enumerate(BLOCKS) if language == "python"}
 SHELL = [
     line.split("#")[0].strip()
-    for language, text in BLOCKS
+    for _, language, text in BLOCKS
     if language in ("", "sh", "bash")
     for line in text.replace("\\\n", " ").splitlines()
 ]
-PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+PROSE = re.sub(r"^```.*?^```", "", "\n".join(PAGES.values()), flags=re.DOTALL | re.MULTILINE)
+LINKS = re.findall(r"\]\(([^)#\s]+)[^)]*\)", README)
 TOP = {path.name for path in ROOT.iterdir()}
 OURS = (".py", ".yaml", ".md", ".toml", ".sh", ".txt", ".cfg")
 
 
 def paths() -> list[str]:
-    """Backticked words and targets of links that look like paths of the repository."""
-    words = [*re.findall(r"`([^`\n]+)`", PROSE), *re.findall(r"\]\(([^)#\s]+)[^)]*\)", PROSE)]
+    """Backticked words that look like paths of the repository, and the targets of the README's links; those of the
+    site are looked at by `make docs`."""
+    words = [*re.findall(r"`([^`\n]+)`", PROSE), *LINKS]
     found = [word for word in words if re.fullmatch(r"\.?[\w.-]+(/[\w.-]+)*/?", word)]
     return sorted(
         {
             word
             for word in found
-            if word.split("/")[0] in TOP or word.endswith(OURS) or word.startswith(("igc_dist/", "tests/"))
+            if word.split("/")[0] in TOP - {"outputs"} or word.startswith(("igc_dist/", "tests/", "docs/"))
         }
     )
 
@@ -56,10 +66,10 @@ def block(folder: Path, text: str) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("number", range(len(PYTHON)))
-def test_python_runs(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", PYTHON)
+def test_python_runs(place: str, tmp_path: Path) -> None:
     """Each block as it stands, in an empty folder."""
-    values(run_ranks(1, block, tmp_path, PYTHON[number]))
+    values(run_ranks(1, block, tmp_path, PYTHON[place]))
 
 
 @pytest.mark.parametrize("path", paths())
@@ -94,13 +104,13 @@ def test_a_command_composes(line: str) -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:^|`)make ([\w-]+)", README, re.MULTILINE)):
+    for target in set(re.findall(r"(?:^|`)make ([\w-]+)", "\n".join(PAGES.values()), re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_every_guarantee_names_the_tests_that_hold_it() -> None:
     """Each number of "What you can rely on" links to files of tests; that these exist is tested above."""
-    section = README.split("## What you can rely on")[1].split("\n## ")[0]
+    section = PAGES["gpus.md"].split("## What you can rely on")[1].split("\n## ")[0]
     guarantees = re.split(r"^\d+\. ", section, flags=re.MULTILINE)[1:]
     assert len(guarantees) >= 8
     assert [text[:40] for text in guarantees if not re.search(r"`tests/\S+\.py`", text)] == []

@@ -2,7 +2,7 @@
 
 Change only the import: the constructor, the `add_*` methods, `compute` and `error` have the package's signatures; our
 own arguments come after them, by keyword only. Every number comes from the engine, so it is the same on any number of
-ranks, and with any batch size. README lists the differences from the package.
+ranks, and with any batch size. `docs/coming.md` lists the differences from the package.
 
 Common arguments. `x`: None (all inputs of the data set), a number of them to sample, or arrays. `n_x`: a number of
 them, or None. `x_0`: None (zeros), a float (constant), an int (that many rows of the data set, sampled for each input),

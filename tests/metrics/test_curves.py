@@ -190,9 +190,9 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
         Insertion(**settings)
 
 
-def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "metrics.md").read_text(), re.DOTALL | re.MULTILINE)
     (block,) = (text for text in blocks if "metrics.score(" in text)
-    exec(compile(block, "README.md", "exec", dont_inherit=True), {})
+    exec(compile(block, "docs/metrics.md", "exec", dont_inherit=True), {})
     assert "blurred_fraction" in capsys.readouterr().out
     assert metrics.METRICS.keys() >= {"insertion", "deletion"}

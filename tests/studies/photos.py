@@ -2,7 +2,7 @@
 
 Crops of 96 x 96 pixels are shrunk to 32 x 32. The network learns those of the left two thirds of each photograph, and
 is asked for those of the right third, so that no crop of the test shares a pixel with one of the training.
-`python -m studies.photos FILE` trains it, in about a minute, and writes its weights.
+`python -m tests.studies.photos FILE` trains it, in about a minute, and writes its weights.
 """
 
 from __future__ import annotations
