@@ -8,14 +8,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import igc_dist
+from igc_dist import data as sources
+from igc_dist import inputs, targets
+from igc_dist.attributors import PathIntegral
+from igc_dist.job import Job, limits_of, named_statistics, plan_of
+from igc_dist.model import Model
+from igc_dist.passes import passes_of, probe, timed
+from igc_dist.paths import Pairs
+from igc_dist.planning import Machine, outlook_of
 from tests.benchmarks.gpu.loops import best, walk_of
 from tests.benchmarks.gpu.sizes import Size, images, net
 from tests.benchmarks.measure import Report, report
@@ -57,12 +66,30 @@ def classes(card: Card, size: Size) -> Iterator[Report]:
             )  # fmt: skip
 
         seconds = card.once(whole)
-        bound = {"at_most": 60.0} if label == "pairs" else {}
+        bound: dict[str, Any] = {"at_most": 60.0} if label == "pairs" else {}
+        planned = {"hours_planned": round(hours_of_pairs(module, card, size), 3)} if label == "pairs" else {}
         yield report(
             f"classes/{label}", seconds, **bound, samples=size.classes_n, outputs=size.n_classes,
-            hours_of_50000=round(seconds * WHOLE / size.classes_n / 3600, 3),
+            hours_of_50000=round(seconds * WHOLE / size.classes_n / 3600, 3), **planned,
         )  # fmt: skip
         card.empty()
+
+
+def hours_of_pairs(module: nn.Module, card: Card, size: Size) -> float:
+    """What `igc-dist plan` tells of pairs of all samples on one such card, where the model was timed."""
+    model = Model(module, precision="bf16-mixed")
+    job = Job(
+        inputs=inputs.ensure(model), source=sources.ensure(Noise(WHOLE, size)), targets=targets.ensure("one_hot"),
+        baseline=igc_dist.baselines.Partners(), attributor=PathIntegral(design=Pairs(1)),
+        statistics=named_statistics(["correlation"]),
+        limits=limits_of({"n_folds": 8, "host_memory": 96.0, "device_memory": 60.0}),
+    )  # fmt: skip
+    with model.borrowed(card.device):
+        plan = plan_of(job, card.device, check=False)
+        walk = probe(job.inputs, job.source.look(range(1)), card.device, True)
+        counted, machine = passes_of(walk), Machine()
+        rows = min(max(plan.rows_per_pass), machine.rows(counted, 0.3))
+        return outlook_of(plan, counted, machine.timed(counted, rows, *timed(walk, rows)), 1).seconds / 3600
 
 
 def captum(card: Card, size: Size) -> Iterator[Report]:
