@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 whole = jaxtyping.jaxtyped
+strict = beartype(conf=BeartypeConf(violation_type=TypeError))
+"""What is wrong is a TypeError, as jaxtyping's and as Python's own."""
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,7 +21,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     1 ms to read it. `pytest tests/laws/test_pairs.py tests/compat/test_igc_defects.py` takes 77 s, and 96 s with
     beartype.beartype in its place.
     """
-    return function if "<locals>" in function.__qualname__ else beartype(function)
+    return function if "<locals>" in function.__qualname__ else strict(function)
 
 
 def light(function: Any = None, *, typechecker: Any = None) -> Any:

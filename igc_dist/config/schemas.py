@@ -10,9 +10,11 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from igc_dist.model import AUTO
 from igc_dist.planning import Audit, Budget, Limits, Rates
 from igc_dist.records import ConfigError, near
+
+AUTO = "auto"
+"""As `igc_dist.model.AUTO`, which loads torch."""
 
 
 @dataclass

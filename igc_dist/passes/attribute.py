@@ -23,7 +23,7 @@ from igc_dist.passes.findings import Findings, Known, Tables
 from igc_dist.planning import Plan
 from igc_dist.records import ConfigError, NonFiniteError, Shard
 from igc_dist.seeds import Address
-from igc_dist.statistics import Cells, Centre, State, of
+from igc_dist.statistics import Cells, Centre, State, empty, of
 from igc_dist.tensors import Attribution, Batch, Tensors, there
 
 Rows = Callable[[Int64[np.ndarray, " n"], Batch, Known, Attribution], None]
@@ -102,7 +102,8 @@ class Engine:
             at += len(here)
             del attribution  # before the next one is computed
         fold.join()
-        assert state is not None  # a shard has samples
+        if state is None:  # a filter left out all samples of the shard
+            state = empty(centre, self.plan.shapes.features, self.terms, self.device, len(self.cells))
         # + 0.0 turns -0.0 into 0.0, as adding zeros of other ranks does
         return State(host, *on_host(state)), self._left_out(lost, shard)
 
@@ -204,6 +205,8 @@ class Engine:
         `lost`: for each micro-batch its indices, and which of them. It is asked once for a shard, as the host waits for
         the device then.
         """
+        if not lost:
+            return []
         if not lost:
             return []
         which = torch.cat([flags for _, flags in lost]).cpu().numpy()

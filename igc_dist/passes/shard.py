@@ -79,7 +79,8 @@ class ShardWalk:
             return walking.run(shard, known)
         chunks = self._chunks(shard)
         found = walking.run(shard, known, self._keeper(walking, shard, counts, chunks))
-        chunks.fill(shard.rows.stop)
+        if plan.work.samples or self.scorer is not None:  # not where only a certificate is counted
+            chunks.fill(shard.rows.stop)
         return found
 
     def _write_notes(self, number: int, shard: Shard, walked: Plan, counts: Int64[np.ndarray, "1 2 J"]) -> None:

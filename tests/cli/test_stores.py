@@ -91,7 +91,7 @@ def test_options_of_the_page(stores: Path, tmp_path: Path, monkeypatch: pytest.M
             "no settings, got seed=1: its flags are --overlap; .* folder, give ./seed=1",
         ),
         (("compact", "A", "+store.path=B"), "takes no settings"),
-        (("compare", "A", "B", "x=1"), "takes no settings, got x=1: its flags are none"),
+        (("compare", "A", "B", "x=1"), "takes no settings, got x=1: its flags are --reference VALUE, --to"),
         (("verify", "A", "--quik"), r"--quik is not allowed \(did you mean '--quick'\?\): flags are --quick"),
         (("merge", "A", "B", "C", "--overlap=no"), "--overlap=no is not allowed.*: flags are --overlap"),
         (("report", "A", "--sort"), "--sort needs a value"),

@@ -16,12 +16,13 @@ from igc_dist.config import groups, schemas
 from igc_dist.records import ConfigError
 from igc_dist.statistics import TTest
 
-FOLDER = {"root", "table", "label", "classes", "size", "resize"}
+FOLDER = {"root", "table", "label", "classes", "size", "resize", "interpolation"}
 OF_DATA = {"classes"}
 """Fields of an object that its data set fills in."""
 
 SCHEMAS: dict[type, tuple[type, dict[str, str], set[str]]] = {
-    igc_dist.Model: (schemas.ModelConfig, {"build": "module"}, set()),
+    # families are functions in Python, `igc_dist.models`
+    igc_dist.Model: (schemas.ModelConfig, {"build": "module"}, {"name", "classes"}),
     # in Python, what a folder of images is made of is said to `ImageFolder`
     igc_dist.Data: (schemas.DataConfig, {"build": "dataset", "x": "fields", "y": "fields"}, FOLDER),
     igc_dist.Targets: (schemas.TargetConfig, {}, set()),

@@ -140,6 +140,7 @@ def test_parts_of_a_result() -> None:
     x = torch.randn(2, 3)
     for raw, of in (
         ({"logits": x}, "logits"),
+        ({"logits": x}, None),
         ({"flatten": x}, "flatten"),
         ((0, x), 1),
         ({"a": [0, {"b": x}]}, ["a", 1, "b"]),
@@ -149,7 +150,7 @@ def test_parts_of_a_result() -> None:
     with pytest.raises(ModelError, match=r"'logit' is not in a dict of 'logits'.*of Probability: say with `of`"):
         Probability(of="logit")({"logits": x})
     with pytest.raises(ModelError, match=r"returns a dict.*of Probability: say with `of` which part"):
-        Probability()({"logits": x})
+        Probability()({"scores": x})
 
 
 @pytest.mark.parametrize(

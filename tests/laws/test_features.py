@@ -594,7 +594,7 @@ def test_a_free_function_has_sums_only_if_it_preserves_them(caplog: pytest.LogCa
     close(sizes["samples/delta"], plain()["samples/delta"])
     caplog.clear()
     kept = run(halves, samples=True)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert kept.attrs["sums_to_prediction"] is True
     close(kept["igc_sum"], plain()["igc_sum"])
     assert run(np.abs, method="gradients").attrs["sums_to_prediction"] is False

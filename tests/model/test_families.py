@@ -80,7 +80,7 @@ def test_what_is_last_is_found_or_asked_for() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"std": (0, 1, 1)}, r"std=\[0, 1, 1\].*above 0"), ({"mean": (1,)}, "one of each per channel"),
+        ({"std": (0.0, 1.0, 1.0)}, r"std=\[0.0, 1.0, 1.0\].*above 0"), ({"mean": (1.0,)}, "one of each per channel"),
         ({"layout": "CHW"}, "choose NCHW"), ({"interpolation": "cubic"}, "choose one of bicubic"),
         ({"mena": 1}, "unknown argument 'mena'"),
     ],

@@ -6,7 +6,6 @@ import fnmatch
 import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 from igc_dist.records import ConfigError, near_names
@@ -15,7 +14,7 @@ FETCHING = ("pretrained", "checkpoint", "cache", "weights", "url", "file", "hf_h
 """Beginnings of options with which libraries read or fetch files; weights come from `model.weights` alone."""
 
 
-def imported(package: str, extra: str) -> ModuleType:
+def imported(package: str, extra: str) -> Any:
     """A library that is an extra. Raises `ConfigError` if it does not import, with the way out."""
     try:
         return importlib.import_module(package)
