@@ -53,18 +53,10 @@ class Maps:
         )
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is scored, as far as a metric may refuse it: before any map is read.
+class Placed:
+    """What is of samples of one shape *P."""
 
-    `n_samples` of shape *P, `shape`. `first`: the model's outputs (J,) for the first sample. `n_layers`: the
-    number of layers with weights.
-    """
-
-    n_samples: int
     shape: tuple[int, ...]
-    first: Float64[Tensor, " J"]
-    n_layers: int = 0
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -75,6 +67,20 @@ class Subject:
     def n_positions(self) -> int:
         """How many there are."""
         return int(np.prod(self.positions))
+
+
+@dataclass(frozen=True)
+class Subject(Placed):
+    """What is scored, as far as a metric may refuse it: before any map is read.
+
+    `n_samples` of shape *P, `shape`. `first`: the model's outputs (J,) for the first sample. `n_layers`: the
+    number of layers with weights.
+    """
+
+    n_samples: int
+    shape: tuple[int, ...]
+    first: Float64[Tensor, " J"]
+    n_layers: int = 0
 
 
 Explain = Callable[..., Float64[Tensor, "M *P"]]

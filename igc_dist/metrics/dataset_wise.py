@@ -18,7 +18,7 @@ from torch import Tensor
 from igc_dist import data as sources
 from igc_dist import targets
 from igc_dist.arrays import real
-from igc_dist.metrics.base import Predict
+from igc_dist.metrics.base import Placed, Predict
 from igc_dist.metrics.curves import ranks_of
 from igc_dist.metrics.given import baselines
 from igc_dist.metrics.parts import LEVEL
@@ -106,7 +106,7 @@ def score_maps(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Asked(Placed):
     """Model and data, with what pass 1 found: targets and predictions (N, J), and where both are known."""
 
     model: Model
@@ -117,14 +117,6 @@ class _Asked:
     labels: np.ndarray
     y: Float64[np.ndarray, "N J"]
     f: Float64[np.ndarray, "N J"]
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        return self.shape[1:] if len(self.shape) == 3 else self.shape
-
-    @property
-    def n_positions(self) -> int:
-        return int(np.prod(self.positions))
 
     @property
     def known(self) -> Bool[np.ndarray, "N J"]:

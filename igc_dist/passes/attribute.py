@@ -207,8 +207,6 @@ class Engine:
         """
         if not lost:
             return []
-        if not lost:
-            return []
         which = torch.cat([flags for _, flags in lost]).cpu().numpy()
         indices = np.concatenate([index for index, _ in lost])[which].tolist()
         cut = len(shard.baselines) < self.plan.work.n_baselines
