@@ -40,9 +40,10 @@ def strict() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # those that start ranks and commands first: their files are the longest, and with two processes none should begin
-    # at the end
-    items.sort(key=lambda item: not {"dist", "e2e"} & {*item.keywords})
+    # those that start ranks and commands first: their files are the longest, and with several processes none should
+    # begin at the end
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not {"dist", "e2e"} & {*item.keywords})
     if not torch.cuda.is_available() and os.environ.get("IGC_DRY_CARD") != "1":  # see `tests/card.py`
         for item in items:
             if "gpu" in item.keywords:

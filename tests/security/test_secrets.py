@@ -275,7 +275,7 @@ def test_fifty_secrets_are_planted() -> None:
         (("name=${oc.env:PLAIN}",), (2, "would name a folder after a secret")),
         (("store.path=${oc.env:HF_TOKEN}/a.zarr",), (2, "would name a folder after a secret")),
         (("data.names=[${oc.env:HF_TOKEN}]",), (2, "the name of a secret")),
-        (("-m", "seed=1,2"), (0, "store: ")),
+        pytest.param(("-m", "seed=1,2"), (0, "store: "), marks=pytest.mark.slow),
         (("-m", "name='${oc.env:PLAIN}',b"), (2, "would name a folder after a secret")),
     ],
 )
