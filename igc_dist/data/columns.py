@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from igc_dist.arrays import numbers, tensor
-from igc_dist.data.images import ImageFolder
+from igc_dist.data.labelled import Labelled
 from igc_dist.data.pairs import in_memory
 from igc_dist.data.source import Source
 from igc_dist.records import ConfigError, DataError
@@ -70,12 +70,12 @@ def sliced(source: Source, wish: Any, on_unlabelled: str = "fail") -> Sliced | N
 
 
 def labels(source: Source) -> Tensor | None:
-    """y of all samples, if it is known without reading them: of an `ImageFolder`, and of arrays in memory."""
+    """y of all samples, if it is known without reading them: of `Labelled` images, and of arrays in memory."""
     dataset, rows = source.dataset, None
     while isinstance(dataset, Subset):
         own = np.asarray(dataset.indices)
         dataset, rows = dataset.dataset, own if rows is None else own[rows]
-    if isinstance(dataset, ImageFolder):
+    if isinstance(dataset, Labelled):
         y = dataset.y
     elif isinstance(dataset, TensorDataset):
         y = dataset.tensors[-1]

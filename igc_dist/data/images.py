@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from igc_dist.data.decoding import Decoding
+from igc_dist.data.labelled import KINDS, Labelled, coded
 from igc_dist.data.manifest import Manifest, manifest
-from igc_dist.records import DataError, near, near_names
-from igc_dist.targets import class_names, place, places
-
-KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Files that are taken for images, by the ends of their names."""
+from igc_dist.records import DataError, near
+from igc_dist.targets import class_names
 
 PATHS = ("path", "file", "filename", "image")
 """What the column of paths may be called."""
 
 
-class ImageFolder(Dataset[Any]):
+class ImageFolder(Labelled):
     """Photographs below `root`: `x` is an image (3, height, width) in [0, 1], float32 (see `Decoding`), `y` its label.
 
     Without a `table`, each folder in `root` is a class, and images are taken in the order of their paths. `table`: a
@@ -54,39 +50,14 @@ class ImageFolder(Dataset[Any]):
         self.root = Path(os.path.expanduser(root))
         if not self.root.is_dir():
             raise DataError(f"data: {self.root} is no folder: give the folder of the images (data.root)")
-        self.columns: dict[str, np.ndarray] = {}
+        self.columns = {}
         below, labels = self._by_folder() if table is None else self._by_table(Path(os.path.expanduser(table)), label)
         several = None if isinstance(label, str) or table is None else [*label]
-        self.classes, self.y = _labels(labels, class_names(classes) or several)
+        self.classes, self.y = coded(labels, class_names(classes) or several)
         self.decoded = Decoding(**decoding)
         self.manifest: Manifest = manifest(self.root, below)
+        self.digest = self.manifest.digest
         self.paths = [str(self.root / file) for file in below]
-
-    @property
-    def column_names(self) -> list[str]:
-        """The columns of the table beside path and label."""
-        return [*self.columns]
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What the samples are made of, as JSON, for the spec of a run."""
-        return {
-            "files": self.manifest.digest,
-            "classes": self.classes,
-            "size": self.decoded.sides,
-            "resize": self.decoded.resize,
-            "background": list(self.decoded.background),
-            "interpolation": self.decoded.interpolation,
-        }
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int | str) -> Any:
-        """The image and the label of a sample, or the column of a name."""
-        if isinstance(index, str):
-            return self.columns[index]
-        return self.image(index), self.y[index]
 
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
         """The image of a sample."""
@@ -152,31 +123,3 @@ def _read(table: Path) -> Any:
     except (OSError, ValueError, ImportError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"data: the table {table} cannot be read ({why}): give a CSV or Parquet file") from error
-
-
-def _labels(given: np.ndarray, classes: list[str] | None) -> tuple[list[str] | None, Tensor]:
-    """The names of classes, if labels are names, and labels as tensors. Missing labels are NaN."""
-    if given.ndim == 2:
-        return classes, torch.from_numpy(given)
-    if given.dtype.kind in "biu":
-        return classes, torch.from_numpy(given.astype(np.int64))
-    if given.dtype.kind == "f":
-        whole = bool((given == np.floor(given))[np.isfinite(given)].all())
-        return classes, torch.from_numpy(given.astype(np.int64) if whole and np.isfinite(given).all() else given)
-    names = [name if isinstance(name, str) else None for name in given.tolist()]
-    known = classes if classes is not None else sorted({name for name in names if name is not None})
-    by_name = places(known)
-    codes = [np.nan if name is None else _code(name, by_name, known) for name in names]
-    return known, torch.tensor(codes) if None in names else torch.tensor(codes, dtype=torch.int64)
-
-
-def _code(label: str, by_name: Mapping[str, int], classes: Sequence[str]) -> int:
-    found = place(label, by_name)
-    if found is None:
-        near = near_names(label, classes)
-        hint = f" (near are {', '.join(near)})" if near else ""
-        raise DataError(
-            f"data: label {label!r} is no class{hint}: there are {len(classes)}, of the model or in data.classes, by "
-            "the names of its outputs; data.classes=null takes the labels that occur"
-        )
-    return found

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from igc_dist.arrays import entries, is_array, tensor
-from igc_dist.data.images import ImageFolder
+from igc_dist.data.labelled import Labelled
 from igc_dist.data.loaders import chosen, loader_of, one_data_set
 from igc_dist.data.pairs import in_memory, paired
 from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
@@ -144,7 +144,7 @@ class Source:
     def classes(self) -> list[str] | None:
         """The names of the outputs, in their order, if the data set is one of ours that has them."""
         whole = _whole(self.dataset)
-        return whole.classes if isinstance(whole, ImageFolder) else None
+        return whole.classes if isinstance(whole, Labelled) else None
 
     def title(self, index: int) -> str:
         """A sample by its index and, if the data set tells it, its path."""
