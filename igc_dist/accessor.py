@@ -95,6 +95,16 @@ class Results:
         fetch = None if data is None else lambda indices: _fetched(data, indices)[0]
         return report.write_report(self._whole(), folder, max_outputs, outputs, sort, fetch)
 
+    def export(self, to: str, folder: str | Path, data: Any = None) -> Path:
+        """Write the result into a new folder for another program, as ``igc-dist export``. Returns what to open first.
+
+        `to`: "folder" (PNG and CSV), "fiftyone" or "virelay", both of results with attributions of samples. `data`, as
+        for `igc_dist.attribute`: the samples are beside their maps. Raises `ConfigError` for another word, a folder
+        that is a link or has files, attributions of samples that are needed and not there, and virelay without h5py.
+        """
+        fetch = None if data is None else lambda indices: _fetched(data, indices)[0]
+        return report.write_export(self._whole(), to, folder, fetch)
+
     @property
     def plot(self) -> Any:
         """Pictures, the page's own: ``tree.igc.plot.maps()``, and more (`igc_dist.report.Plots`)."""

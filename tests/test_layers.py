@@ -55,6 +55,7 @@ DOORS = {
     "sklearn": ("demo",),
     "matplotlib": ("report",),
     "jinja2": ("report",),
+    "h5py": ("report",),
     "rich": ("report", "watching", "cli"),
 }
 """Which wings may import what, and everything below it."""
@@ -98,6 +99,7 @@ LATE: dict[tuple[str, str], str] = {
     ("statistics/ttest.py", "scipy.stats"): "half a second, for t-tests only",
     ("paths/designs.py", "scipy.spatial.distance"): "half a second, for importance_pairs only",
     ("report/intervals.py", "scipy.special"): "a fifth of a second, for intervals only",
+    ("report/virelay.py", "h5py"): "an extra, for exports to ViRelAy only",
     ("report/study.py", "scipy.special"): "a fifth of a second, for studies only",
     ("store/remote.py", "obstore.exceptions"): "an extra, for object stores only",
     ("store/remote.py", "obstore.store"): "an extra, for object stores only",

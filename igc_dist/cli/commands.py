@@ -1,4 +1,4 @@
-"""Commands on stores: `igc-dist verify | report | compare | info | merge | compact`; and the list of models."""
+"""Commands on stores: `igc-dist verify | report | export | compare | info | merge | compact`; the list of models."""
 
 from __future__ import annotations
 
@@ -87,6 +87,21 @@ def write_report(arguments: Sequence[str], given: Flags = NONE) -> int:
     return 0
 
 
+def export(arguments: Sequence[str], given: Flags = NONE) -> int:
+    """Write a store for another program into a new folder."""
+    path, folder = arguments
+    if (to := given.get("--to")) is None:
+        raise ConfigError(f"igc-dist export {path} {folder}: say for what, --to folder, --to fiftyone or --to virelay")
+    with store.consistent(path):
+        tree = store.results(path)
+        try:
+            written = report.write_export(tree, to, folder)
+        except OSError as error:
+            raise ConfigError(f"nothing can be written to {folder} ({error}): give another folder") from error
+    say(written)
+    return 0
+
+
 def compare(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Show the differences between stores. If they have scores of samples, join these into one table, and write it."""
     names = report.told_apart(arguments)
@@ -151,6 +166,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "verify": Command(verify, 1, 1, flags.Flags(bare=("--quick",))),
     "report": Command(write_report, 1, 2, flags.Flags(valued=("--max-outputs", "--outputs", "--sort"))),
+    "export": Command(export, 2, 2, flags.Flags(valued=("--to",))),
     "compare": Command(compare, 2, 999, flags.Flags(valued=("--reference", "--to"))),
     "info": Command(info, 1, 1, flags.Flags(free=("--watch",))),
     "merge": Command(merge_stores, 3, 99, flags.Flags(bare=("--overlap",))),

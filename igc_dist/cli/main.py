@@ -1,4 +1,4 @@
-"""The entry point: `igc-dist [run|plan|verify|report|compare|info|merge|compact|models]`. run and plan use Hydra."""
+"""The entry point: `igc-dist [run|plan|verify|report|export|...]`, see `COMMANDS`. run and plan use Hydra."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RANK = "rank"
 RANKS = "ranks"
 """The command of the program that starts ranks, which a run with several devices becomes; likewise."""
 
-COMMANDS = ("run", "plan", "verify", "report", "compare", "info", "merge", "compact", "models")
+COMMANDS = ("run", "plan", "verify", "report", "export", "compare", "info", "merge", "compact", "models")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,8 +22,8 @@ from igc_dist.report.contents import Floats, discreet, inputs, labels, mapping_o
 from igc_dist.report.figures import save
 from igc_dist.report.maps import fold_features
 from igc_dist.report.overlays import picture
-from igc_dist.report.page import environment, image
 from igc_dist.report.panels import HATCH, axes_at, colours, house_style, mark_missing, symmetric_norm
+from igc_dist.report.rendering import environment, image
 from igc_dist.secrets import masked_text
 
 ROWS = 16

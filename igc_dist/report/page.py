@@ -5,7 +5,6 @@ Every string from the store (output names, spec, provenance, reasons) goes throu
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from igc_dist import files
 from igc_dist.records import printable
@@ -39,11 +37,13 @@ from igc_dist.report.contents import (
     title_of,
 )
 from igc_dist.report.explorer import known, scripted
-from igc_dist.report.figures import MOST_INPUTS, Drawing, draw_all, magnitudes
+from igc_dist.report.figures import MOST_INPUTS, draw_all, magnitudes
 from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
-from igc_dist.report.samples import Fetch, draw_samples
+from igc_dist.report.rendering import environment, image
+from igc_dist.report.rows import Fetch
+from igc_dist.report.samples import draw_samples
 from igc_dist.report.scores import metric_rows
 from igc_dist.report.selection import selected
 from igc_dist.report.standing import AVOID, LOOK, TRUST, Standing, standings
@@ -131,22 +131,6 @@ def write_report(
     }
     page = environment().get_template("template.html.j2").render(context)
     return files.write(folder / "report.html", page.encode("utf-8", errors="backslashreplace"))
-
-
-def environment() -> Environment:
-    """Jinja with autoescape for everything. A name that the page does not get is an error, not a blank."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def image(drawing: Drawing) -> str:
-    """A figure as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(drawing.path.read_bytes()).decode("ascii")
 
 
 def pretty(spec: Any) -> str:

@@ -21,8 +21,8 @@ from igc_dist import files
 from igc_dist.records import printable
 from igc_dist.report.contents import number, title_of
 from igc_dist.report.figures import save
-from igc_dist.report.page import environment, image
 from igc_dist.report.panels import entitle, house_style
+from igc_dist.report.rendering import environment, image
 from igc_dist.report.study import rows_of
 from igc_dist.report.tables import add
 from igc_dist.report.tables import table as new_table
