@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from igc_dist import data as sources
-from igc_dist import report, store
+from igc_dist import report, results, store
 from igc_dist.records import ConfigError
 
 
@@ -109,6 +109,11 @@ class Results:
     def plot(self) -> Any:
         """Pictures, the page's own: ``tree.igc.plot.maps()``, and more (`igc_dist.report.Plots`)."""
         return report.Plots(self._whole(), _fetched)
+
+    @property
+    def ask(self) -> Any:
+        """Questions: ``tree.igc.ask.slices()``, and more (`igc_dist.results.Questions`)."""
+        return results.Questions(self._whole())
 
     def __repr__(self) -> str:
         if not _is_result(self._tree):

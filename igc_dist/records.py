@@ -254,6 +254,17 @@ def near(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
+def place_of(name: str | int, names: Sequence[str]) -> int:
+    """The place of an output, by its name or its number. Raises `ConfigError`."""
+    if (text := str(name)) in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    raise ConfigError(
+        f"output {text!r} is none of the {len(names)} of the store{near(text, names)}: give names or numbers from 0"
+    )
+
+
 def near_names(name: str, known: Sequence[str], most: int = 5) -> list[str]:
     """Several known names: those that contain the name, the shortest first, then those that look like it."""
     inside = sorted((each for each in known if name and name.lower() in each.lower()), key=len)

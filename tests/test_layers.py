@@ -96,6 +96,8 @@ LATE: dict[tuple[str, str], str] = {
     ("model/forward.py", "torch._functorch.config"): "private to torch: what is not compiled does without it",
     ("watching/progress.py", "rich.console"): "it draws from the generator of `random` when it is imported",
     ("watching/progress.py", "rich.progress"): "the same, and only a terminal shows a bar",
+    ("results/differences.py", "scipy.special"): "a fifth of a second, for questions only",
+    ("statistics/multiplicity.py", "scipy.stats"): "half a second, for questions only",
     ("statistics/ttest.py", "scipy.stats"): "half a second, for t-tests only",
     ("paths/designs.py", "scipy.spatial.distance"): "half a second, for importance_pairs only",
     ("report/intervals.py", "scipy.special"): "a fifth of a second, for intervals only",

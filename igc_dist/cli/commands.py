@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 # wings are loaded when a name in them is first used: `info` needs no torch, `merge` does
-from igc_dist import model, report, store, upkeep, watching
+from igc_dist import cli, model, report, store, upkeep, watching
 from igc_dist.cli.screen import say
 from igc_dist.config import flags
 from igc_dist.records import ConfigError
@@ -143,6 +143,11 @@ def make_compact(arguments: Sequence[str], given: Flags = NONE) -> int:
     return 0
 
 
+def ask(arguments: Sequence[str], given: Flags = NONE) -> int:
+    """Answer a question of one store, or of two."""
+    return cli.asking.ask(arguments, given)
+
+
 def list_models(arguments: Sequence[str], given: Flags = NONE) -> int:
     """Print the names of a family's models that match a pattern, or the families."""
     if not arguments:
@@ -171,6 +176,15 @@ COMMANDS = {
     "info": Command(info, 1, 1, flags.Flags(free=("--watch",))),
     "merge": Command(merge_stores, 3, 99, flags.Flags(bare=("--overlap",))),
     "compact": Command(make_compact, 2, 2),
+    "ask": Command(
+        ask,
+        1,
+        3,
+        flags.Flags(
+            bare=("--json", "--csv"),
+            valued=("--slices", "--outputs", "--map", "--level", "--fdr", "--top", "--seed"),
+        ),
+    ),
     "models": Command(list_models, 0, 2),
 }
 

@@ -24,7 +24,7 @@ RANK = "rank"
 RANKS = "ranks"
 """The command of the program that starts ranks, which a run with several devices becomes; likewise."""
 
-COMMANDS = ("run", "plan", "verify", "report", "export", "compare", "info", "merge", "compact", "models")
+COMMANDS = ("run", "plan", "verify", "report", "export", "compare", "info", "merge", "compact", "ask", "models")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

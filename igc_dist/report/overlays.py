@@ -10,11 +10,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_rgba
 
-from igc_dist.records import ConfigError, printable
+from igc_dist.records import ConfigError, place_of, printable
 from igc_dist.report.contents import Floats, inputs, labels, main_map, title_of
 from igc_dist.report.maps import fold_features
 from igc_dist.report.panels import HATCH, NEGATIVE, POSITIVE, entitle, symmetric_norm
-from igc_dist.report.selection import place_of
 
 CLIP = 99.0
 """Percentile of the magnitudes at which colours end: one bright pixel does not make the rest invisible."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from igc_dist.records import ConfigError, near
+from igc_dist.records import ConfigError, place_of
 from igc_dist.report.contents import SUM, Floats, column, labels
 
 SORTS = {"correlation": ("correlation",), "n": ("n",), "se": ("correlation_se", f"{SUM}_se")}
@@ -29,17 +29,6 @@ def selected(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort
         key = _key(tree, sort)[places]
         places = places[np.argsort(key if sort == "se" else -key, kind="stable")]  # NaN is sorted to the end
     return tree if outputs is None and sort is None else tree.isel(output=places)
-
-
-def place_of(name: str | int, names: Sequence[str]) -> int:
-    """The place of an output, by its name or its number."""
-    if (text := str(name)) in names:
-        return names.index(text)
-    if text.isdecimal() and int(text) < len(names):
-        return int(text)
-    raise ConfigError(
-        f"output {text!r} is none of the {len(names)} of the store{near(text, names)}: give names or numbers from 0"
-    )
 
 
 def _key(tree: xr.DataTree, sort: str) -> Floats:

@@ -13,6 +13,7 @@ import xarray as xr
 from igc_dist.records import StoreError, printable
 from igc_dist.report.contents import Floats, discreet, flatten, mapping_of
 from igc_dist.report.intervals import student
+from igc_dist.statistics import holm
 
 LEVEL = 0.95
 """Of the intervals."""
@@ -205,22 +206,6 @@ def _difference(values: Floats) -> dict[str, float]:
         t = np.inf if found["se"] == 0 else abs(found["mean"]) / found["se"]
         p = 1.0 if found["mean"] == 0 else float(2 * stdtr(n - 1, -t))
     return {f"difference{'' if name == 'mean' else f'_{name}'}": number for name, number in found.items()} | {"p": p}
-
-
-def holm(p: Floats) -> Floats:
-    """P values corrected by Holm's step-down: ``max over j <= i of min(1, (m - j + 1) p_(j))``. NaN stays NaN.
-
-    Source: Holm 1979, Scandinavian Journal of Statistics 6(2), 65-70.
-    """
-    found = np.full(p.shape, np.nan)
-    there = np.isfinite(p)
-    order = np.argsort(p[there], kind="stable")
-    factors = np.arange(len(order), 0, -1)
-    corrected = np.minimum(np.maximum.accumulate(p[there][order] * factors), 1.0)
-    values = np.empty(len(order))
-    values[order] = corrected
-    found[there] = values
-    return found
 
 
 def _said(tree: xr.DataTree) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 from . import recomputed as recomputed
+from .between import between_slices as between_slices
 from .block import Recipe as Recipe
 from .block import block_of as block_of
+from .differences import Level as Level
 from .errors import relative_errors as relative_errors
 from .exchange import Exchange as Exchange
 from .exchange import Slots as Slots
@@ -10,8 +12,11 @@ from .exchange import gathered as gathered
 from .exchange import share_objects as share_objects
 from .finalize import Finalizer as Finalizer
 from .finalize import Passed as Passed
+from .listed import differences_in as differences_in
+from .listed import features_in as features_in
 from .provenance import provenance_of as provenance_of
 from .provenance import versions as versions
+from .questions import Questions as Questions
 from .recipe import Recorded as Recorded
 from .recomputed import Checked as Checked
 from .recomputed import View as View

@@ -7,9 +7,12 @@ from .cells import parted as parted
 from .contraction import of as of
 from .controlled import ControlledCorrelation as ControlledCorrelation
 from .correlation import Correlation as Correlation
+from .jackknife import deviations as deviations
 from .jackknife import leave_one_out as leave_one_out
 from .jackknife import standard_error as standard_error
 from .moments import Moments as Moments
+from .multiplicity import benjamini_hochberg as benjamini_hochberg
+from .multiplicity import holm as holm
 from .registry import STATISTICS as STATISTICS
 from .state import Centre as Centre
 from .state import State as State

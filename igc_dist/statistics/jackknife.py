@@ -29,14 +29,38 @@ def standard_error(
     """
     if len(without) < 2:
         return np.full_like(whole, np.nan)
+    pseudo, h, used = _pseudo(whole, without, weight)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre = np.nansum(pseudo, axis=0) / used
+        variance = np.nansum((pseudo - centre) ** 2 / (h - 1), axis=0) / used
+    return np.where(_undefined(whole, without, h), np.nan, np.sqrt(variance))
+
+
+def deviations(
+    whole: Float64[np.ndarray, "*rest"], without: Float64[np.ndarray, "G *rest"], weight: Float64[np.ndarray, "G *lead"]
+) -> Float64[np.ndarray, "G *rest"]:
+    """What each fold adds to the standard error: ``d_g = (p_g - mean p) / sqrt(G (h_g - 1))``, ``SE**2 = sum d_g**2``.
+
+    So the standard error of a difference of two results over the same folds is that of the difference of their d (it
+    is paired), and over other folds that of both sets of d. 0 for a fold without weight; NaN where the standard error
+    is NaN.
+    """
+    pseudo, h, used = _pseudo(whole, without, weight)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre = np.nansum(pseudo, axis=0) / used
+        found = (pseudo - centre) / np.sqrt(used * (h - 1))
+    return np.where(_undefined(whole, without, h), np.nan, np.where(np.isnan(h), 0.0, found))
+
+
+def _pseudo(whole: np.ndarray, without: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pseudo-values of the folds, their h (NaN for a fold without weight), and how many folds have weight."""
     weight = weight.reshape(*weight.shape, *(1,) * (whole.ndim + 1 - weight.ndim))
     total = weight.sum(0)
     # a fold in which every sample is masked changes nothing: its term is 0 / infinity
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
-        pseudo = h * whole - (h - 1) * without
-        used = np.isfinite(h).sum(0)
-        centre = np.nansum(pseudo, axis=0) / used
-        variance = np.nansum((pseudo - centre) ** 2 / (h - 1), axis=0) / used
-    undefined = np.isnan(whole) | (np.isnan(without) & (weight > 0)).any(0) | (used < 2)
-    return np.where(undefined, np.nan, np.sqrt(variance))
+        return h * whole - (h - 1) * without, h, np.isfinite(h).sum(0)
+
+
+def _undefined(whole: np.ndarray, without: np.ndarray, h: np.ndarray) -> np.ndarray:
+    return np.isnan(whole) | (np.isnan(without) & np.isfinite(h)).any(0) | (np.isfinite(h).sum(0) < 2)

@@ -17,7 +17,7 @@ import igc_dist
 from igc_dist import report
 from igc_dist.cli import commands
 from igc_dist.records import StoreError
-from igc_dist.report.study import holm, steps_of
+from igc_dist.report.study import steps_of
 
 N, SHAPE = 14, (1, 4, 4)
 X = torch.as_tensor(np.random.default_rng(0).uniform(size=(N, *SHAPE))).float()
@@ -70,14 +70,6 @@ def test_the_table_holds_means_and_paired_differences(stores: dict[tuple[str, in
             assert np.isfinite(cell["difference"].item()) == (at[0] != "ig")
     assert np.isnan(table["mean"].sel({"method": "guided_ig", "steps": 4})).all()  # it was not run
     assert table["gradients"].sel({"method": "ig"}).values.tolist() == [2.0, 4.0]
-
-
-def test_holm_is_the_step_down_of_the_smallest() -> None:
-    """By hand: of 0.01, 0.04, 0.03 it is 3 x 0.01, then 2 x 0.03, then the larger of 0.06 and 0.04."""
-    p = np.array([[0.01, 0.04, np.nan], [0.03, 0.9, np.nan]])
-    np.testing.assert_allclose(holm(p), [[0.04, 0.09, np.nan], [0.09, 0.9, np.nan]])
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
-    assert holm(np.array([0.6, 0.7])).tolist() == [1.0, 1.0]
 
 
 def test_the_command_writes_csv_zarr_and_page(stores: dict[tuple[str, int], Path], tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Answers as rows of a table, for a terminal, CSV and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+Row = dict[str, Any]
+
+FEATURES = ("difference", "difference_se", "difference_ci_low", "difference_ci_high", "band_low", "band_high")
+TESTED = ("p", "p_holm", "p_fdr", "significant")
+
+
+def differences_in(answer: xr.DataTree) -> list[Row]:
+    """A row for each pair and output of an answer about differences: those of its correlation and its sum."""
+    rows: list[Row] = []
+    names = [str(name) for name, array in answer.data_vars.items() if array.dims == ("pair", "output")]
+    for p, pair in enumerate(_labels(answer, "pair")):
+        for j, output in enumerate(_labels(answer, "output")):
+            counts = [group.data_vars["significant"].values[p, j] for group in answer.children.values()]
+            numbers = {name: float(answer.data_vars[name].values[p, j]) for name in names}
+            rows.append(
+                {
+                    "pair": pair,
+                    "output": output,
+                    **numbers,
+                    "significant": int(sum(count.sum() for count in counts)),
+                    "features": int(sum(count.size for count in counts)),
+                }
+            )
+    return rows
+
+
+def features_in(answer: xr.DataTree, top: int | None = None) -> list[Row]:
+    """A row for each feature of each pair and output, the smallest p first, at most `top` of an output."""
+    rows: list[Row] = []
+    for p, pair in enumerate(_labels(answer, "pair")):
+        for j, output in enumerate(_labels(answer, "output")):
+            found = [
+                {"pair": pair, "output": output, **row}
+                for name, group in answer.children.items()
+                for row in _features(name, group.to_dataset(), (p, j), top)
+            ]
+            rows += sorted(found, key=lambda row: (np.isnan(row["p"]), row["p"]))[:top]
+    return rows
+
+
+def _features(name: str, group: xr.Dataset, at: tuple[int, int], top: int | None) -> Iterator[Row]:
+    cut: Mapping[str, np.ndarray] = {key: group[key].values[at] for key in ("first", "second", *FEATURES, *TESTED)}
+    for place in np.argsort(cut["p"], axis=None, kind="stable")[:top]:
+        index = np.unravel_index(int(place), cut["p"].shape)
+        yield {
+            "input": name,
+            "feature": feature_name(group["p"], tuple(map(int, index))),
+            **{key: values[index].item() for key, values in cut.items()},
+        }
+
+
+def feature_name(array: xr.DataArray, index: tuple[int, ...]) -> str:
+    """The name of a feature by its index: that of the coordinate where there is one, else its number."""
+    dims = array.dims[array.ndim - len(index) :]
+    return ",".join(
+        str(array[dim].values[at] if dim in array.coords else at) for dim, at in zip(dims, index, strict=True)
+    )
+
+
+def _labels(answer: xr.DataTree, dim: str) -> list[str]:
+    return [str(label) for label in answer.coords[dim].values.tolist()]
