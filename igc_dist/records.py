@@ -185,6 +185,8 @@ class Shapes:
     """Shapes of the attributions before they are reduced; empty if they equal `features`."""
     dims: tuple[tuple[str, ...], ...] = ()
     """Names of the dimensions of `features`."""
+    coordinates: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Names along dimensions of all inputs that have them: those of segments."""
     complete: bool = True
     """Whether the folded features have the same sum as the features of the walk."""
     n_latents: int = 0

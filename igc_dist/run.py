@@ -255,10 +255,11 @@ class Run:
     def _origin(self, index: int) -> tuple[np.ndarray, ...]:
         """The attributions of one sample: a centre that keeps all digits of the spread of attributions far from 0."""
         job = self.job
-        batch = job.source.fetch([index])
+        batch = job.source.fetch([index], maps=True)
         taken = job.inputs.take(batch.inputs, self.world.device)
         values = job.inputs.attribute(job.attributor, Task(job.model, taken, (), self.plan.work.outputs, 1.0, 1))
-        return tuple(value[0].double().cpu().numpy() for value in job.reduction(len(values))(values, batch.inputs))
+        reduced = job.reduction(len(values))(values, batch.inputs, batch.segments)
+        return tuple(value[0].double().cpu().numpy() for value in reduced)
 
     def _engine(self, around: Surroundings) -> Engine:
         job, plan = self.job, self.plan

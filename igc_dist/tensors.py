@@ -42,6 +42,13 @@ class Batch:
     target: Tensor
     unread: Mapping[int, str] = field(default_factory=dict)
     """Why samples could not be read, by their positions."""
+    segments: UInt8[Tensor, "n H W"] | None = None
+    """The number of the segment of each pixel, if the run wants it and the batch is one to walk."""
+
+    def first(self, n: int) -> Batch:
+        """The first n samples, which were read."""
+        segments = None if self.segments is None else self.segments[:n]
+        return Batch(self.index[:n], tuple(x[:n] for x in self.inputs), self.target[:n], segments=segments)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Attribution:
     """The sum of the features before they were reduced, which a free function need not preserve."""
     baseline: Tensors | None = None
     """The mean baseline of each sample, (n, *P_i), if a statistic needs it."""
+    area: Tensors | None = None
+    """The area of each feature in each sample, (n, *Q_i), as a part of the image, if features are segments."""
     failed: UInt8[np.ndarray, "n J"] | None = None
     """1 where an attributor with a tolerance did not reach it."""
     evaluations: Int64[np.ndarray, "n J"] | None = None

@@ -230,16 +230,21 @@ def attribute(
     slow: int | Collection[int] | None = None,
     pause: float = 0.05,
     labels: bool = False,
+    image: bool = False,
     **settings: Any,
 ) -> dict[str, bytes]:
-    """Attribute the tiny problem on this rank, or that with `labels`; returns the bytes of every array."""
+    """Attribute the tiny problem on this rank, or that with `labels`, or of images of one row; returns the bytes of
+    every array."""
     import igc_dist
 
     chosen = {"n_steps": 4, "n_folds": 5, "samples": True, "threads": 1, "timeout": 60.0, **settings}
     data = Rows(n, outputs=outputs, slow=slow, pause=0.0 if slow is None else pause)
     if labels:
         data.y = data.y.argmax(1)
-    return arrays(igc_dist.attribute(Net(outputs=outputs), data, store=path, **chosen))
+    net: nn.Module = Net(outputs=outputs)
+    if image:
+        data.x, net = data.x[:, None], nn.Sequential(nn.Flatten(), net)
+    return arrays(igc_dist.attribute(net, data, store=path, **chosen))
 
 
 def arrays(tree: xr.DataTree) -> dict[str, bytes]:

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
-from igc_dist.records import ConfigError
+from igc_dist.data.label_maps import pixels_of
+from igc_dist.records import ConfigError, DataError
 
 WHITE = (255, 255, 255)
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 SQUASH = "squash"
+ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)
+"""The EXIF tag of how a photograph lies, and its values where width and height are exchanged."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,43 @@ class Decoding:
 
         with Image.open(path) as opened:
             planes = _planes(ImageOps.exif_transpose(opened), tuple(self.background))
-        if (size := self.sides) is not None:
-            height, width = size
-            w, h = planes[0].size
-            scale = max(height / h, width / w) if not isinstance(self.resize, int) else self.resize / min(h, w)
-            to = max(width, int(w * scale)), max(height, int(h * scale))  # rounded as torchvision does
-            to = (width, height) if self.resize == SQUASH else to
-            left, top = round((to[0] - width) / 2), round((to[1] - height) / 2)
-            by = Image.Resampling[self.interpolation.upper()]
-            planes = [plane.resize(to, by).crop((left, top, left + width, top + height)) for plane in planes]
+        planes = [self._fitted(plane, self.interpolation) for plane in planes]
         values = np.concatenate([np.asarray(plane, np.float32).reshape(*plane.size[::-1], -1) for plane in planes], 2)
         largest = 1.0 if planes[0].mode == "F" else 255.0
         return torch.from_numpy(values / np.float32(largest)).clamp(0, 1).movedim(2, 0).expand(3, -1, -1).contiguous()
+
+    def labels(self, path: str | Path, of: str | Path) -> Integer[np.ndarray, "height width"]:
+        """The label map at `path`, resized and cut as its image, at `of`, is; each pixel takes the nearest label.
+
+        A map has the size of its image as it is seen, upright. Raises `DataError` with the path for another size.
+        """
+        from PIL import Image
+
+        found = pixels_of(path)
+        with Image.open(of) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+            size = image.size[::-1] if turned else image.size
+        if found.shape != size[::-1]:
+            seen = " as it is seen, turned by its EXIF orientation" if turned else ""
+            raise DataError(
+                f"label map {path} has {found.shape[1]} x {found.shape[0]} pixels, and its image {of} has {size[0]} x "
+                f"{size[1]}{seen}: give a map of the size of its image"
+            )
+        return np.asarray(self._fitted(Image.fromarray(found), "nearest"))
+
+    def _fitted(self, plane: Any, interpolation: str) -> Any:
+        """An image resized and cut to `size`."""
+        from PIL import Image
+
+        if (size := self.sides) is None:
+            return plane
+        (height, width), (w, h) = size, plane.size
+        scale = max(height / h, width / w) if not isinstance(self.resize, int) else self.resize / min(h, w)
+        to = max(width, int(w * scale)), max(height, int(h * scale))  # rounded as torchvision does
+        to = (width, height) if self.resize == SQUASH else to
+        left, top = round((to[0] - width) / 2), round((to[1] - height) / 2)
+        by = Image.Resampling[interpolation.upper()]
+        return plane.resize(to, by).crop((left, top, left + width, top + height))
 
 
 def _planes(image: Any, background: tuple[int, ...]) -> list[Any]:

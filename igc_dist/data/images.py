@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from igc_dist.data.decoding import Decoding
+from igc_dist.data.label_maps import named
 from igc_dist.data.labelled import KINDS, Labelled, coded
 from igc_dist.data.manifest import Manifest, manifest
-from igc_dist.records import DataError, near
+from igc_dist.records import ConfigError, DataError, near
 from igc_dist.targets import class_names
 
 PATHS = ("path", "file", "filename", "image")
@@ -32,6 +33,9 @@ class ImageFolder(Labelled):
 
     `classes`: the names of the model's outputs, in their order: a list, or a text file with one on each line. None: the
     names that occur, sorted, or the columns. Labels may differ from them in capitals and in ``_`` for a space.
+    `masks`: the column of the paths below `root` of label maps (`label_map`), which `reduce=masks` takes: PNG of one
+    channel or a palette, .npy or .npz, of the size of the image. `mask_names`: the names of their labels 0, 1, ...: a
+    list, a file with one on each line, or label: name.
     `decoding`: the fields of `Decoding`; a `Vision` of `igc_dist.models` knows them: ``ImageFolder("photos",
     **vision.takes)``.
 
@@ -45,6 +49,8 @@ class ImageFolder(Labelled):
         table: str | Path | None = None,
         label: str | Sequence[str] = "label",
         classes: Sequence[str] | str | Path | None = None,
+        masks: str | None = None,
+        mask_names: Any = None,
         **decoding: Any,
     ) -> None:
         self.root = Path(os.path.expanduser(root))
@@ -58,10 +64,39 @@ class ImageFolder(Labelled):
         self.manifest: Manifest = manifest(self.root, below)
         self.digest = self.manifest.digest
         self.paths = [str(self.root / file) for file in below]
+        self.segments: dict[int, str] = {}
+        if masks is not None or mask_names is not None:
+            self.segments, self.masks = _segments(mask_names), self._masks(masks)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the samples are made of, as JSON, for the spec of a run."""
+        masks = {"masks": self.masks.digest, "segments": self.segments} if self.segments else {}
+        return {**super().identity, **masks}
 
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
         """The image of a sample."""
         return self.decoded(self.paths[index])
+
+    def label_map(self, index: int) -> Integer[np.ndarray, "height width"]:
+        """The label of each pixel of a sample."""
+        return self.decoded.labels(self.masks.root / self.masks.paths[index], self.paths[index])
+
+    def _masks(self, column: str | None) -> Manifest:
+        """The files of the label maps. Raises `DataError` for a column or a file that is not there."""
+        if column not in self.columns:
+            raise DataError(
+                f"data.masks={column!r} is no column of the table{near(str(column), [*self.columns])}: it has "
+                f"{', '.join(map(repr, self.columns)) or 'none beside path and label'}"
+            )
+        files = self.columns[column].tolist()
+        lost = [n for n, file in enumerate(files) if not isinstance(file, str) or not (self.root / file).is_file()]
+        if lost:
+            raise DataError(
+                f"data: {len(lost)} of {len(files)} images have no label map, the first is {self.paths[lost[0]]} with "
+                f"{files[lost[0]]!r}: column {column!r} has paths below data.root, one for each image"
+            )
+        return manifest(self.root, files)
 
     def _by_folder(self) -> tuple[list[str], np.ndarray]:
         """The path and the class of each image: the folder in `root` that holds it."""
@@ -107,6 +142,14 @@ class ImageFolder(Labelled):
             return files, np.stack([np.asarray(rows[name], np.float64) for name in wanted], axis=1)
         except (TypeError, ValueError) as error:
             raise DataError(f"data: the columns {', '.join(wanted)} of {table} are not all numbers: {error}") from error
+
+
+def _segments(names: Any) -> dict[int, str]:
+    """The names of segments by their labels."""
+    if names is None:
+        raise ConfigError("data.masks without data.mask_names: give the names of the labels 0, 1, ... or label: name")
+    said, labels = named(names)
+    return dict(zip(labels, said, strict=True))
 
 
 def _doubled(values: Sequence[str]) -> list[str]:

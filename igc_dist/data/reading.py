@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from igc_dist.data.items import plain
+from igc_dist.data.label_maps import LabelMaps, maps_of
 from igc_dist.data.pairs import stacked
 from igc_dist.data.samples import Fields, first_line, pair, wrong_with
 from igc_dist.records import ConfigError, DataError, IgcError
@@ -45,32 +47,44 @@ class Read(NamedTuple):
     """Samples that were read together: the batch that the collate function made, or None where it could not.
 
     `faults`: the samples that cannot be read, by their positions. Another sample is in their place. `wrong`: why there
-    is no batch, although samples were read.
+    is no batch, although samples were read. `maps`: the label maps, if they are read too.
     """
 
     indices: tuple[int, ...]
     batch: Any
     faults: dict[int, Fault]
     wrong: Fault | None = None
+    maps: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Reading(Dataset[Any]):
     """A data set and its collate function; it can be sent to workers.
 
-    `skip`: a sample that cannot be read is left out. `fields`: the keys of x and y, if samples are dicts.
+    `skip`: a sample that cannot be read is left out. `fields`: the keys of x and y, if samples are dicts. `maps`: the
+    label maps that are read with the samples; a sample whose map cannot be read cannot be read.
     """
 
     dataset: Any
     collate: Callable[[list[Any]], Any] = default_collate
     skip: bool = False
     fields: Fields | None = None
+    maps: LabelMaps | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitems__(self, indices: Sequence[int]) -> Read:
         """Read samples and put them into a batch. A `DataLoader` calls this."""
+        read = self._read(indices)
+        if self.maps is None or read.batch is None:
+            return read
+        maps, wrong = maps_of(self.maps, read)
+        faults = read.faults | {n: Fault(first_line(error), error) for n, error in wrong.items()}
+        return read._replace(faults=faults, maps=maps)
+
+    def _read(self, indices: Sequence[int]) -> Read:
+        """The samples without label maps."""
         wished = tuple(indices)
         if (batch := self._stacked(indices)) is not None:
             return Read(wished, batch, {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +21,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from igc_dist.arrays import entries, is_array, tensor
+from igc_dist.data.label_maps import LabelMaps
 from igc_dist.data.labelled import Labelled
 from igc_dist.data.loaders import chosen, loader_of, one_data_set
 from igc_dist.data.pairs import in_memory, paired
 from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
 from igc_dist.data.samples import advice, fields_of, kind_of, other_shape, pair, parts, path_of, samples
+from igc_dist.data.subsets import attribute, whole
 from igc_dist.records import ConfigError, DataError
 from igc_dist.tensors import Batch
 
@@ -68,6 +71,7 @@ class Source:
         self.waited = 0.0  # seconds spent waiting for a batch
         # workers already read ahead, and data in memory need no read
         self.ahead = prefetch and num_workers == 0 and not in_memory(dataset)
+        self._labelled = self.reading  # as batches are read
         self._loader = Loader(self.reading, num_workers, self.workers)
         self._seen: dict[str, tuple[int, tuple[int, ...]]] = {}
         if len(self) == 0:
@@ -79,18 +83,26 @@ class Source:
     def part(self, indices: Sequence[int]) -> Source:
         """The samples at `indices` as a source of its own, with the same settings."""
         r = self.reading
-        return Source(
+        some = Source(
             Subset(self.dataset, indices), r.collate, self.num_workers, self.prefetch, self.workers, r.fields, r.skip
         )
+        return some if self.maps is None else some.labelled(self.maps.part(indices))
 
-    def fetch(self, indices: Sequence[int]) -> Batch:
+    def labelled(self, maps: LabelMaps) -> Source:
+        """The same samples; batches also bring the label maps `maps`, as `fetch` and `look` do if they are asked to."""
+        other = copy(self)
+        other._labelled = replace(self.reading, maps=maps)
+        other._loader = Loader(other._labelled, self.num_workers, self.workers)
+        return other
+
+    def fetch(self, indices: Sequence[int], maps: bool = False) -> Batch:
         """The samples at `indices`, which were read before, as one batch, in this order, loaded in this process."""
-        return self.complete(self.look(indices))
+        return self.complete(self.look(indices, maps))
 
-    def look(self, indices: Sequence[int]) -> Batch:
+    def look(self, indices: Sequence[int], maps: bool = False) -> Batch:
         """Like `fetch`, but with `skip` another sample is in the place of one that cannot be read (`Batch.unread`)."""
         with READING:
-            return self._batch(self.reading.__getitems__([int(i) for i in indices]))
+            return self._batch((self._labelled if maps else self.reading).__getitems__([int(i) for i in indices]))
 
     def complete(self, batch: Batch, needed: Bool[np.ndarray, " n"] | None = None) -> Batch:
         """The batch. Raises `DataError` if a sample that is `needed` (None: every one) was not read in it."""
@@ -136,15 +148,20 @@ class Source:
         return path_of(self.dataset, index)
 
     @property
+    def maps(self) -> LabelMaps | None:
+        """The label maps that batches bring."""
+        return self._labelled.maps
+
+    @property
     def identity(self) -> Any:
         """What all samples are made of, if the data set tells it (as `ImageFolder` does): part of a run's spec."""
-        return getattr(_whole(self.dataset), "identity", None)
+        return getattr(whole(self.dataset), "identity", None)
 
     @property
     def classes(self) -> list[str] | None:
         """The names of the outputs, in their order, if the data set is one of ours that has them."""
-        whole = _whole(self.dataset)
-        return whole.classes if isinstance(whole, Labelled) else None
+        own = whole(self.dataset)
+        return own.classes if isinstance(own, Labelled) else None
 
     def title(self, index: int) -> str:
         """A sample by its index and, if the data set tells it, its path."""
@@ -162,7 +179,7 @@ class Source:
             raise DataError(read.wrong.text) from read.wrong.error
         *inputs, y = (self._checked(name, value, read.indices) for name, value in parts(*read.batch))
         unread = {n: fault.text for n, fault in read.faults.items()}
-        return Batch(np.asarray(read.indices, dtype=np.int64), tuple(inputs), y, unread)
+        return Batch(np.asarray(read.indices, dtype=np.int64), tuple(inputs), y, unread, read.maps)
 
     def _checked(self, name: str, value: Any, indices: Sequence[int]) -> Tensor:
         """A part of a batch as a tensor.
@@ -190,7 +207,7 @@ class Source:
 
         Looks through `Subset`s. Raises `DataError` if there is none, or if its length is not that of the data set.
         """
-        values = _attribute(self.dataset, wish) if isinstance(wish, str) else wish
+        values = attribute(self.dataset, wish) if isinstance(wish, str) else wish
         if values is None:
             attributes = getattr(self.dataset, "__dict__", {})  # a list has none
             there = [key for key, value in attributes.items() if hasattr(value, "__len__") and len(value) == len(self)]
@@ -230,25 +247,6 @@ def _blanked(batch: Batch) -> Batch:
         return values
 
     return replace(batch, inputs=tuple(map(blank, batch.inputs)), target=blank(batch.target))
-
-
-def _whole(dataset: Any) -> Any:
-    """The data set of which this is a part."""
-    return _whole(dataset.dataset) if isinstance(dataset, Subset) else dataset
-
-
-def _attribute(dataset: Any, name: str) -> Any:
-    """An attribute or a named column of a data set; for a `Subset`, only its rows."""
-    if isinstance(dataset, Subset):
-        values = _attribute(dataset.dataset, name)
-        if values is None:
-            return None
-        found, missing = entries(values, name)
-        rows = np.asarray(dataset.indices)
-        return found[rows] if missing is None else np.ma.array(found[rows], mask=missing[rows])
-    if name in getattr(dataset, "column_names", ()):
-        return dataset[name]
-    return getattr(dataset, name, None)
 
 
 def input_names(n_inputs: int) -> tuple[str, ...]:

@@ -13,12 +13,14 @@ May import: data, secrets, tensors, arrays, records.
 from igc_dist.features.bases import Bands, Basis, Colour
 from igc_dist.features.chains import Chain, basis_of
 from igc_dist.features.functions import Function, Joint
+from igc_dist.features.masks import DIM, Masks, masks_of, with_names
 from igc_dist.features.names import Names, Shape, dims, feature_dims, names
 from igc_dist.features.reducers import Channels, Patches, Reducer, Segments, Sums, Total
 from igc_dist.features.reduction import Reduction, ensure
 from igc_dist.features.regions import XRAI
 
 __all__ = [
+    "DIM",
     "XRAI",
     "Bands",
     "Basis",
@@ -27,6 +29,7 @@ __all__ = [
     "Colour",
     "Function",
     "Joint",
+    "Masks",
     "Names",
     "Patches",
     "Reducer",
@@ -39,5 +42,7 @@ __all__ = [
     "dims",
     "ensure",
     "feature_dims",
+    "masks_of",
     "names",
+    "with_names",
 ]

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from igc_dist.features.bases import Bands, Basis, Colour
+from igc_dist.features.masks import Masks
 from igc_dist.features.names import Names, Shape
 from igc_dist.features.reducers import Channels, Patches, Reducer, Total
 from igc_dist.records import ConfigError, near
@@ -23,6 +24,7 @@ NAMED: dict[str, Callable[..., Reducer]] = {
     "bands": lambda n=8: Bands("dct", n),
     "haar": lambda: Bands("haar"),
     "colour": Colour,
+    "masks": Masks,
 }
 """Reducers that a chain takes by name; a number behind a colon is their size: patches:16, bands:4."""
 
@@ -47,12 +49,12 @@ class Chain(Reducer):
                 f"names: {', '.join(NAMED)}"
             )
         for n, part in enumerate(made):
-            allowed = (Channels, Colour) if isinstance(part, Bands) else ()
-            basis = isinstance(part, Bands | Colour)
-            if basis and not all(isinstance(before, allowed) for before in made[:n]):
+            allowed = () if isinstance(part, Colour) else (Channels, Colour)
+            of_image = isinstance(part, Bands | Colour | Masks)
+            if of_image and not all(isinstance(before, allowed) for before in made[:n]):
                 raise ConfigError(
                     f"reduce: {type(part).__name__.lower()} after {type(made[n - 1]).__name__.lower()}: it is of the "
-                    "image, put it first (bands may follow channels or colour)"
+                    "image, put it first (bands and masks may follow channels or colour)"
                 )
         if any(isinstance(a, Bands) and not isinstance(b, Total) for a, b in pairwise(made)):
             raise ConfigError("reduce: after bands there are no places in the image left: put channels before bands")
@@ -76,9 +78,11 @@ class Chain(Reducer):
             dims = part.dims(dims, len(dims))
         return dims
 
-    def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
+    def __call__(
+        self, values: Float[Tensor, "n J *P"], x: Tensor, segments: Tensor | None = None
+    ) -> Float[Tensor, "n J *Q"]:
         for part in self.parts:
-            values = part(values, x)
+            values = part(values, x, segments)
         return values
 
     def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"] | None:

@@ -42,7 +42,9 @@ class Function(Reducer):
             return chosen_dims((0,) * n_dims, self.names, category=False)
         return dims if len(dims) == n_dims else feature_dims(n_dims)
 
-    def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
+    def __call__(
+        self, values: Float[Tensor, "n J *P"], x: Tensor, segments: Tensor | None = None
+    ) -> Float[Tensor, "n J *Q"]:
         return torch.from_numpy(self._apply(values.cpu().numpy())).to(values.device)
 
     def _apply(self, values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from igc_dist.tensors import there
 
 
 class Reducer(ABC):
-    """A map of one input's attribution, the same for every sample and output. `linear`: it also preserves the sum."""
+    """A map of one input's attribution, the same for every output. `linear`: it also preserves the sum."""
 
     linear: ClassVar[bool] = True
 
@@ -31,8 +31,10 @@ class Reducer(ABC):
         """Names of the `n_dims` reduced dimensions, from those of the features."""
 
     @abstractmethod
-    def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
-        """The reduced attributions of n samples; `x` are their raw inputs."""
+    def __call__(
+        self, values: Float[Tensor, "n J *P"], x: Tensor, segments: Tensor | None = None
+    ) -> Float[Tensor, "n J *Q"]:
+        """The reduced attributions of n samples; `x` are their raw inputs, `segments` their label maps, if any."""
 
     def groups(self, shape: Shape) -> Int64[np.ndarray, "*P"] | None:
         """For each feature, the number (from 0) of the reduced feature that it is added to.
@@ -45,7 +47,9 @@ class Reducer(ABC):
 class Sums(Reducer):
     """A linear reducer: each reduced feature is a sum of features, formed in float64."""
 
-    def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J *Q"]:
+    def __call__(
+        self, values: Float[Tensor, "n J *P"], x: Tensor, segments: Tensor | None = None
+    ) -> Float[Tensor, "n J *Q"]:
         # one output at a time, in one buffer: small results between large temporary copies would fragment the heap
         found = values.new_empty(values.shape[1], len(values), *self.shape(tuple(values.shape[2:])))
         a = torch.empty_like(values[:, 0], dtype=torch.float64, memory_format=torch.contiguous_format)
@@ -99,18 +103,22 @@ class Segments(Sums):
         return np.broadcast_to(self.labels, shape)
 
     def summed(self, a: Float64[Tensor, "n *P"]) -> Float64[Tensor, "n *Q"]:
-        n, q = len(a), int(self.labels.max()) + 1
         labels = there(self.labels, a.device).reshape(-1)
-        source = a.reshape(n, -1, labels.numel()).sum(1)
-        # as one long vector: the CPU has a simple loop for it
-        index = labels + q * torch.arange(n, device=a.device)[:, None]
-        total, index, values = source.new_zeros(n * q), index.reshape(-1), source.reshape(-1)
-        # each adds in one order, so with the same bits, on its own kind of device only
-        if a.device.type == "cpu":
-            total.index_add_(0, index, values)
-        else:
-            total.index_put_((index,), values, accumulate=True)
-        return total.reshape(n, q)
+        return by_label(a.reshape(len(a), -1, labels.numel()).sum(1), labels, int(self.labels.max()) + 1)
+
+
+def by_label(a: Float64[Tensor, "n M"], labels: Int64[Tensor, "*n M"], q: int) -> Float64[Tensor, "n {q}"]:
+    """The sum of the values of each label 0 to q - 1; `labels` are the same for all samples, or each has its own."""
+    n = len(a)
+    # as one long vector: the CPU has a simple loop for it
+    index = labels + q * torch.arange(n, device=a.device)[:, None]
+    total, index, values = a.new_zeros(n * q), index.reshape(-1), a.reshape(-1)
+    # each adds in one order, so with the same bits, on its own kind of device only
+    if a.device.type == "cpu":
+        total.index_add_(0, index, values)
+    else:
+        total.index_put_((index,), values, accumulate=True)
+    return total.reshape(n, q)
 
 
 @dataclass(frozen=True)

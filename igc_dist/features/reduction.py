@@ -59,13 +59,16 @@ class Reduction:
         each = zip(self.reducers, dims, reduced, strict=True)
         return tuple(mine if reducer is None else reducer.dims(mine, len(q)) for reducer, mine, q in each)
 
-    def __call__(self, values: Tensors, inputs: Tensors) -> Tensors:
-        """Reduce (n, J, *P_i) to (n, J, *Q_i) per input. `inputs` are the raw inputs from the data set."""
+    def __call__(self, values: Tensors, inputs: Tensors, segments: Tensor | None = None) -> Tensors:
+        """Reduce (n, J, *P_i) to (n, J, *Q_i) per input. `inputs` are the raw inputs from the data set.
+
+        `segments`: the label maps of the samples, if `masks` are among the reducers.
+        """
         if self.joint is not None:
             found = self.joint.apply(tuple(v.cpu().numpy() for v in values), tuple(map(array_of, inputs)))
             return tuple(torch.from_numpy(one).to(v.device) for one, v in zip(found, values, strict=True))
         each = zip(self.reducers, values, inputs, strict=True)
-        return tuple(v if reducer is None else reducer(v, x) for reducer, v, x in each)
+        return tuple(v if reducer is None else reducer(v, x, segments) for reducer, v, x in each)
 
     def groups(self, shapes: Sequence[Shape]) -> tuple[Int64[np.ndarray, "..."], ...] | None:
         """Per input, the number of the reduced feature that each feature is added to.

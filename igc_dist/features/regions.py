@@ -77,7 +77,9 @@ class XRAI(Reducer):
     def dims(self, dims: Names, n_dims: int) -> Names:
         return dims[-2:]
 
-    def __call__(self, values: Float[Tensor, "n J *P"], x: Tensor) -> Float[Tensor, "n J H W"]:
+    def __call__(
+        self, values: Float[Tensor, "n J *P"], x: Tensor, segments: Tensor | None = None
+    ) -> Float[Tensor, "n J H W"]:
         if values.shape[2:] != x.shape[1:]:
             raise ConfigError(
                 f"xrai looks for segments in the input, of shape {tuple(x.shape[1:])}, but its features have shape "

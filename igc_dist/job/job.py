@@ -15,7 +15,7 @@ from igc_dist.attributors import Attributor, PathIntegral
 from igc_dist.baselines import Baseline
 from igc_dist.data import Filter, Sliced, Source
 from igc_dist.distributed import World
-from igc_dist.features import Reduction
+from igc_dist.features import Masks, Reduction
 from igc_dist.inputs import Inputs, in_basis
 from igc_dist.job.rules import RULES
 from igc_dist.job.spec import describe, digest
@@ -23,7 +23,7 @@ from igc_dist.metrics import Metric
 from igc_dist.model import Model
 from igc_dist.paths import Pairs
 from igc_dist.planning import Audit, Budget, Limits, Plan
-from igc_dist.statistics import Cells, Statistic, feature_terms
+from igc_dist.statistics import STATISTICS, Cells, Statistic, feature_terms
 from igc_dist.targets import Targets
 
 
@@ -68,9 +68,21 @@ class Job:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", in_basis(self.inputs, features.basis_of(self.reduce)))
+        masks = features.masks_of(self.reduce)
+        if masks is not None:
+            self._segment(masks)
         for rule in RULES:
             rule.check(self)
         assert self.audited >= 0  # raises if there can be no audit
+
+    def _segment(self, masks: Masks) -> None:
+        """Let the samples bring their label maps, and fold the areas of segments as well."""
+        source = self.source if self.source.maps is not None else self.source.labelled(masks.of(self.source.dataset))
+        assert source.maps is not None
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "reduce", features.with_names(self.reduce, source.maps))
+        if self.statistics and not self.drawn and "s" not in self.terms:
+            object.__setattr__(self, "statistics", (*self.statistics, STATISTICS["area"]()))
 
     @property
     def mode(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from igc_dist import features
 from igc_dist.attributors import PathIntegral
 from igc_dist.distributed import World
-from igc_dist.features import Reduction
+from igc_dist.features import DIM, Reduction
 from igc_dist.inputs import OneHot, Walk
 from igc_dist.job import modes
 from igc_dist.job.job import Job
@@ -235,7 +235,7 @@ def _asked(job: Job, labels: bool) -> int | None:
 
 def _described(job: Job, reduction: Reduction, few: Batch, attributed: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
     """The fields of `Shapes` about features: their names, and their shapes before and after reduction."""
-    reduced = reduction.shapes(attributed, few.inputs)
+    reduced, masks = reduction.shapes(attributed, few.inputs), features.masks_of(job.reduce)
     n = len(attributed)
     relaxed = job.inputs.n_categorical(few.inputs) if isinstance(job.inputs, OneHot) else 0
     return {
@@ -243,5 +243,6 @@ def _described(job: Job, reduction: Reduction, few: Batch, attributed: tuple[tup
         "features": reduced,
         "attributed": attributed,
         "dims": reduction.dims(features.dims(attributed, job.dims, [i >= n - relaxed for i in range(n)]), reduced),
+        "coordinates": () if masks is None else ((DIM, tuple(masks.names)),),
         "complete": reduction.complete(attributed, few.inputs, job.model.dtype(few.inputs)),
     }

@@ -173,6 +173,17 @@ RULES = (
         lambda job: {"attributor": repr(job.attributor.name)},
     ),
     Rule(
+        lambda job: job.drawn and job.source.maps is not None,
+        "{what} adds up draws of many samples before they are reduced, and reduce=masks has segments of each sample",
+        "take design=stratified and target.n_others=null, or another reducer",
+        _drawn_by,
+    ),
+    Rule(
+        lambda job: "s" in job.terms and job.source.maps is None,
+        "the statistic area is of segments, and nothing says which there are",
+        "take reduce=masks, which adds it by itself, or drop it",
+    ),
+    Rule(
         lambda job: bool(job.metrics) and job.reduce is not None,
         "metrics score maps of the samples' own shape, and reduce sums over features",
         "take reduce=none, or drop the metrics",

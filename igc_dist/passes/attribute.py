@@ -150,7 +150,7 @@ class Engine:
         whole = Attribution(values, target, prediction, at_baseline.expand_as(target), weight, fraction, cell, **notes)
         if "z" in self.terms:
             mean = tuple(x0.mean(0)[:, None].expand(len(target), 1, *x0.shape[2:]) for x0 in baselines)
-            mean = mean if self.reduction.trivial else self.reduction(mean, batch.inputs)
+            mean = mean if self.reduction.trivial else self.reduction(mean, batch.inputs, batch.segments)
             whole = replace(whole, baseline=tuple(z[:, 0] for z in mean))
         return self._reduced(whole, batch)
 
@@ -158,14 +158,18 @@ class Engine:
         """The attribution with its features reduced, before it is folded or kept; `unreduced` is its sum before."""
         if self.reduction.trivial:
             return attribution
-        values = self.reduction(attribution.values, batch.inputs)
+        values = self.reduction(attribution.values, batch.inputs, batch.segments)
         for value, shape in zip(values, self.plan.shapes.features, strict=True):
             if tuple(value.shape[2:]) != shape:
                 raise ConfigError(
                     f"reduce: the function returned features of shape {tuple(value.shape[2:])}, and {shape} when it "
                     "was tried"
                 )
-        return replace(attribution, values=values, unreduced=attribution.total())
+        area = None
+        if "s" in self.terms:  # the area of a feature is what the reducer makes of equal parts for all pixels
+            equal = (torch.full_like(v[:, :1], 1 / v[0, 0].numel(), dtype=torch.float64) for v in attribution.values)
+            area = tuple(s[:, 0] for s in self.reduction(tuple(equal), batch.inputs, batch.segments))
+        return replace(attribution, values=values, unreduced=attribution.total(), area=area)
 
     def _baselines(self, batch: Batch, shard: Shard, known: Known) -> tuple[Tensors, Float64[Tensor, "n J"]]:
         """Baselines of this block, and the mean prediction over them; computed once if all samples share them.

@@ -54,7 +54,7 @@ class Auditor:
             return
         assert self._sums is not None
         n = ceil(len(batch.index) / 2)
-        some = Batch(batch.index[:n], tuple(x[:n] for x in batch.inputs), batch.target[:n])
+        some = batch.first(n)
         centre = torch.as_tensor(
             self.engine.centre.y[shard.outputs.start : shard.outputs.stop], device=low.target.device
         )

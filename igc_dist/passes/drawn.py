@@ -68,7 +68,7 @@ class DrawnEngine(Engine):
             own = of(self._samples(lot, shard), host, (), n_cells).scalars
             scalars = {term: value + own[term] for term, value in scalars.items()}
             if into is not sums:
-                reduced = self.reduction(tuple(v.flatten(0, 1) for v in into), lot.batch.inputs)
+                reduced = self.reduction(tuple(v.flatten(0, 1) for v in into), lot.batch.inputs, lot.batch.segments)
                 for total, part in zip(sums, reduced, strict=True):
                     total += part.view(total.shape)
         scalars["d"] = torch.zeros_like(scalars["d"])  # draws give no attribution of a sample, so there is no residual

@@ -124,11 +124,17 @@ def _finalized(
                 outputs |= {label: value, f"{label}_se": error(value, left.outputs[name])}
         for into, named, others in zip(maps, found.features, left.features, strict=True):
             for name, value in named.items():
-                label = attributor.label(name)
+                label = _label(attributor, name)
                 into[label] = value
                 if statistic.jackknifed:
                     into[f"{label}_se"] = error(value, others[name])
     return outputs, maps
+
+
+def _label(attributor: Labelled, name: str) -> str:
+    """The name in the store of a map; an area is no result of an attributor, and a result for each unit of it is."""
+    result, per, unit = name.partition("_per_")
+    return name if name == "area" else f"{attributor.label(result)}{per}{unit}"
 
 
 def _sum_label(attributor: Labelled, name: str) -> str:

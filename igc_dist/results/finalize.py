@@ -209,6 +209,10 @@ def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings
     for name, dims, centre in zip(plan.shapes.input_names, plan.shapes.dims, found.centre.a or (), strict=False):
         # all inputs share one group, and a dimension has one size per group
         tables[f"shards/centre/{name}"] = (("output", *(f"{name}_{dim}" for dim in dims)), centre)
+    for dim, named in plan.shapes.coordinates:
+        for name, dims in zip(plan.shapes.input_names, plan.shapes.dims, strict=True):
+            places = [name, *[f"slices/{name}"] * ("slices/slice" in tables), *[f"samples/{name}"] * job.samples]
+            tables |= {f"{place}/{dim}": ((dim,), np.asarray(named, object)) for place in places if dim in dims}
     if plan.work.scores:
         tables |= scored(plan, store)
     if job.samples or plan.work.scores:

@@ -38,7 +38,8 @@ def of(attribution: Attribution, centre: Centre, terms: Iterable[str], n_cells: 
     for i, values in enumerate(attribution.values):
         offset = there(centre.of("a", i), masked.device, torch.float64).expand(values.shape[1:])
         baseline = None if attribution.baseline is None else attribution.baseline[i]
-        features.append(contraction.of(values, offset, baseline))
+        area = None if attribution.area is None else attribution.area[i]
+        features.append(contraction.of(values, offset, baseline, area))
     return State(centre, scalars, tuple(features))
 
 
@@ -76,7 +77,13 @@ class _Contraction:
         self.linear = [term for term in terms if term in LINEAR]
         self.weights = torch.stack([product[term[1:]] for term in self.linear])  # T (C) n J
 
-    def of(self, values: torch.Tensor, offset: torch.Tensor, baseline: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def of(
+        self,
+        values: torch.Tensor,
+        offset: torch.Tensor,
+        baseline: torch.Tensor | None,
+        area: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """The sums of one input, (C, J, *P) by term."""
         shape = values.shape[1:]
         size = *self.weights.shape[1:-2], shape[0], shape[1:].numel()
@@ -91,6 +98,9 @@ class _Contraction:
             if "z" in self.terms:
                 assert baseline is not None
                 self._baseline(sums, j, a, baseline)
+            if "s" in self.terms:
+                assert area is not None
+                sums["s"][..., j, :] = self.product[""][..., j] @ area.double().reshape(a.shape)
         return {
             term: array.unflatten(-1, shape[1:]) if len(shape) > 1 else array[..., 0] for term, array in sums.items()
         }

@@ -3,7 +3,7 @@
 A state holds, for weighted samples, the sums of first and second order of a few variables about fixed centres:
 
     scalars,  one number per output:    y target, r prediction, b prediction at the baseline
-    features, one per output, feature:  a attribution, z mean baseline
+    features, one per output, feature:  a attribution, z mean baseline, s area of a segment
 
 A *term* names one sum: "" is the total weight, "n" the number of samples of any weight, "d" is ``sum w |delta|`` (delta
 is the completeness residual), "y" is ``sum w (y - c_y)``, "ay" is ``sum w a (y - c_y)``. The samples of an output may
@@ -46,7 +46,7 @@ class Centre:
         """Centre of a scalar variable, or of the attribution to input `i`."""
         if variable == "a":
             return 0.0 if self.a is None else self.a[i]
-        if variable == "z":
+        if variable in ("z", "s"):
             return 0.0
         return getattr(self, variable)
 
@@ -110,7 +110,7 @@ class State:
 
         def step(u: str) -> Array:
             d = self.centre.of(u, i) - centre.of(u, i)
-            return d if u in "az" else widen(d, dims)
+            return d if u in "azs" else widen(d, dims)
 
         if term in ("", "n", "d"):
             return sums[term]
@@ -167,12 +167,12 @@ class State:
 
         (..., J) or (..., J, *P_i).
         """
-        if not {*"az"} & {*u, *v}:
+        if not {*"azs"} & {*u, *v}:
             sums, wide = self.scalars, lambda array: array
         else:
             sums, wide = {**self.scalars, **self.features[i]}, lambda array: widen(array, self._dims(i))
         weight = wide(self.scalars[""])
-        one, two = (sums[s] if s in "az" else wide(sums[s]) for s in (u, v))
+        one, two = (sums[s] if s in "azs" else wide(sums[s]) for s in (u, v))
         joint = sums[u + v] if u + v in sums else sums[v + u]
         with np.errstate(invalid="ignore", divide="ignore"):
             return (joint - one * two / weight) / weight
@@ -180,7 +180,7 @@ class State:
     def mean(self, u: str, i: int = 0) -> Array:
         """``c_u + S_u / W``. NaN where W = 0."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            if u in "az":
+            if u in "azs":
                 return self.centre.of(u, i) + self.features[i][u] / widen(self.scalars[""], self._dims(i))
             return self.centre.of(u) + self.scalars[u] / self.scalars[""]
 

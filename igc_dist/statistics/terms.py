@@ -7,7 +7,7 @@ from collections.abc import Iterable
 SCALAR_TERMS = ("", "n", "d", "y", "r", "b", "yy", "rr", "bb", "yr", "yb", "rb")
 """Sums that are always computed: a few numbers per output, enough for every correlation between y, r and b."""
 
-FEATURE_TERMS = ("a", "aa", "ay", "ar", "z", "zz", "az", "zy")
+FEATURE_TERMS = ("a", "aa", "ay", "ar", "z", "zz", "az", "zy", "s")
 
 
 def feature_terms(wanted: Iterable[str]) -> tuple[str, ...]:

@@ -33,8 +33,10 @@ from tests.attributors import members
 from tests.commands import ROOT, environment
 
 CONF = ROOT / "conf"
-FOR_FILES = ("image_folder", "audit", "timm", "torchvision", "transformers", "clip", "module", "lightning_checkpoint")
-"""Choices that need files, and have tests of their own: tests/data/test_images.py, tests/model/test_families.py."""
+FAMILIES = ("timm", "torchvision", "transformers", "clip", "module", "lightning_checkpoint")
+FOR_FILES = ("image_folder", "audit", "masks", *FAMILIES)
+"""Choices that need files, and have tests of their own: tests/data/test_images.py and test_label_maps.py,
+tests/model/test_families.py."""
 CHOICES = sorted(
     path.relative_to(CONF).with_suffix("").as_posix()
     for path in CONF.rglob("*.yaml")

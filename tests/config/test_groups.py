@@ -16,7 +16,7 @@ from igc_dist.config import groups, schemas
 from igc_dist.records import ConfigError
 from igc_dist.statistics import TTest
 
-FOLDER = {"root", "table", "label", "classes", "size", "resize", "interpolation"}
+FOLDER = {"root", "table", "label", "classes", "size", "resize", "interpolation", "masks", "mask_names"}
 OF_DATA = {"classes"}
 """Fields of an object that its data set fills in."""
 

@@ -18,7 +18,7 @@ from igc_dist import Budget, results
 from igc_dist.baselines import Mean, Resampled
 from igc_dist.distributed import world as distributed
 from igc_dist.distributed.leases import Claim
-from igc_dist.features import Total
+from igc_dist.features import Masks, Total
 from igc_dist.job import trial
 from igc_dist.metrics import Insertion, MaxSensitivity
 from igc_dist.planning import Plan
@@ -28,6 +28,8 @@ from tests import ranks
 from tests.ranks import Net, Rows, arrays, attribute, files, run_ranks, values
 
 pytestmark = pytest.mark.dist
+
+SHOWN = np.arange(23 * 5).reshape(23, 1, 5) % 7 // 4  # the segment of each pixel of each sample
 
 CASES: dict[str, dict[str, Any]] = {
     "seven samples": {"n": 7},
@@ -61,6 +63,9 @@ CASES: dict[str, dict[str, Any]] = {
         "statistics": ("correlation", "controlled_correlation"),
     },
     "forward mode": {"n": 23, "outputs": 7, "reduce": Total(), "mode": "forward", "micro_batch": 8},
+    "masks": {
+        "n": 23, "image": True, "reduce": Masks(["low", "high"], SHOWN), "output_block": 1, "micro_batch": 5,
+    },
     "audited": {
         "n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8,
         "output_block": 1,

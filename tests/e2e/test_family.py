@@ -245,8 +245,8 @@ def test_any_attributor_with_any_statistic() -> None:
     low, high = (y_JN <= np.quantile(y_JN, 0.1, axis=0)), (y_JN >= np.quantile(y_JN, 0.9, axis=0))
     for preset in ("gradients", "gradient_x_input", "ig", "baseline_shapley", "naive_correlation"):
         several = [
-            name for name in STATISTICS if name != "controlled_correlation"
-        ]  # which is for baselines of each sample
+            name for name in STATISTICS if name not in ("controlled_correlation", "area")
+        ]  # which are for baselines of each sample, and for masks
         tree = igc_dist.attribute(model, (x, y), method=preset, statistics=several, samples=True, n_folds=3, n_steps=2)
         a = tree["samples/x/attribution"].values
         attributor = config.build_attributor(config.preset(preset).attributor, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 import igc_dist
 from igc_dist.attributors import Gradients, GuidedIG
 from igc_dist.baselines import Constant, Partners, References
-from igc_dist.features import Bands, Total
+from igc_dist.features import Bands, Masks, Total
 from igc_dist.job import rules
 from igc_dist.metrics import Steps
 from igc_dist.records import ConfigError
@@ -36,6 +37,8 @@ CASES: tuple[dict[str, Any], ...] = (
     {"metrics": ["sparseness"], "design": "stratified"},
     {"metrics": ["sparseness"], "categories": [3]},
     {"reduce": Bands(), "method": "blur_igc"},
+    {"design": "pairs", "reduce": Masks(masks=np.zeros((12, 1, 4), int))},
+    {"statistics": ["area"]},
     {"metrics": ["sparseness"], "reduce": Total()},
     {"metrics": ["completeness"], "attributor": Gradients()},
     {"metrics": [Steps(n_steps=4)]},

@@ -38,14 +38,16 @@ def attribution(n: int, seed: int = 0, outputs: int = 2, offset: float = 0.0, ma
     baseline = tuple(
         torch.nan_to_num(v[:, 0]) - offset + torch.from_numpy(rng.standard_normal(v[:, 0].shape)) for v in values
     )
-    return Attribution(values, y, r, b, weight, cell=cell, baseline=baseline)
+    area = tuple(torch.from_numpy(rng.random(v[:, 0].shape)) for v in values)
+    return Attribution(values, y, r, b, weight, cell=cell, baseline=baseline, area=area)
 
 
 def part(whole: Attribution, rows: slice | list[int]) -> Attribution:
     """Some samples."""
     tables = whole.target, whole.prediction, whole.baseline_prediction, whole.weight
     own = tuple(v[rows] for v in whole.values), *(table[rows] for table in tables)
-    return Attribution(*own, whole.share, whole.cell[rows], baseline=tuple(z[rows] for z in whole.baseline))
+    more = {name: tuple(each[rows] for each in getattr(whole, name)) for name in ("baseline", "area")}
+    return Attribution(*own, whole.share, whole.cell[rows], **more)
 
 
 def centre(at: float = 0.0, outputs: int = 2, features: bool = False) -> Centre:

@@ -23,6 +23,7 @@ from igc_dist.features import (
     Colour,
     Function,
     Joint,
+    Masks,
     Patches,
     Reducer,
     Segments,
@@ -39,6 +40,9 @@ from tests.oracles import features as oracle
 
 LINE, GRID = np.array([0, 2, 2, 0, 3]), np.array([[0, 1, 1, 4], [2, 2, 0, 4], [1, 0, 0, 0]])
 IMAGE = (2, 3, 4)
+MAPS = torch.tensor(np.random.default_rng(5).integers(0, 3, (3, 3, 4)), dtype=torch.uint8)
+MAPS[1][MAPS[1] == 2] = 0  # a sample without the last segment
+SHOWN = ("background", "eye", "mark")
 
 CASES: dict[str, tuple[Reducer, tuple[int, ...], Callable[[np.ndarray], np.ndarray]]] = {
     "segments of a vector": (Segments(LINE), (5,), lambda a: oracle.segments(a, LINE)),
@@ -62,6 +66,12 @@ CASES: dict[str, tuple[Reducer, tuple[int, ...], Callable[[np.ndarray], np.ndarr
         Chain(["colour", "bands:2", "total"]),
         (3, 4, 4),
         lambda a: oracle.total(oracle.bands(oracle.luminance(a), 2)),
+    ),
+    "masks of each sample": (Masks(SHOWN), IMAGE, lambda a: oracle.masks(a, MAPS.numpy(), 3)),
+    "masks of the channels' sum": (
+        Chain(["channels", Masks(SHOWN)]),
+        IMAGE,
+        lambda a: oracle.masks(a, MAPS.numpy(), 3),
     ),
     # a flat image, as the inputs are here, is one segment
     "regions": (
@@ -106,7 +116,7 @@ def test_equals_its_loop(name: str, kind: torch.dtype, tolerance: float) -> None
     """To rounding, in the type of the attributions; shape and dims are those of the result. Strides do not matter."""
     reducer, shape, loop = CASES[name]
     values = drawn(shape).to(kind).transpose(0, 1).contiguous().transpose(0, 1)
-    found = reducer(values, torch.zeros(3, *shape))
+    found = reducer(values, torch.zeros(3, *shape), MAPS)
     expected = loop(values.double().numpy())
     assert found.dtype == kind
     assert tuple(found.shape[2:]) == reducer.shape(shape) == expected.shape[2:]
@@ -120,9 +130,11 @@ def test_equals_its_loop(name: str, kind: torch.dtype, tolerance: float) -> None
 def test_linear_reducers_are_linear_and_preserve_sums(name: str) -> None:
     reducer, shape, _ = CASES[name]
     a, b, x = drawn(shape, 1), drawn(shape, 2), torch.zeros(3)
-    torch.testing.assert_close(reducer(2 * a - b, x), 2 * reducer(a, x) - reducer(b, x), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
-        reducer(a, x).reshape(3, 2, -1).sum(2), a.reshape(3, 2, -1).sum(2), rtol=1e-12, atol=1e-12
+        reducer(2 * a - b, x, MAPS), 2 * reducer(a, x, MAPS) - reducer(b, x, MAPS), rtol=1e-12, atol=1e-12
+    )
+    torch.testing.assert_close(
+        reducer(a, x, MAPS).reshape(3, 2, -1).sum(2), a.reshape(3, 2, -1).sum(2), rtol=1e-12, atol=1e-12
     )
     assert features.ensure(reducer, 1).complete([shape], (torch.zeros(3, *shape),))
 
@@ -132,9 +144,9 @@ def test_samples_and_outputs_do_not_mix(name: str) -> None:
     """To the bit: batches and blocks of outputs are cut by the plan."""
     reducer, shape, _ = CASES[name]
     values, x = drawn(shape), torch.zeros(3, *shape)
-    whole = reducer(values, x)
-    assert torch.equal(whole[1:2], reducer(values[1:2], x[1:2]))
-    assert torch.equal(whole[:, 1:], reducer(values[:, 1:], x))
+    whole = reducer(values, x, MAPS)
+    assert torch.equal(whole[1:2], reducer(values[1:2], x[1:2], MAPS[1:2]))
+    assert torch.equal(whole[:, 1:], reducer(values[:, 1:], x, MAPS))
 
 
 @pytest.mark.parametrize("name", [name for name in LINEAR if CASES[name][0].groups(CASES[name][1]) is not None])
@@ -161,6 +173,7 @@ def test_bases_are_orthonormal(n: int) -> None:
 def test_chains_that_mean_nothing_are_refused() -> None:
     for parts, message in (
         ([], "a chain of"), (["channels", "patch"], r"'patch' is unknown \(did you mean 'patches'\?\)"),
+        (["patches:2", "masks"], "masks after patches: it is of the image"),
         ([Function(np.abs)], "expected linear reducers"), (["patches:2", "bands"], "bands after patches: it is of the"),
         (["bands", "patches"], "no places in the image left"), (["channels:3"], "has no such size"),
     ):  # fmt: skip
@@ -194,6 +207,9 @@ def test_a_reducer_is_part_of_the_identity() -> None:
         Patches((2, 3)),
         Channels(),
         Total(),
+        Masks(SHOWN),
+        Masks(SHOWN[::-1]),
+        Masks(SHOWN, MAPS.numpy()),
         XRAI(),
         XRAI(scales=(50,)),
         XRAI(fast=True),
@@ -237,6 +253,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "patches of a bool": (lambda: Patches(True), "patches of size"),
     "patches of a vector": (lambda: Patches(2).shape((7,)), r"at least 2 dimensions, these have shape \(7,\)"),
     "channels of a number": (lambda: Channels().shape(()), "no feature dimension"),
+    "masks of a vector": (lambda: Masks(SHOWN).shape((4,)), r"need features \(..., height, width\)"),
+    "masks of unknown segments": (lambda: Masks().shape((4, 4)), "without names"),
+    "masks without label maps": (lambda: Masks(SHOWN)(ZEROS[:1, None], ZEROS), "these have no label maps"),
+    "masks that differ": (
+        lambda: features.masks_of([Masks(SHOWN), Masks(SHOWN[:2])]),
+        "masks of several inputs are the same",
+    ),
     "no function": (lambda: Function("numpy.abs"), "'numpy.abs' is no function"),
     "no joint function": (lambda: Joint(3), "3 is no function"),
     "too many": (lambda: features.ensure([None, None, Total()], 2), "3 reducers for 2 inputs"),

@@ -139,6 +139,9 @@ def literal(a: Attribution) -> dict[str, np.ndarray]:
         assert a.baseline is not None
         controlled = oracle.controlled(values, y, r, a.baseline[i].numpy())
         results[f"controlled_correlation of input {i}"] = controlled
+        assert a.area is not None
+        own = a.area[i].numpy().mean(0)
+        results |= {f"area of input {i}": np.stack([own] * n_outputs), f"correlation_per_area of input {i}": igc / own}
         totals += [of_input.reshape(n_outputs, -1).sum(1) for of_input in (igc, igac, controlled)]
     results |= dict(zip(("n_low", "n_high"), (member.sum(0) for member in grouped(a)), strict=True))
     return results | {
@@ -162,6 +165,16 @@ def test_equals_the_literal_twin(statistic: Statistic, seed: int, n: int) -> Non
     whole = attribution(n, seed)
     found, expected = final(statistic, statistic.of(whole, centre(0.3))), literal(whole)
     assert_same(found, {name: expected[name] for name in found}, 1e-9)
+
+
+def test_correlation_per_area_is_of_sums_that_are_there() -> None:
+    """The area needs no other sum; where the covariance is folded as well, their quotient is a result."""
+    whole, names = attribution(9), [f"correlation_per_area of input {i}" for i in range(2)]
+    area, expected = STATISTICS["area"](), literal(whole)
+    assert not {*names} & {*final(area, of(whole, centre(0.3), area.terms))}
+    found = final(area, of(whole, centre(0.3), ("s", "ay")))
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9)
 
 
 @every
@@ -196,6 +209,7 @@ def test_weight_zero_masks_nan(statistic: Statistic) -> None:
             *(table[:, j : j + 1] for table in (kept.target, kept.prediction, kept.baseline_prediction, kept.weight)),
             cell=kept.cell[:, j : j + 1],
             baseline=kept.baseline,
+            area=kept.area,
         )
         expected = literal(alone)
         for name, value in found.items():

@@ -23,6 +23,12 @@ def segments(a: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return summed(a, (int(labels.max()) + 1,), lambda p: (int(labels[p[len(p) - labels.ndim :]]),))
 
 
+def masks(a: np.ndarray, maps: np.ndarray, n_segments: int) -> np.ndarray:
+    """Labels of each sample over the last two dimensions; those before are summed."""
+    each = [summed(a[n : n + 1], (n_segments,), lambda p, own=own: (int(own[p[-2:]]),)) for n, own in enumerate(maps)]
+    return np.concatenate(each)
+
+
 def patches(a: np.ndarray, h: int, w: int) -> np.ndarray:
     *lead, height, width = a.shape[2:]
     return summed(a, (*lead, ceil(height / h), ceil(width / w)), lambda p: (*p[:-2], p[-2] // h, p[-1] // w))
