@@ -254,10 +254,9 @@ class Run:
 
     def _origin(self, index: int) -> tuple[np.ndarray, ...]:
         """The attributions of one sample: a centre that keeps all digits of the spread of attributions far from 0."""
-        job = self.job
-        batch = job.source.fetch([index], maps=True)
-        taken = job.inputs.take(batch.inputs, self.world.device)
-        values = job.inputs.attribute(job.attributor, Task(job.model, taken, (), self.plan.work.outputs, 1.0, 1))
+        job, batch = self.job, self.job.source.fetch([index], maps=True)
+        task = Task(job.model, job.inputs.take(batch.inputs, self.world.device), (), self.plan.work.outputs, 1.0, 1)
+        values = job.inputs.attribute(job.attributor, task)
         reduced = job.reduction(len(values))(values, batch.inputs, batch.segments)
         return tuple(value[0].double().cpu().numpy() for value in reduced)
 

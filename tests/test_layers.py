@@ -88,6 +88,7 @@ LATE: dict[tuple[str, str], str] = {
     ("arrays.py", "pandas"): "half a second, only for arrays of objects, text or dates; xarray brings it",
     ("cli/runs.py", "igc_dist.run"): "brings torch and the passes: plan and a refused configuration do without",
     ("data/decoding.py", "PIL"): "a tenth of a second, only for images in files",
+    ("data/label_maps.py", "PIL"): "as in data/decoding.py",
     ("data/images.py", "pandas"): "half a second, only for a table of images; xarray brings it",
     ("demo/digits.py", "sklearn.datasets"): "a second, and only where its data file lies elsewhere",
     ("faults.py", "torch"): "only where a test asks for a card that is full; the ground floor has no torch",

@@ -10,6 +10,9 @@ from .filters import Filter as Filter
 from .filters import filtered as filtered
 from .filters import probabilities as probabilities
 from .images import ImageFolder as ImageFolder
+from .label_maps import LabelMaps as LabelMaps
+from .label_maps import loaded as loaded
+from .label_maps import maps_in as maps_in
 from .manifest import Manifest as Manifest
 from .source import Source as Source
 from .source import ensure as ensure

@@ -72,7 +72,7 @@ def named(names: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return said, labels
 
 
-def label_maps(dataset: Any, masks: Any = None, names: Any = None) -> LabelMaps:
+def maps_in(dataset: Any, masks: Any = None, names: Any = None) -> LabelMaps:
     """The label maps of a data set: `masks`, or those that it has itself (`label_map(index)` and `segments`).
 
     `masks`: an array of integers (N, H, W), or the name of an attribute of the data set that is one. `names`: see
@@ -88,7 +88,7 @@ def label_maps(dataset: Any, masks: Any = None, names: Any = None) -> LabelMaps:
     if masks is not None:
         return _of_array(masks, names, len(dataset))
     if isinstance(dataset, Subset):
-        return label_maps(dataset.dataset, None, names).part(dataset.indices)
+        return maps_in(dataset.dataset, None, names).part(dataset.indices)
     if not callable(getattr(dataset, "label_map", None)) or not len(getattr(dataset, "segments", ())):
         raise ConfigError(
             f"reduce=masks: the data set {type(dataset).__name__} has no label maps: name the column of their paths "
@@ -133,6 +133,11 @@ class _Part:
 
     def __call__(self, index: int) -> Integer[np.ndarray, "H W"]:
         return self.read(int(self.rows[index]))
+
+
+def loaded(masks: Any) -> Any:
+    """The array of an .npy or .npz file, if `masks` is the path of one, else `masks`."""
+    return array_of(masks) if isinstance(masks, str | Path) and Path(masks).suffix in ARRAYS else masks
 
 
 def array_of(path: str | Path) -> np.ndarray:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from igc_dist.data.label_maps import ARRAYS, LabelMaps, array_of, label_maps
+from igc_dist.data import LabelMaps, loaded, maps_in
 from igc_dist.features.names import Names, Shape
 from igc_dist.features.reducers import Reducer, by_label
 from igc_dist.records import ConfigError, DataError
@@ -39,12 +38,11 @@ class Masks(Reducer):
     """The labels of the names in a run, which finds both."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.masks, str | Path) and Path(self.masks).suffix in ARRAYS:
-            object.__setattr__(self, "masks", array_of(self.masks))
+        object.__setattr__(self, "masks", loaded(self.masks))
 
     def of(self, dataset: Any) -> LabelMaps:
         """The label maps of the samples of a data set."""
-        return label_maps(dataset, self.masks, self.names)
+        return maps_in(dataset, self.masks, self.names)
 
     @property
     def size(self) -> int:

@@ -14,8 +14,8 @@ from torch.utils.data import Subset, TensorDataset
 
 import igc_dist
 from igc_dist.config import from_config
-from igc_dist.data import Decoding, ImageFolder, Source
-from igc_dist.data.label_maps import label_maps, named
+from igc_dist.data import Decoding, ImageFolder, Source, maps_in
+from igc_dist.data.label_maps import named
 from igc_dist.features import Masks
 from igc_dist.records import ConfigError, DataError
 from tests.config.test_conf import composed
@@ -178,7 +178,7 @@ def test_masks_are_an_array_a_file_or_an_attribute(tmp_path: Path) -> None:
         assert found.names == ("segment 0", "segment 1", "segment 2")
         assert found(3).tolist() == maps[3].tolist()
     assert Masks(masks="shown").of(Subset(data, [4, 1]))(0).tolist() == maps[4].tolist()
-    source = Source(data).labelled(label_maps(data, maps, {2: "two", 0: "none", 1: "one"}))
+    source = Source(data).labelled(maps_in(data, maps, {2: "two", 0: "none", 1: "one"}))
     assert torch.equal(source.part([2, 4]).fetch([1], maps=True).segments[0], torch.tensor([1, 2, 0])[maps[4]])
 
 
