@@ -49,6 +49,11 @@ class Around(Attributor):
     def rule(self) -> str:
         return self.attributor.rule
 
+    @property
+    def doubled(self) -> Any:
+        inner = self.attributor.doubled
+        return None if inner is None else replace(self, attributor=inner)  # type: ignore[type-var]
+
     def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> Any:
         return replace(self, attributor=self.attributor.suited(piecewise, pilot))  # type: ignore[type-var]
 

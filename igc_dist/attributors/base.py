@@ -123,6 +123,11 @@ class Attributor(ABC):
         """The attributor with half of its steps, where its completeness says nothing about them; else None."""
         return None
 
+    @property
+    def doubled(self) -> Attributor | None:
+        """The attributor with twice the steps of the same walk; None if it has none, draws or chooses them itself."""
+        return None
+
     def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> Attributor:
         """The attributor with open settings chosen by the model.
 

@@ -71,6 +71,10 @@ class BlurIG(Fixed):
     def rule(self) -> str:
         return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
 
+    @property
+    def doubled(self) -> BlurIG:
+        return replace(self, quadrature=self.quadrature.doubled)
+
     def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> BlurIG:
         if isinstance(self.quadrature, Auto):
             return replace(self, quadrature=self.quadrature.chosen(piecewise, pilot))

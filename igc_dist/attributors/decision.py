@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float64
@@ -38,6 +38,10 @@ class Probed(Walk):
         n = self.n_steps
         if isinstance(n, bool) or not isinstance(n, int) or n < 2:
             raise ConfigError(f"method.attributor.n_steps={n!r}: give an integer of at least 2")
+
+    @property
+    def doubled(self) -> Probed:
+        return replace(self, n_steps=2 * self.n_steps)
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.n_steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,11 @@ class Forward(Fixed):
     @property
     def exact(self) -> bool:
         return self.walk.exact
+
+    @property
+    def doubled(self) -> Forward | None:
+        walk = self.walk.doubled
+        return replace(self, walk=walk) if isinstance(walk, Fixed) else None
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.walk.points(features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -65,6 +65,10 @@ class GuidedIG(Walk):
             raise ConfigError(f"method.attributor.fraction={self.fraction!r}: give a number above 0, and at most 1")
         if not 0 <= self.max_dist <= 1:
             raise ConfigError(f"method.attributor.max_dist={self.max_dist!r}: give a number from 0 to 1")
+
+    @property
+    def doubled(self) -> GuidedIG:
+        return replace(self, n_steps=2 * self.n_steps)
 
     def points(self, features: Sequence[tuple[int, ...]]) -> int:
         return self.n_steps

@@ -88,6 +88,12 @@ class IDGI(Around):
         return replace(self, attributor=replace(walk, n_steps=max(1, walk.n_steps // 2)))
 
     @property
+    def doubled(self) -> IDGI | None:
+        if any(f.name == "quadrature" for f in fields(self.attributor)):  # type: ignore[arg-type]
+            return replace(self, n_steps=2 * (self.n_steps or N_STEPS))
+        return super().doubled
+
+    @property
     def labels(self) -> dict[str, str]:  # type: ignore[override]
         return {"correlation": f"{self.name}c"}
 

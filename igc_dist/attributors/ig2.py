@@ -102,6 +102,10 @@ class IG2(Walk):
     def rule(self) -> str:
         return f"{self.n_steps} steps of {self.step_size:g} towards {self.layer}"
 
+    @property
+    def doubled(self) -> IG2:
+        return replace(self, n_steps=2 * self.n_steps, step_size=self.step_size / 2)
+
     def prove(self, model: Model, inputs: Tensors) -> None:
         _, z = model.represent(inputs, self.layer)
         model.towards(inputs, z, self.layer, [])

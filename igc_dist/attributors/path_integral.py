@@ -79,6 +79,10 @@ class PathIntegral(Fixed):
             return f"{self.design.name}-{n}"
         return "by the activations" if isinstance(self.quadrature, Auto) else self.quadrature.name
 
+    @property
+    def doubled(self) -> PathIntegral | None:
+        return None if self.design is not None else replace(self, quadrature=self.quadrature.doubled)
+
     def suited(self, piecewise: Callable[[], bool], pilot: Pilot | None = None) -> PathIntegral:
         if not isinstance(self.quadrature, Auto):
             return self

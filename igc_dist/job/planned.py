@@ -15,7 +15,7 @@ from igc_dist.inputs import OneHot, Walk
 from igc_dist.job import modes
 from igc_dist.job.job import Job
 from igc_dist.job.spec import spec_hash
-from igc_dist.metrics import Part, Subject, every, weighted
+from igc_dist.metrics import Subject, every, weighted
 from igc_dist.model import LARGEST_RECORDING, activations, memory
 from igc_dist.passes import are_one_hot, check_labels, first_look, probe
 from igc_dist.paths import Auto, Pairs, Pilot
@@ -200,16 +200,16 @@ def _work(job: Job, look: Look, shapes: Shapes, outputs: tuple[int, ...]) -> Wor
         drawn=job.drawn,
         each=job.targets.each is not None,
         pairs=job.pairs,
-        scores=_scores(job, look),
+        **_scores(job, look),
         rule=job.attributor.rule,
         certified=job.attributor.certified,
     )
 
 
-def _scores(job: Job, look: Look) -> tuple[Part, ...]:
-    """The arrays of the metrics, after their own checks. Raises `ConfigError` for a metric that does not fit."""
+def _scores(job: Job, look: Look) -> dict[str, Any]:
+    """The fields of `Work` about metrics, after their own checks. Raises `ConfigError` for one that does not fit."""
     if not job.metrics:
-        return ()
+        return {}
     taken = look.walk.inputs
     if len(taken) != 1:
         raise ConfigError(f"samples have {len(taken)} inputs, and metrics take models of one: drop the metrics")
@@ -222,7 +222,8 @@ def _scores(job: Job, look: Look) -> tuple[Part, ...]:
     subject = Subject(len(job.source), tuple(taken[0].shape[1:]), first, len(weighted(job.model.module)))
     for metric in job.metrics.values():
         metric.check(subject)
-    return tuple(every(job.metrics, job.model, 1, subject))
+    efforts = tuple((label, *metric.effort(subject)) for label, metric in job.metrics.items())
+    return {"scores": tuple(every(job.metrics, job.model, 1, subject)), "efforts": efforts}
 
 
 def _asked(job: Job, labels: bool) -> int | None:

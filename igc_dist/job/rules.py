@@ -195,9 +195,16 @@ RULES = (
         lambda job: {"metric": _needing(job, "baseline"), "attributor": repr(job.attributor.name)},
     ),
     Rule(
-        lambda job: any(metric.name == "steps" for metric in job.metrics.values()),
-        "the metric steps asks for maps of twice the steps, and a run has one number of steps",
-        "score the maps of two runs in Python: igc_dist.metrics.score(..., explain=...)",
+        lambda job: any(metric.name == "steps" and metric.n_steps for metric in job.metrics.values()),
+        "the metric steps of a run compares with twice the steps of the run, and n_steps is given",
+        "leave it null",
+    ),
+    Rule(
+        lambda job: "doubled" in job.needed and job.attributor.doubled is None,
+        "the metric {metric} asks for maps of twice the steps, and attributor {attributor} has none, or chooses them "
+        "itself",
+        "drop it",
+        lambda job: {"metric": _needing(job, "doubled"), "attributor": repr(job.attributor.name)},
     ),
     Rule(
         lambda job: (

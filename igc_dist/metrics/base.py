@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -154,12 +154,24 @@ def slices(stop: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, stop)) for start in range(0, stop, size)]
 
 
+class Effort(NamedTuple):
+    """What a metric spends on one map, at most.
+
+    `rows` of forward passes, and `gradients` of single outputs. `walks`: how often the method goes again, for all
+    outputs of a sample together.
+    """
+
+    rows: int = 0
+    gradients: int = 0
+    walks: int = 0
+
+
 class Metric(ABC):
     """A score of each map, and maybe a curve. Members are frozen dataclasses: their fields are stored with the score.
 
     `name`: what users call it. `needs`: which of "baseline" and "mean" it takes from `Maps`, and whether "explain" of
-    `Predict`. `counted`: scores of 0 and 1 that are counted, and not averaged. `median`: whether the median curve over
-    samples is wanted too, with its area.
+    `Predict`; "doubled": with twice the steps, as only a run can. `counted`: scores of 0 and 1 that are counted, and
+    not averaged. `median`: whether the median curve over samples is wanted too, with its area.
     """
 
     name: ClassVar[str]
@@ -176,6 +188,10 @@ class Metric(ABC):
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"] | None:
         """Where the points of the curve are; None for a metric without one."""
         return None
+
+    def effort(self, subject: Subject) -> Effort:
+        """What it spends on one map; a metric of the map alone spends nothing."""
+        return Effort()
 
     @abstractmethod
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:

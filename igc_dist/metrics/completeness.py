@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Metric, Predict, Subject, check_of, slices, whole
+from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, check_of, slices, whole
 from igc_dist.records import ConfigError
 
 
@@ -44,6 +44,10 @@ class Completeness(Metric):
 
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"] | None:
         return np.arange(1, self.segments + 1) / self.segments if self.segments else None
+
+    def effort(self, subject: Subject) -> Effort:
+        points = self.segments + 1 if self.segments else 0
+        return Effort(2 + points, points)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         x0 = maps.baseline

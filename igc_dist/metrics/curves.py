@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int32, Int64
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Metric, Predict, Subject, check_of, choice, whole
+from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, check_of, choice, whole
 from igc_dist.records import ConfigError
 
 STARTS = ("black", "blurred", "mean", "baseline")
@@ -69,6 +69,9 @@ class Curve(Metric):
 
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"]:
         return self.counts(subject.n_positions) / subject.n_positions
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(len(self.counts(subject.n_positions)))
 
     @abstractmethod
     def row(

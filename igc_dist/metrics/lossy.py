@@ -14,7 +14,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Predict, whole
+from igc_dist.metrics.base import Effort, Maps, Predict, Subject, whole
 from igc_dist.metrics.images import OfImages
 from igc_dist.metrics.similarity import spearman, ssim
 from igc_dist.records import ConfigError
@@ -43,6 +43,9 @@ class Lossy(OfImages):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"explain"})
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(walks=len(self.qualities))
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         shown, a = self.pixels(maps.x), maps.values

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Metric, Predict, whole
+from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, whole
 from igc_dist.records import ConfigError
 from igc_dist.seeds import generator
 
@@ -37,6 +37,9 @@ class MaxSensitivity(Metric):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"explain"})
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(walks=self.draws)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         size = maps.values.flatten(1).norm(dim=1)

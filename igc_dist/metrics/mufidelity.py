@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Predict, Subject, whole
+from igc_dist.metrics.base import Effort, Maps, Predict, Subject, whole
 from igc_dist.metrics.similarity import spearman
 from igc_dist.metrics.subsets import Subsets, drawn
 from igc_dist.records import ConfigError
@@ -41,6 +41,9 @@ class MuFidelity(Subsets):
             return np.arange(int(np.prod(positions)))
         rows, columns = (np.arange(side) * min(self.grid, side) // side for side in positions)
         return (rows[:, None] * (columns.max() + 1) + columns).ravel()
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(1 + self.subsets)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         if not len(maps):

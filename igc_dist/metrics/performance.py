@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from scipy.integrate import trapezoid
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Predict, Subject, check_of, choice, whole
+from igc_dist.metrics.base import Effort, Maps, Predict, Subject, check_of, choice, whole
 from igc_dist.metrics.images import OfImages
 from igc_dist.metrics.pic import inpainted, random_mask
 from igc_dist.metrics.similarity import ms_ssim
@@ -90,6 +90,9 @@ class Performance(OfImages):
 
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"]:
         return np.arange(self.points + 1) / self.points
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(2 + len(self.shares))
 
     @classmethod
     def study(cls, measure: str = "png") -> Performance:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from igc_dist.metrics.base import Maps, Metric, Predict, Subject, choice
+from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, choice
 from igc_dist.metrics.similarity import spearman, ssim
 from igc_dist.seeds import generator
 
@@ -42,6 +42,9 @@ class Randomisation(Metric):
 
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"]:
         return np.arange(1, subject.n_layers + 1) / subject.n_layers
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(walks=subject.n_layers)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         layers = list(reversed(weighted(predict.model.module)))

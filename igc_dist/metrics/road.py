@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from igc_dist.metrics.base import OF, Maps, Metric, Predict, Subject, check_of, choice
+from igc_dist.metrics.base import OF, Effort, Maps, Metric, Predict, Subject, check_of, choice
 from igc_dist.metrics.curves import RANKS, ranks_of
 from igc_dist.records import ConfigError
 from igc_dist.seeds import generator
@@ -56,6 +56,9 @@ class Road(Metric):
 
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"]:
         return np.asarray(self.shares, np.float64)
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(len(self.shares))
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         values = maps.positions()

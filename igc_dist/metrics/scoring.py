@@ -73,6 +73,11 @@ def score(
                     f"{metric.name} asks for maps of other inputs: give score(..., explain=...), a function of x and "
                     "output that returns maps"
                 )
+            if "doubled" in metric.needs:
+                raise ConfigError(
+                    f"{metric.name}: give n_steps, the number of steps that the maps were made with, as in "
+                    "Steps(n_steps=32)"
+                )
             metric.check(subject)
         centre = _mean(source) if any("mean" in metric.needs for metric in chosen.values()) else None
         filled = _Filled(chosen, every(chosen, model, batch_size, subject), maps)

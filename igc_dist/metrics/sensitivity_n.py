@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Predict, Subject, whole
+from igc_dist.metrics.base import Effort, Maps, Predict, Subject, whole
 from igc_dist.metrics.similarity import pearson
 from igc_dist.metrics.subsets import Subsets, drawn
 from igc_dist.seeds import generator
@@ -36,6 +36,9 @@ class SensitivityN(Subsets):
 
     def axis(self, subject: Subject) -> Float64[np.ndarray, " T"]:
         return self.sizes(subject.n_positions) / subject.n_positions
+
+    def effort(self, subject: Subject) -> Effort:
+        return Effort(len(self.sizes(subject.n_positions)) * (1 + self.subsets))
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         n = maps.positions().shape[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -71,9 +70,11 @@ class _Asked:
     known: Known
 
     def __call__(
-        self, x: Float[Tensor, "M *P"], output: Int64[Tensor, " M"], sample: Int64[Tensor, " M"], **settings: Any
+        self, x: Float[Tensor, "M *P"], output: Int64[Tensor, " M"], sample: Int64[Tensor, " M"], doubled: bool = False
     ) -> Float64[Tensor, "M *P"]:
-        assert not settings  # rules refuse metrics of other steps
+        """`doubled`: with twice the steps."""
+        twice = self.engine.attributor.doubled if doubled else self.engine.attributor
+        assert twice is not None  # rules refuse methods without steps
         place = {int(index): row for row, index in enumerate(self.batch.index)}
         row = torch.tensor([place[n] for n in sample.tolist()], device=x.device)
         known = _outputs(self.engine, self.shard, self.known, x.device)[row]
@@ -84,7 +85,7 @@ class _Asked:
         there = (first >= 0).nonzero()[:, 0]
         at = there.cpu().numpy()
         few = Batch(self.batch.index[at], (x[first[there]],), self.batch.target[at])
-        values = self.engine.again(few, self.shard, self.known.at(at, slice(None))).values[0]
+        values = replace(self.engine, attributor=twice).again(few, self.shard, self.known.at(at, slice(None))).values[0]
         slot = torch.full_like(first, -1)
         slot[there] = torch.arange(len(there), device=x.device)
         return values[slot[row], column].double()

@@ -45,6 +45,13 @@ class Quadrature:
     def __len__(self) -> int:
         return len(self.nodes)
 
+    @property
+    def doubled(self) -> Quadrature:
+        """The rule on each half of [0, 1]: twice the nodes, or one less if both halves have one in the middle."""
+        nodes, at = np.unique(np.concatenate([self.nodes / 2, (1 + self.nodes) / 2]), return_inverse=True)
+        weights = np.bincount(at, np.tile(self.weights / 2, 2))
+        return Quadrature(f"{self.name}, twice", nodes, weights, self.degree)
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Quadrature)
@@ -149,6 +156,11 @@ class Auto:
             rule("midpoint", self.n_steps)
         if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not 0 < self.tol < 1:
             raise ConfigError(f"quadrature.tol={self.tol!r}: give a number between 0 and 1, such as {TOL}")
+
+    @property
+    def doubled(self) -> Auto:
+        """Twice the nodes; an open number stays open."""
+        return self if self.n_steps is None else Auto(2 * self.n_steps, self.tol)
 
     def rule(self, piecewise: bool, n_steps: int | None = None) -> Quadrature:
         """The rule for these activations. `n_steps`: the number of nodes where it is open."""

@@ -62,6 +62,9 @@ class Work:
     """Outputs whose gradients are taken at each path point; None: all."""
     scores: tuple[tuple[str, str, str, tuple[float, ...]], ...] = ()
     """Arrays of the metrics of each sample and output: name, kind, dimension and points of a curve (`metrics.Part`)."""
+    efforts: tuple[tuple[str, int, int, int], ...] = ()
+    """Of each metric its name, rows of forward passes and gradients for a map, and further walks of a sample
+    (`metrics.Effort`)."""
     sums: bool = False
     """Whether pass 1 keeps sums of the inputs, for baselines that need their mean."""
     replicates: int = 0

@@ -6,7 +6,7 @@ composition of a batch decides the rounding of its gradients. `cut.py` makes the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -137,11 +137,31 @@ class Plan:
         least = self.work.n_asked if self.work.n_asked is not None else self.shapes.n_latents or n_outputs
         return rows, price.gradients + price.gradients_per_output * min(n_outputs, least)
 
-    def _evaluations(self) -> tuple[int, int]:
-        blocks = [
-            self.evaluations(len(self.shard(block * self.n_parts).outputs)) for block in range(self.n_output_blocks)
+    def scoring(self, n_outputs: int) -> tuple[int, int]:
+        """Rows of forward passes, and gradients, that metrics take for a sample and a block of outputs, at most."""
+        rows, gradients = self.evaluations(n_outputs)
+        return (
+            sum(n_outputs * more + walks * self.work.n_baselines * rows for _, more, _, walks in self.work.efforts),
+            sum(n_outputs * more + walks * self.work.n_baselines * gradients for *_, more, walks in self.work.efforts),
+        )
+
+    def _scoring(self) -> str:
+        """What metrics take of all samples, and what each takes of a map, for `summary`."""
+        rows, gradients = (self.shapes.n_samples * number for number in self._summed(self.scoring))
+        units = "forward rows", "gradients", "walks"
+        each = [
+            f"{name} " + (" + ".join(f"{n} {unit}" for n, unit in zip(some, units, strict=True) if n) or "none")
+            for name, *some in self.work.efforts
         ]
-        rows, gradients = map(sum, zip(*blocks, strict=True))
+        return f"at most {rows:,} forward rows and {gradients:,} gradients; for a map {', '.join(each)}"
+
+    def _summed(self, of: Callable[[int], tuple[int, int]]) -> tuple[int, int]:
+        """Rows and gradients of all blocks of outputs."""
+        blocks = [of(len(self.shard(block * self.n_parts).outputs)) for block in range(self.n_output_blocks)]
+        return sum(rows for rows, _ in blocks), sum(gradients for _, gradients in blocks)
+
+    def _evaluations(self) -> tuple[int, int]:
+        rows, gradients = self._summed(self.evaluations)
         return (
             self.shapes.n_samples * self.work.n_baselines * rows,
             self.shapes.n_samples * self.work.n_baselines * gradients,
@@ -247,6 +267,7 @@ class Plan:
             "forward rows": f"{most}{self.forwards:,}",
             "mode": self.mode,
             "gradient evaluations": f"{most}{self.gradient_evaluations:,}",
+            **({"metrics": self._scoring()} if self.work.efforts else {}),
             "peak host memory per rank": f"{size(memory['host'])} (budget {size(self.limits.host_memory * GIB)})",
             "  held before the run": size(self.shapes.reserved_bytes),
             "peak device memory per rank": f"{size(memory['device'])} (budget {size(self.limits.device_memory * GIB)})"

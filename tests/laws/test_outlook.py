@@ -53,6 +53,16 @@ def plan(outputs: int = 100, n_steps: int = 16, n: int = 6400, **limits: Any) ->
     )
 
 
+def test_metrics_take_the_time_of_what_they_ask_for() -> None:
+    """As long as a walk for each of their walks; forward rows and gradients of a map as any other."""
+    plain = plan(outputs=3)
+    scored = replace(plain, work=replace(plain.work, efforts=(("lossy", 0, 0, 3),)))
+    rows = replace(plain, work=replace(plain.work, efforts=(("some", 16, 16, 0),)))
+    one, four, other = (shard_cost.ShardCost(each, PASSES, FREE).walk(50, 1, 3)[0] for each in (plain, scored, rows))
+    assert four == pytest.approx(4 * one)
+    assert other == pytest.approx(2 * one + 50 * 2 * 16 * PASSES.forward.flops / FREE.flops)
+
+
 @settings(deadline=None)
 @given(seconds=st.lists(st.floats(0, 1e3), max_size=60), ranks=st.integers(1, 40))
 def test_list_scheduling_keeps_its_bounds(seconds: list[float], ranks: int) -> None:

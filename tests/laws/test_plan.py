@@ -248,3 +248,23 @@ def test_gradients_through_latents(latents: int, block: int, expected: int) -> N
         ).gradient_evaluations
         == 0
     )
+
+
+EFFORTS = (("insertion", 21, 0, 0), ("completeness", 7, 5, 0), ("sparseness", 0, 0, 0), ("lossy", 0, 0, 3))
+
+
+def test_metrics_are_counted_by_map_and_their_walks_by_sample() -> None:
+    """Rows and gradients for each output; a walk as the run's own, of all baselines and points."""
+    work = replace(WORK, efforts=EFFORTS)
+    made = make_plan(SHAPES, work, Limits(), 0)
+    rows, gradients = made.evaluations(3)
+    assert made.scoring(3) == (3 * 28 + 3 * 2 * rows, 3 * 5 + 3 * 2 * gradients)
+    one = make_plan(SHAPES, work, Limits(output_block=2), 0)
+    assert [one.scoring(n) for n in (2, 1)] == [(2 * 28 + 3 * 2 * 5, 2 * 5 + 3 * 2 * 10), (28 + 30, 5 + 30)]
+    said = one.summary()["metrics"]
+    assert said == (
+        f"at most {20 * (86 + 58):,} forward rows and {20 * (70 + 35):,} gradients; for a map insertion 21 forward "
+        "rows, completeness 7 forward rows + 5 gradients, sparseness none, lossy 3 walks"
+    )
+    assert "metrics" not in plan().summary()
+    assert plan().scoring(3) == (0, 0)

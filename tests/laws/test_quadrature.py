@@ -56,6 +56,22 @@ def test_exact_up_to_the_degree_and_not_beyond(name: str) -> None:
         assert abs(found.weights @ found.nodes ** (degree + 1) - 1 / (degree + 2)) > 1e-9 or degree > 8
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_the_doubled_rule_is_the_rule_on_both_halves(name: str) -> None:
+    """Its value of any integrand is the mean of the rule's on [0, 1/2] and on [1/2, 1]; a node that both halves have
+    counts once; equal steps are those of the rule with twice as many."""
+    for n in [n for n in numbers(name) if n < 40]:
+        one = rule(name, n)
+        found = one.doubled
+        halves = [one.weights @ np.exp(3 * (one.nodes + side) / 2) / 2 for side in (0, 1)]
+        assert abs(found.weights @ np.exp(3 * found.nodes) - sum(halves)) < 1e-12
+        assert found.degree == one.degree
+        assert len(found) == 2 * n - (name in ("trapezoid", "simpson"))
+        assert (np.diff(found.nodes) > 0).all()
+        if name in ("left", "right", "midpoint"):
+            np.testing.assert_allclose(found.nodes, rule(name, 2 * n).nodes, rtol=1e-15)
+
+
 @pytest.mark.parametrize("name", ORDERS)
 def test_order_of_convergence(name: str) -> None:
     """On exp the error falls with the textbook power of the step width."""

@@ -123,7 +123,8 @@ def test_randomisation_goes_from_the_last_layer_to_the_first() -> None:
     ("made", "said"),
     [
         (lambda: score(NET, DATA, MAPS, ["max_sensitivity"]), "give score\\(..., explain="),
-        (lambda: Steps(), "give n_steps"),
+        (lambda: score(NET, DATA, MAPS, [Steps()], explain=gradient), "give n_steps"),
+        (lambda: Steps(n_steps=0), "n_steps=0"),
         (lambda: Lossy(qualities=(0,)), "qualities="),
         (lambda: MaxSensitivity(radius=0.0), "radius="),
         (lambda: Randomisation(order="up"), "order='up'"),

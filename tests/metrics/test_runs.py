@@ -11,6 +11,7 @@ import torch
 
 import igc_dist
 from igc_dist import report
+from igc_dist.attributors import IDGI, IG2
 from igc_dist.metrics import Completeness, Insertion, MaxSensitivity, Randomisation, Steps, score
 from igc_dist.records import ConfigError
 
@@ -71,6 +72,69 @@ def test_maps_that_a_metric_asks_for_are_those_of_the_run() -> None:
     np.testing.assert_array_equal(line[1].weight.detach().reshape(J, *SHAPE), w)
 
 
+TWICE = {
+    "ig": {},
+    "trapezoid": {"method": "ig", "quadrature": "trapezoid", "then": 7},  # the node of the middle counts once
+    "smoothgrad_ig": {},
+    "blur_ig": {},
+    "idgi": {},
+    "idgi_blur_ig": {},
+    "guided_ig": {},
+    "idgi_guided_ig": {},
+    "idg": {},
+    "left_ig": {},
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_steps_is_the_change_from_a_run_of_twice_the_steps(name: str) -> None:
+    settings: dict[str, Any] = {"method": name} | TWICE[name]
+    then = settings.pop("then", 8)
+
+    def made(n_steps: int, **more: Any) -> Any:
+        model = net().double()
+        return igc_dist.attribute(
+            model,
+            DATA,
+            n_steps=n_steps,
+            n_folds=3,
+            baseline=START,
+            samples=True,
+            precision="64-true",
+            **settings,
+            **more,
+        )
+
+    tree = made(4, metrics=["steps"])
+    a, b = (t["samples/x/attribution"].values.reshape(N, J, -1) for t in (tree, made(then)))
+    expected = abs(b - a).sum(2) / abs(b).sum(2)
+    assert expected.max() > 1e-4
+    np.testing.assert_allclose(tree["samples/metrics/steps"], expected, rtol=1e-6)
+
+
+def test_steps_in_forward_mode_is_that_of_reverse_mode() -> None:
+    torch.manual_seed(0)
+    wide = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.Tanh(), torch.nn.Linear(6, 12)).double()
+    data = torch.utils.data.TensorDataset(X.flatten(1)[:, :3].double(), torch.zeros(N, 12))
+    found = [
+        igc_dist.attribute(
+            wide, data, n_steps=2, n_folds=2, metrics=["steps"], mode=mode, baseline=0.0, precision="64-true"
+        )
+        for mode in ("forward", "reverse")
+    ]
+    one, other = (tree["samples/metrics/steps"].values for tree in found)
+    assert (other > 0).all()
+    np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_twice_the_steps_of_ig2_are_half_as_long() -> None:
+    """The walk is as long as before; IDGI on it doubles the walk's own steps."""
+    walk = IG2("fc.input", n_steps=5, step_size=0.5)
+    assert walk.doubled == IG2("fc.input", n_steps=10, step_size=0.25)
+    assert IDGI(walk).doubled == IDGI(walk.doubled)
+    assert IDGI(n_steps=5).doubled == IDGI(n_steps=10)
+
+
 def test_tables_and_page_show_the_means(tmp_path: Path) -> None:
     tree = run(["insertion", "sparseness"])
     table = report.scores_table(tree)
@@ -106,7 +170,9 @@ def test_samples_that_are_left_out_are_not_scored() -> None:
         ({"metrics": ["insertion"], "reduce": igc_dist.features.Total()}, "reduce sums over features"),
         ({"metrics": ["insertion"], "budget": igc_dist.Budget(seconds=5.0)}, "metrics with a budget"),
         ({"metrics": ["insertion"], "design": "stratified"}, "metrics score maps of single samples"),
-        ({"metrics": [Steps(n_steps=4)]}, "one number of steps"),
+        ({"metrics": [Steps(n_steps=4)]}, "n_steps is given"),
+        ({"metrics": ["steps"], "method": "gradients"}, "asks for maps of twice the steps"),
+        ({"metrics": ["steps"], "method": "ig_adaptive"}, "or chooses them itself"),
         ({"metrics": {"a b": "insertion"}}, "is no name for scores"),
         ({"metrics": ["insertion"], "baseline": 3, "baseline_block": 1}, "'insertion' is not linear"),
     ],
