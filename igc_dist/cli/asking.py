@@ -22,6 +22,9 @@ from igc_dist.records import ConfigError, near, printable
 TOP = 10
 """Rows of an output in a table on the terminal, without --top."""
 
+ALWAYS = ("--outputs", "--top", "--csv", "--json")
+"""Flags of all questions."""
+
 Given = Mapping[str, str | None]
 Rows = list[dict[str, Any]]
 
@@ -35,10 +38,11 @@ class Said(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A question: what answers it, and how many stores it takes."""
+    """A question: what answers it, how many stores it takes, and its flags beside `ALWAYS`."""
 
     answer: Callable[[Sequence[Any], Given], Said]
     stores: int = 1
+    flags: tuple[str, ...] = ("--map", "--level", "--fdr")
 
 
 def ask(arguments: Sequence[str], given: Given) -> int:
@@ -57,6 +61,8 @@ def ask(arguments: Sequence[str], given: Given) -> int:
     if len(paths) != question.stores:
         wants = "one store" if question.stores == 1 else f"{question.stores} stores"
         raise ConfigError(f"igc-dist ask {name} takes {wants}, got {', '.join(paths) or 'none'}")
+    if other := [flag for flag in given if flag not in (*ALWAYS, *question.flags)]:
+        raise ConfigError(f"igc-dist ask {name} has no {other[0]}: it has {', '.join((*question.flags, *ALWAYS))}")
     with store.consistent(" and ".join(paths)):
         said = question.answer([store.open(path) for path in paths], given)
     _show(said, given)
@@ -103,7 +109,9 @@ def _drawn(title: str, rows: Rows) -> Table:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else printable("" if value is None else value)
+    if value is None or value != value:  # NaN
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else printable(value)
 
 
 def _ends(row: Mapping[str, Any], name: str, low: str = "ci_low", high: str = "ci_high") -> str:
@@ -112,10 +120,8 @@ def _ends(row: Mapping[str, Any], name: str, low: str = "ci_low", high: str = "c
 
 
 def _level(given: Given) -> results.Level:
-    """The level, the false discovery rate and the seed of a command line. Raises `ConfigError`."""
-    return results.Level(
-        _number(given, "--level", 0.95), _number(given, "--fdr", 0.05), int(_number(given, "--seed", 0.0))
-    )
+    """The level and the false discovery rate of a command line. Raises `ConfigError`."""
+    return results.Level(_number(given, "--level", 0.95), _number(given, "--fdr", 0.05))
 
 
 def _number(given: Given, flag: str, default: float) -> float:
@@ -183,8 +189,9 @@ def _differences(answer: Any, given: Given) -> Said:
         rows,
         tables,
         [
-            f"{answer.attrs['pairing']}. {sure}: the interval of one difference; band: of all features of an output at "
-            "once.",
+            *(f"Also different: {line.split(':')[0]}" for line in answer.attrs.get("also", ())),
+            f"{answer.attrs['pairing'].capitalize()}.",
+            f"{sure}: the interval of one difference; band: of all features of an output at once.",
             f"FDR: p after Benjamini and Hochberg, over the features of an output; * differs, at "
             f"{answer.attrs['fdr']:.0%}.",
         ],
@@ -196,4 +203,58 @@ def _feature(answer: Any, row: Mapping[str, Any]) -> str:
     return row["feature"] if len(answer.children) == 1 else f"{row['input']} {row['feature']}"
 
 
-QUESTIONS = {"slices": Question(_slices)}
+def _models(trees: Sequence[Any], given: Given) -> Said:
+    return _differences(
+        results.between_models(trees[0], trees[1], _list(given, "--outputs"), given.get("--map"), _level(given)), given
+    )
+
+
+def _drift(trees: Sequence[Any], given: Given) -> Said:
+    return _differences(
+        results.between_data(trees[0], trees[1], _list(given, "--outputs"), given.get("--map"), _level(given)), given
+    )
+
+
+def _spurious(trees: Sequence[Any], given: Given) -> Said:
+    answer = results.spurious(
+        trees[0], _list(given, "--slices"), _list(given, "--outputs"), given.get("--map"), _level(given)
+    )
+    rows, sure = results.spurious_in(answer, _top(given)), f"{answer.attrs['level']:.0%}"
+    shown = [
+        {
+            "output": row["output"],
+            "feature": _feature(answer, row),
+            "counts in": row["high"],
+            answer.attrs["map"]: row["value_high"],
+            "not in": row["low"],
+            "there": row["value_low"],
+            sure: _ends(row, "value_low_"),
+            "": row["kind"],
+            "differs by": f"{row['at_least']:.2g} or more",
+            "FDR": row["p_fdr"],
+        }
+        for row in rows
+    ]
+    if not rows:
+        rate = f"{answer.attrs['fdr']:.0%}"
+        return Said(
+            rows, {}, [f"no feature counts in one slice and not in another, at a false discovery rate of {rate}"]
+        )
+    return Said(
+        rows,
+        {f"{answer.attrs['map']} that is there in one slice only": shown},
+        [
+            f"absent: the {sure} interval of the other slice holds 0; reversed: it has the other sign.",
+            f"Ranked by the end of the {sure} interval of the difference nearest to 0.",
+        ],
+    )
+
+
+SLICED = ("--slices", "--map", "--level", "--fdr")
+
+QUESTIONS = {
+    "slices": Question(_slices, flags=SLICED),
+    "models": Question(_models, 2),
+    "drift": Question(_drift, 2),
+    "spurious": Question(_spurious, flags=SLICED),
+}

@@ -182,7 +182,7 @@ COMMANDS = {
         3,
         flags.Flags(
             bare=("--json", "--csv"),
-            valued=("--slices", "--outputs", "--map", "--level", "--fdr", "--top", "--seed"),
+            valued=("--slices", "--outputs", "--map", "--level", "--fdr", "--top"),
         ),
     ),
     "models": Command(list_models, 0, 2),

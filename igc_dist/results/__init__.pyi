@@ -10,10 +10,12 @@ from .exchange import Walked as Walked
 from .exchange import dealt as dealt
 from .exchange import gathered as gathered
 from .exchange import share_objects as share_objects
+from .extremes import spurious as spurious
 from .finalize import Finalizer as Finalizer
 from .finalize import Passed as Passed
 from .listed import differences_in as differences_in
 from .listed import features_in as features_in
+from .listed import spurious_in as spurious_in
 from .provenance import provenance_of as provenance_of
 from .provenance import versions as versions
 from .questions import Questions as Questions
@@ -26,3 +28,5 @@ from .recomputed import remembered as remembered
 from .recomputed import without as without
 from .replicates import Replicates as Replicates
 from .replicates import replicates as replicates
+from .two import between_data as between_data
+from .two import between_models as between_models

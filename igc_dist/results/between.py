@@ -1,4 +1,4 @@
-"""Questions about differences: between slices of one result, between two models, between two data sets."""
+"""Differences between slices of a result, and the tree in which differences are told."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def between_slices(
         return [(one, {part: each[number] for part, each in found.items()}) for _, number in others]
 
     asked = Asked(folds, chosen(folds, outputs), cut)
-    return asked.answer(pairs, how, {"question": "slices", "map": name, "pairing": "same folds"})
+    return asked.answer(
+        pairs, how, {"question": "slices", "map": name, "paired": True, "pairing": "paired, over the same folds"}
+    )
 
 
 Parts = Mapping[str, Estimate]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,10 +98,16 @@ class Corrected:
 def corrected(parts: Mapping[str, Estimate]) -> dict[str, Corrected]:
     """The p values of all features, corrected for as many as an output has, over its inputs together."""
     plain = {name: p_values(part) for name, part in parts.items()}
-    n_outputs = len(next(iter(plain.values())))
-    flat = np.concatenate([p.reshape(n_outputs, -1) for p in plain.values()], axis=1)
-    ends = np.cumsum([p[0].size for p in plain.values()])[:-1]
-    both = [np.split(np.stack([by(row) for row in flat]), ends, axis=1) for by in (holm, benjamini_hochberg)]
-    return {
-        name: Corrected(p, *(each[at].reshape(p.shape) for each in both)) for at, (name, p) in enumerate(plain.items())
-    }
+    both = within_outputs(plain, holm), within_outputs(plain, benjamini_hochberg)
+    return {name: Corrected(p, both[0][name], both[1][name]) for name, p in plain.items()}
+
+
+def within_outputs(
+    p: Mapping[str, Float64[np.ndarray, "J *P"]], by: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, Float64[np.ndarray, "J *P"]]:
+    """P values corrected over all features of an output, those of all inputs together."""
+    n_outputs = len(next(iter(p.values())))
+    flat = np.concatenate([values.reshape(n_outputs, -1) for values in p.values()], axis=1)
+    ends = np.cumsum([values[0].size for values in p.values()])[:-1]
+    cuts = np.split(np.stack([by(row) for row in flat]), ends, axis=1)
+    return {name: cut.reshape(values.shape) for (name, values), cut in zip(p.items(), cuts, strict=True)}

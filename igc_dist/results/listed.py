@@ -67,5 +67,27 @@ def feature_name(array: xr.DataArray, index: tuple[int, ...]) -> str:
     )
 
 
+def spurious_in(answer: xr.DataTree, top: int | None = None) -> list[Row]:
+    """A row for each absent or reversed feature of an answer to `spurious`, ranked, at most `top` of an output."""
+    rows: list[Row] = []
+    for j, output in enumerate(_labels(answer, "output")):
+        found: list[Row] = []
+        for name, node in answer.children.items():
+            group = node.to_dataset()
+            cut = {str(key): array.values[j] for key, array in group.data_vars.items()}
+            for index in zip(*np.nonzero(np.isin(cut["kind"], ["absent", "reversed"])), strict=True):
+                numbers = {key: values[index] for key, values in cut.items()}
+                found.append(
+                    {
+                        "output": output,
+                        "input": name,
+                        "feature": feature_name(group["kind"], tuple(map(int, index))),
+                        **{key: value if isinstance(value, str) else value.item() for key, value in numbers.items()},
+                    }
+                )
+        rows += sorted(found, key=lambda row: -row["at_least"])[:top]
+    return rows
+
+
 def _labels(answer: xr.DataTree, dim: str) -> list[str]:
     return [str(label) for label in answer.coords[dim].values.tolist()]

@@ -8,6 +8,8 @@ import xarray as xr
 
 from igc_dist.results.between import between_slices
 from igc_dist.results.differences import Level
+from igc_dist.results.extremes import spurious
+from igc_dist.results.two import between_data, between_models
 
 
 class Questions:
@@ -32,3 +34,39 @@ class Questions:
     ) -> xr.DataTree:
         """How the maps of slices differ from that of the first: see `igc_dist.results.between_slices`."""
         return between_slices(self._tree, slices, outputs, of, Level(level, fdr))
+
+    def models(
+        self,
+        other: xr.DataTree,
+        outputs: Sequence[str | int] | None = None,
+        of: str | None = None,
+        *,
+        level: float = 0.95,
+        fdr: float = 0.05,
+    ) -> xr.DataTree:
+        """How the map of another model on the same data differs: see `igc_dist.results.between_models`."""
+        return between_models(self._tree, other, outputs, of, Level(level, fdr))
+
+    def drift(
+        self,
+        other: xr.DataTree,
+        outputs: Sequence[str | int] | None = None,
+        of: str | None = None,
+        *,
+        level: float = 0.95,
+        fdr: float = 0.05,
+    ) -> xr.DataTree:
+        """How the map of the same model on other data differs: see `igc_dist.results.between_data`."""
+        return between_data(self._tree, other, outputs, of, Level(level, fdr))
+
+    def spurious(
+        self,
+        slices: Sequence[str] | None = None,
+        outputs: Sequence[str | int] | None = None,
+        of: str | None = None,
+        *,
+        level: float = 0.95,
+        fdr: float = 0.05,
+    ) -> xr.DataTree:
+        """Features that count in one slice, and not, or the other way, in another: see `igc_dist.results.spurious`."""
+        return spurious(self._tree, slices, outputs, of, Level(level, fdr))
