@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,15 @@ class Results:
         """Write the page ``folder/report.html``, as ``igc-dist report`` does. Returns its path.
 
         At most `max_outputs` outputs are drawn in each figure. `outputs`, `sort`: as in `summary`. `data`, as for
-        `igc_dist.attribute`: where attributions of samples are kept, the samples are seen beside them. Raises
+        `igc_dist.attribute`: its pictures are seen beside attributions of samples, and their means behind maps. Raises
         `ConfigError` for an output that is not there, a `max_outputs` below 1, and a folder that is a link.
         """
-        fetch = None if data is None else lambda indices: _fetched(data, indices)[0]
-        return report.write_report(self._whole(), folder, max_outputs, outputs, sort, fetch)
+        tree = self._whole()
+        if data is None:
+            return report.write_report(tree, folder, max_outputs, outputs, sort)
+        fetch = partial(_first, data)
+        means = report.means_of(report.selected(tree, outputs, sort), fetch, max_outputs)
+        return report.write_report(tree, folder, max_outputs, outputs, sort, fetch, means)
 
     def export(self, to: str, folder: str | Path, data: Any = None) -> Path:
         """Write the result into a new folder for another program, as ``igc-dist export``. Returns what to open first.
@@ -102,7 +107,7 @@ class Results:
         for `igc_dist.attribute`: the samples are beside their maps. Raises `ConfigError` for another word, a folder
         that is a link or has files, attributions of samples that are needed and not there, and virelay without h5py.
         """
-        fetch = None if data is None else lambda indices: _fetched(data, indices)[0]
+        fetch = None if data is None else partial(_first, data)
         return report.write_export(self._whole(), to, folder, fetch)
 
     @property
@@ -146,6 +151,11 @@ def _fetched(data: Any, indices: list[int]) -> list[np.ndarray]:
     source = sources.ensure(data)
     with source.opened():
         return [x.numpy() for x in source.fetch(indices).inputs]
+
+
+def _first(data: Any, indices: list[int]) -> np.ndarray:
+    """The first input of samples, (n, *P)."""
+    return _fetched(data, indices)[0]
 
 
 def _is_result(tree: xr.DataTree) -> bool:

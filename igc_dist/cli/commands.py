@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import xarray as xr
 from rich.console import Console
 
 # wings are loaded when a name in them is first used: `info` needs no torch, `merge` does
@@ -80,11 +81,18 @@ def write_report(arguments: Sequence[str], given: Flags = NONE) -> int:
     with store.consistent(path):
         tree = store.results(path)
         try:
-            written = report.write_report(tree, folder, int(most), outputs, given.get("--sort"))
+            fetch, means = _pictures(tree, path, given)
+            written = report.write_report(tree, folder, int(most), outputs, given.get("--sort"), fetch, means)
         except OSError as error:
             raise ConfigError(f"the page cannot be written to {folder} ({error}): give another folder") from error
     say(written)
     return 0
+
+
+def _pictures(tree: xr.DataTree, path: str, given: Flags) -> tuple[report.Fetch | None, Mapping[str, report.Mean]]:
+    """The thumbnails that the run of a store kept beside it: those of samples, and means; none with --no-images."""
+    kept = report.Thumbnails.beside(tree, store.beside(path))
+    return (None, {}) if "--no-images" in given else (kept.fetch, kept.means)
 
 
 def export(arguments: Sequence[str], given: Flags = NONE) -> int:
@@ -95,7 +103,7 @@ def export(arguments: Sequence[str], given: Flags = NONE) -> int:
     with store.consistent(path):
         tree = store.results(path)
         try:
-            written = report.write_export(tree, to, folder)
+            written = report.write_export(tree, to, folder, _pictures(tree, path, given)[0])
         except OSError as error:
             raise ConfigError(f"nothing can be written to {folder} ({error}): give another folder") from error
     say(written)
@@ -170,8 +178,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "verify": Command(verify, 1, 1, flags.Flags(bare=("--quick",))),
-    "report": Command(write_report, 1, 2, flags.Flags(valued=("--max-outputs", "--outputs", "--sort"))),
-    "export": Command(export, 2, 2, flags.Flags(valued=("--to",))),
+    "report": Command(write_report, 1, 2, flags.Flags(("--no-images",), ("--max-outputs", "--outputs", "--sort"))),
+    "export": Command(export, 2, 2, flags.Flags(("--no-images",), ("--to",))),
     "compare": Command(compare, 2, 999, flags.Flags(valued=("--reference", "--to"))),
     "info": Command(info, 1, 1, flags.Flags(free=("--watch",))),
     "merge": Command(merge_stores, 3, 99, flags.Flags(bare=("--overlap",))),

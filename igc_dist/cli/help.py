@@ -14,7 +14,7 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist verify STORE          check every file of a store (run again to repair it), and results against shards;
                                  --quick: files only
   igc-dist report STORE [DIR]    write report.html and PNG files, beside the store or into DIR; --max-outputs 32,
-                                 --outputs 3,17 or names, --sort correlation|n|se
+                                 --outputs 3,17 or names, --sort correlation|n|se, --no-images
   igc-dist export STORE --to KIND DIR      KIND folder: PNG and CSV; fiftyone: a FiftyOneDataset; virelay: a project in
                                  HDF5 (the last two of stores with samples)
   igc-dist compare STORE STORE.. what differs: specs, correlations, maps; of stores with metrics their scores by method

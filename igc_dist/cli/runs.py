@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from rich.console import Console
 
 from igc_dist import cli, config, distributed, files, metrics, report, results, store, watching
@@ -31,6 +32,8 @@ def start(
     folder, _ = config.hydra_job()
     path = located(cfg)
     store.check_place(path)
+    if cfg.report.images not in (True, *NO_IMAGES):
+        raise ConfigError(f"report.images={cfg.report.images}: give true, or none to keep pictures of samples out")
     beside = store.beside(path, folder)
     alone = distributed.environment() is None
     if alone and cfg.fabric.num_nodes > 1:
@@ -104,10 +107,14 @@ def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
     tree, page = store.open(path), None
     if cfg.report.enabled:
         with files.Aside(f"the page in {beside}").trying():
-            fetch = None
-            if cfg.report.images and "samples" in tree.children:
+            fetch, means = None, dict[str, report.Mean]()
+            if cfg.report.images in NO_IMAGES:
+                report.forget_thumbnails(beside)
+            else:
                 fetch = partial(_images, config.from_config(cfg, None, allow).source)
-            page = report.write_report(tree, beside, max_outputs=cfg.report.max_outputs, fetch=fetch)
+                with files.Aside(f"the thumbnails in {beside}").trying():
+                    means = _kept(cfg.report, tree, beside, fetch)
+            page = report.write_report(tree, beside, cfg.report.max_outputs, fetch=fetch, means=means)
     with on_screen():
         Console().print(report.summary_table(tree))
         if (scores := report.scores_table(tree)) is not None:
@@ -115,6 +122,18 @@ def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
         say(f"store:  {path}")
         if page is not None:
             say(f"report: {page}")
+
+
+NO_IMAGES = (False, "none")
+"""Values of report.images that keep all pictures of samples out."""
+
+
+def _kept(how: Any, tree: xr.DataTree, beside: Path, fetch: report.Fetch) -> dict[str, report.Mean]:
+    """Keep small pictures beside the page. Returns the means of each output's samples."""
+    if how.thumbnails < 1:
+        return {}
+    report.keep_thumbnails(tree, beside, fetch, how.thumbnails, how.max_outputs)
+    return report.Thumbnails.beside(tree, beside).means
 
 
 def _log_to(folder: Path, rank: int) -> None:

@@ -159,11 +159,13 @@ class StoreConfig:
 
 @dataclass
 class ReportConfig:
-    """The report page. `images`: whether the samples themselves are on it, where attributions of samples are kept."""
+    """The report page. `images`: true, or false or "none", which keeps all pictures of samples off it and off the disk.
+    `thumbnails`: the number of samples of which small pictures are kept beside the store; 0 keeps none, nor means."""
 
     enabled: bool = True
     max_outputs: int = 32
-    images: bool = True
+    images: Any = True
+    thumbnails: int = 64
 
 
 @dataclass

@@ -13,6 +13,7 @@ from .page import write_report as write_report
 from .plots import Plots as Plots
 from .recovered import Recovered as Recovered
 from .recovered import write_recovered as write_recovered
+from .rows import Fetch as Fetch
 from .selection import selected as selected
 from .study import joined as joined
 from .study import scored as scored
@@ -22,3 +23,8 @@ from .tables import compare as compare
 from .tables import info as info
 from .tables import scores_table as scores_table
 from .tables import summary_table as summary_table
+from .thumbnails import Mean as Mean
+from .thumbnails import Thumbnails as Thumbnails
+from .thumbnails import forget_thumbnails as forget_thumbnails
+from .thumbnails import keep_thumbnails as keep_thumbnails
+from .thumbnails import means_of as means_of

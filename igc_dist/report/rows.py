@@ -90,11 +90,18 @@ def rows_of(tree: xr.DataTree, fetch: Fetch | None, most: int | None = None) -> 
                 names=own,
                 target=float(target[place]),
                 predictions=np.asarray(its["prediction"].values, np.float64),
-                confidence=confidence.get(int(i)),
+                confidence=confidence.get(int(i), probability(its["prediction"].values)),
                 residual=float(its["delta"].values[place]) if complete else None,
                 attribution=attribution,
                 image=image if seen else None,
             )
+
+
+def probability(predictions: np.ndarray) -> float | None:
+    """The largest prediction (O,), if all are probabilities of one of them."""
+    values = np.asarray(predictions, np.float64)
+    whole = values.size > 1 and bool((values >= 0).all()) and abs(float(values.sum()) - 1) < 1e-3
+    return float(values.max()) if whole else None
 
 
 def known_confidence(tree: xr.DataTree) -> dict[int, float]:

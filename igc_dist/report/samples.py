@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,19 @@ from matplotlib.figure import Figure
 
 from igc_dist import files
 from igc_dist.records import printable
-from igc_dist.report.contents import number
+from igc_dist.report.contents import inputs, main_map, number, span, title_of
 from igc_dist.report.figures import Drawing, save
+from igc_dist.report.maps import defined, read_maps
 from igc_dist.report.overlays import Overlay, clipped_norm, draw_overlay, picture
 from igc_dist.report.panels import axes_at, colours, draw_image, entitle, heading, house_style
 from igc_dist.report.rows import Fetch, Row, first_group, rows_of
+from igc_dist.report.thumbnails import Mean
 
 MOST = 16
 """The largest number of samples on a page."""
 PREDICTIONS = 3
+ACROSS = 6
+"""Overlays side by side."""
 SIDE, GAP, HEAD = 1.7, 0.08, 0.22
 """Inches: a panel, the space between two, the space for titles."""
 
@@ -31,6 +36,7 @@ class Shown:
     index: int
     output: str
     predictions: list[str]
+    confidence: str
     residual: str
     drawing: Drawing
 
@@ -56,6 +62,7 @@ def draw_samples(tree: xr.DataTree, folder: Path, fetch: Fetch | None) -> list[S
                     index=row.index,
                     output=row.output,
                     predictions=[f"{row.names[k]} ({number(float(row.predictions[k]))})" for k in largest],
+                    confidence="" if row.confidence is None else f"{100 * row.confidence:.0f} %",
                     residual="not complete" if row.residual is None else number(row.residual),
                     drawing=drawing,
                 )
@@ -78,3 +85,34 @@ def strip(row: Row) -> Figure:
         for axes, title in zip(panels, ("sample", "map", "overlay"), strict=True):
             entitle(axes, title)
     return figure
+
+
+def draw_behind(tree: xr.DataTree, folder: Path, means: Mapping[str, Mean], max_outputs: int) -> Drawing | None:
+    """Draw the main map of the first input over the mean of each output's samples. None without means or pixels.
+
+    Each map has a scale of its own, which ends at its 99th percentile.
+    """
+    group = next(iter(inputs(tree)), None)
+    name = None if group is None else main_map(inputs(tree)[group])
+    if group is None or name is None or not means:
+        return None
+    maps = defined(read_maps(tree, group, name, max_outputs))
+    drawn = [place for place, label in enumerate(maps.labels) if label in means]
+    if maps.values.ndim != 3 or not maps.signed or not drawn:
+        return None
+    with house_style():
+        rows = -(-len(drawn) // ACROSS)
+        figure = Figure(figsize=(min(len(drawn), ACROSS) * (SIDE + GAP), rows * (SIDE + HEAD + GAP)))
+        for slot, place in enumerate(drawn):
+            row, column = divmod(slot, ACROSS)
+            top = row * (SIDE + HEAD + GAP) + HEAD
+            axes = axes_at(figure, column * (SIDE + GAP), top, SIDE, SIDE)
+            label = maps.labels[place]
+            draw_overlay(axes, np.moveaxis(means[label].image, -1, 0), Overlay(maps.values[place], heading(label)))
+        counts = span(np.array([means[maps.labels[place]].n for place in drawn]))
+        caption = (
+            f"{title_of(name)} over the mean of samples whose target lies above its mean, for labels those of the "
+            f"class ({counts} of each, at even distances). Red speaks for the output, blue against it; each map on a "
+            "scale of its own, which ends at its 99th percentile."
+        )
+        return save(figure, folder / "behind.png", "maps over means", caption)

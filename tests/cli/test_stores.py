@@ -74,7 +74,7 @@ def test_options_of_the_page(stores: Path, tmp_path: Path, monkeypatch: pytest.M
     written = write_report
     monkeypatch.setattr(report, "write_report", lambda tree, *given: found.extend(given) or tmp_path)
     call("report", [str(stores / "4.zarr"), "--outputs=c,0", "--sort", "n", "--max-outputs", "3", str(tmp_path)])
-    assert found == [tmp_path, 3, ["c", "0"], "n"]
+    assert found[:4] == [tmp_path, 3, ["c", "0"], "n"]
     text = written(igc_dist.open(stores / "2.zarr"), tmp_path, outputs=[1]).read_text()
     assert "1 of 2" in text
 
