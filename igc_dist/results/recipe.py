@@ -147,6 +147,8 @@ def document(job: Job | Recorded, plan: Plan, recipe: Recipe) -> dict[str, Any] 
     pooled = (
         f"baseline {type(baseline).__name__} is drawn from the data" if attributor.baselines and baseline.pooled else ""
     )
+    if "mean" in job.needed:
+        pooled = pooled or "a metric takes the mean sample of the data"
     return {
         "statistics": [{"name": s.name, "settings": plain(asdict(s))} for s in job.statistics],  # type: ignore[call-overload]
         "labels": {

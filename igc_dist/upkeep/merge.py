@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,15 @@ from igc_dist.upkeep import folded
 from igc_dist.upkeep.compact import anew, empty
 from igc_dist.upkeep.folded import Source
 
-FREE = ("data.", "weights", "slices.", "plan.fold_size", "plan.samples_per_batch", "plan.points_per_batch")
+FREE = (
+    "data.",
+    "weights",
+    "slices.",
+    "filter.kept",
+    "plan.fold_size",
+    "plan.samples_per_batch",
+    "plan.points_per_batch",
+)
 """Keys of a spec that may differ between runs over disjoint data sets: the data, and what follows from their size."""
 
 
@@ -142,7 +151,7 @@ def _part(store: Store, about: Mapping[str, Any]) -> Part:
     job, budget = remembered(store, about), about["budget"]
     if job.document["pooled"]:
         raise StoreError(
-            f"{where}: {job.document['pooled']}, so its attributions would be others. {way}, or take a fixed baseline"
+            f"{where}: {job.document['pooled']}, so its numbers would be others. {way}, or take a fixed baseline"
         )
     for statistic in job.statistics:
         if statistic.n_groups > 1 and None in (getattr(statistic, "low", 0), getattr(statistic, "high", 0)):
@@ -274,14 +283,17 @@ def _mover(part: Part, job: Recorded, centre: Centre) -> Callable[[str, int, int
 def _spec(parts: Sequence[Part]) -> dict[str, Any]:
     """The spec of the union: that of the first part, but with flat lists for the data, also after repeated merges."""
 
-    def every(key: str, value: Callable[[Any], Any]) -> dict[str, Any]:
-        found = [part.store.spec[key] for part in parts]
+    def every(of: Callable[[Any], Any], value: Callable[[Any], Any]) -> dict[str, Any]:
+        found = [of(part.store.spec) for part in parts]
         return {"merged": [one for each in found for one in (each["merged"] if "merged" in each else [value(each)])]}
 
     spec = dict(parts[0].store.spec)
-    data = every("data", lambda found: found["digest"])
+    data = every(itemgetter("data"), itemgetter("digest"))
     spec["data"] = {**data, "n": sum(part.job.plan.shapes.n_samples for part in parts)}
     for column in ("weights", "slices"):
         if spec[column] is not None:
-            spec[column] = every(column, lambda found: found)
+            spec[column] = every(itemgetter(column), lambda found: found)
+    if (spec.get("filter") or {}).get("kept"):  # decided before the model was called, from each data set
+        kept = every(lambda spec: spec["filter"]["kept"], lambda found: found)
+        spec["filter"] = {**spec["filter"], "kept": kept}
     return spec

@@ -128,7 +128,7 @@ def test_what_does_not_go_together_is_refused(made: Made, tmp_path: Path, capsys
     for other, words in (
         (
             "pooled",
-            r"baseline Resampled is drawn from the data, so its attributions would be others\. Run once over all data",
+            r"baseline Resampled is drawn from the data, so its numbers would be others\. Run once over all data",
         ),
         ("groups", r"groups of ttest follow from its targets\. Run once over all data, or give ttest\.low and high"),
         ("budget", "a budget left folds out"),
