@@ -1,3 +1,4 @@
+from . import answers as answers
 from . import asking as asking
 from . import commands as commands
 from . import help as help

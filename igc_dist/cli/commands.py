@@ -190,7 +190,7 @@ COMMANDS = {
         3,
         flags.Flags(
             bare=("--json", "--csv"),
-            valued=("--slices", "--outputs", "--map", "--level", "--fdr", "--top"),
+            valued=("--slices", "--outputs", "--map", "--level", "--fdr", "--top", "--feature", "--input"),
         ),
     ),
     "models": Command(list_models, 0, 2),

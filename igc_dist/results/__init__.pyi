@@ -13,8 +13,10 @@ from .exchange import share_objects as share_objects
 from .extremes import spurious as spurious
 from .finalize import Finalizer as Finalizer
 from .finalize import Passed as Passed
+from .influential import influence as influence
 from .listed import differences_in as differences_in
 from .listed import features_in as features_in
+from .listed import samples_in as samples_in
 from .listed import spurious_in as spurious_in
 from .provenance import provenance_of as provenance_of
 from .provenance import versions as versions

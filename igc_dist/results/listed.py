@@ -89,5 +89,19 @@ def spurious_in(answer: xr.DataTree, top: int | None = None) -> list[Row]:
     return rows
 
 
-def _labels(answer: xr.DataTree, dim: str) -> list[str]:
+def samples_in(answer: xr.Dataset, top: int | None = None) -> list[Row]:
+    """A row for each sample of an answer to `influence`: those for, then those against, of each output."""
+    rows: list[Row] = []
+    keys = [str(key) for key, array in answer.data_vars.items() if array.dims == ("output", "side", "rank")]
+    for j, output in enumerate(_labels(answer, "output")):
+        for s, side in enumerate(_labels(answer, "side")):
+            cut = {key: answer[key].values[j, s] for key in keys}
+            for at in np.flatnonzero(cut["sample"] >= 0)[:top].tolist():
+                numbers = {key: values[at] for key, values in cut.items()}
+                plain = {key: value if isinstance(value, str) else value.item() for key, value in numbers.items()}
+                rows.append({"output": output, "side": side, "rank": at + 1, **plain})
+    return rows
+
+
+def _labels(answer: xr.DataTree | xr.Dataset, dim: str) -> list[str]:
     return [str(label) for label in answer.coords[dim].values.tolist()]

@@ -9,6 +9,7 @@ import xarray as xr
 from igc_dist.results.between import between_slices
 from igc_dist.results.differences import Level
 from igc_dist.results.extremes import spurious
+from igc_dist.results.influential import influence
 from igc_dist.results.two import between_data, between_models
 
 
@@ -70,3 +71,13 @@ class Questions:
     ) -> xr.DataTree:
         """Features that count in one slice, and not, or the other way, in another: see `igc_dist.results.spurious`."""
         return spurious(self._tree, slices, outputs, of, Level(level, fdr))
+
+    def influence(
+        self,
+        outputs: Sequence[str | int] | None = None,
+        feature: Sequence[int] | None = None,
+        input: str | None = None,
+        most: int = 10,
+    ) -> xr.Dataset:
+        """The samples that carry the IGC of each output most, for and against: see `igc_dist.results.influence`."""
+        return influence(self._tree, outputs, feature, input, most)
