@@ -46,8 +46,8 @@ class DataConfig:
     """The data set or LightningDataModule, its loader, and what its inputs and their dimensions are called.
 
     `x`, `y`: for samples that are dicts, the key of x (or a list of several) and of y. `root`, `table`, `label`,
-    `classes`, `size`, `resize`, `interpolation`, `masks`, `mask_names`: what `image_folder` is built with; auto: what
-    the model takes.
+    `classes`, `size`, `resize`, `interpolation`, `masks`, `mask_names`: what images are read with; auto: what the model
+    takes.
     """
 
     build: dict[str, Any] = MISSING

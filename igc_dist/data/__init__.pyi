@@ -9,6 +9,7 @@ from .filters import WRONG as WRONG
 from .filters import Filter as Filter
 from .filters import filtered as filtered
 from .filters import probabilities as probabilities
+from .huggingface import HuggingFace as HuggingFace
 from .images import ImageFolder as ImageFolder
 from .label_maps import LabelMaps as LabelMaps
 from .label_maps import loaded as loaded
@@ -18,3 +19,5 @@ from .source import Source as Source
 from .source import ensure as ensure
 from .source import input_names as input_names
 from .states import random_states_kept as random_states_kept
+from .stored import StoredArrays as StoredArrays
+from .tar import TarFolder as TarFolder

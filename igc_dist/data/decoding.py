@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ class Decoding:
             raise ConfigError(f"size={self.size}: give the height and width in pixels, one number for both, or null")
         return int(both[0]), int(both[1])
 
-    def __call__(self, path: str | Path) -> Float[Tensor, "3 height width"]:
-        """The image at `path` in [0, 1], float32: red, green, blue.
+    def __call__(self, path: str | Path | io.BytesIO) -> Float[Tensor, "3 height width"]:
+        """The image of a file in [0, 1], float32: red, green, blue.
 
         It is turned upright by its EXIF orientation. Gray, palette and CMYK become RGB; 16-bit gray keeps its depth.
         Raises OSError for what is no image or is cut off, and ValueError for an image of floats, whose range is not

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from igc_dist.data.decoding import Decoding
 from igc_dist.data.label_maps import named
-from igc_dist.data.labelled import KINDS, Labelled, coded
+from igc_dist.data.labelled import KINDS, Labelled, coded, tabulated
 from igc_dist.data.manifest import Manifest, manifest
 from igc_dist.records import ConfigError, DataError, near
 from igc_dist.targets import class_names
@@ -117,13 +117,8 @@ class ImageFolder(Labelled):
     def _by_table(self, table: Path, label: str | Sequence[str]) -> tuple[list[str], np.ndarray]:
         """The path and the label of each row: a name or number, or one number for each of several columns."""
         rows = _read(table)
-        wanted = [label] if isinstance(label, str) else [*label]
         path = next((name for name in PATHS if name in rows), PATHS[0])
-        for name in (path, *wanted):
-            if name not in rows:
-                raise DataError(
-                    f"data: {table} has no column {name!r}{near(name, [*rows])}: it has {', '.join(map(repr, rows))}"
-                )
+        labels, self.columns = tabulated(rows, label, f"the table {table}", path)
         files = [str(file) for file in rows[path]]
         if not files:
             raise DataError(f"data: {table} has no rows")
@@ -135,13 +130,7 @@ class ImageFolder(Labelled):
                 f"data: {len(lost)} of {len(files)} images of {table} are not there, the first is "
                 f"{self.root / lost[0]}: paths are below data.root"
             )
-        self.columns = {str(name): np.asarray(rows[name]) for name in rows if name not in (path, *wanted)}
-        if isinstance(label, str):
-            return files, np.asarray(rows[label])
-        try:
-            return files, np.stack([np.asarray(rows[name], np.float64) for name in wanted], axis=1)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"data: the columns {', '.join(wanted)} of {table} are not all numbers: {error}") from error
+        return files, labels
 
 
 def _segments(names: Any) -> dict[int, str]:

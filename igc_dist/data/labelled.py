@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from igc_dist.data.decoding import Decoding
-from igc_dist.records import DataError, near_names
+from igc_dist.records import DataError, near, near_names
 from igc_dist.targets import place, places
 
 KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -64,6 +64,36 @@ class Labelled(Dataset[Any]):
         if isinstance(index, str):
             return self.columns[index]
         return self.image(index), self.y[index]
+
+
+def tabulated(
+    rows: Any, label: str | Sequence[str], where: str, path: str | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The labels of a table, which are numbers or text, or vectors of several columns; and its other columns.
+
+    `rows`: what pandas takes for a table. `path`: a column that is neither. Raises `DataError` for a column that is not
+    there.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    wanted = [label] if isinstance(label, str) else [*label]
+    for name in (*wanted, *([] if path is None else [path])):
+        if name not in table:
+            raise DataError(
+                f"data: {where}: no column {name!r}{near(name, [*table])}: there are {', '.join(map(repr, table))}"
+            )
+    columns = {str(name): np.asarray(table[name]) for name in table if name not in (path, *wanted)}
+    own = {name: np.asarray(table[name]) for name in wanted}
+    return own[label] if isinstance(label, str) else vectors(own, label, where), columns
+
+
+def vectors(columns: Mapping[str, np.ndarray], names: Sequence[str], where: str) -> Float64[np.ndarray, "N J"]:
+    """Some columns of numbers as one vector for each sample. Raises `DataError` for other columns."""
+    try:
+        return np.stack([np.asarray(columns[name], np.float64) for name in names], axis=1)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"data: the columns {', '.join(names)} of {where} are not all numbers: {error}") from error
 
 
 def coded(given: np.ndarray, classes: list[str] | None) -> tuple[list[str] | None, Tensor]:

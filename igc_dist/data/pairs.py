@@ -26,20 +26,22 @@ def paired(x: Any, y: Any) -> Dataset[Any]:
 
 def in_memory(dataset: Any) -> bool:
     """Whether reading takes no time that a thread could hide."""
-    if isinstance(dataset, _Arrays):
+    if isinstance(dataset, Pair):
         return dataset.in_memory
     return isinstance(dataset, TensorDataset)
 
 
 def stacked(dataset: Any, indices: Sequence[int]) -> Any:
     """The rows of a pair of arrays as the batch that `default_collate` makes of its items; None for other data sets."""
-    if not isinstance(dataset, _Arrays):
+    if not isinstance(dataset, Pair):
         return None
     *x, y = (values.contiguous() for values in dataset.read(indices))
     return (x[0] if dataset.single else x), y
 
 
-class _Arrays(Dataset[Any]):  # stores know it by this name
+class Pair(Dataset[Any]):
+    """Arrays whose rows are samples: an input, or a tuple of several, and a target."""
+
     def __init__(self, x: Any, y: Any) -> None:
         self.single = not isinstance(x, tuple)
         inputs = {"x": x} if self.single else {f"x[{i}]": one for i, one in enumerate(x)}
@@ -72,6 +74,10 @@ class _Arrays(Dataset[Any]):  # stores know it by this name
             return [_rows(column, wished % n, name) for column, name in named]
         rows, where = np.unique(wished % n, return_inverse=True)
         return [_rows(column, rows, name)[where] for column, name in named]
+
+
+class _Arrays(Pair):
+    """What `paired` makes: stores know it by this name."""
 
 
 def _on_demand(values: Any) -> bool:

@@ -34,9 +34,8 @@ from tests.commands import ROOT, environment
 
 CONF = ROOT / "conf"
 FAMILIES = ("timm", "torchvision", "transformers", "clip", "module", "lightning_checkpoint")
-FOR_FILES = ("image_folder", "audit", "masks", *FAMILIES)
-"""Choices that need files, and have tests of their own: tests/data/test_images.py and test_label_maps.py,
-tests/model/test_families.py."""
+FOR_FILES = ("image_folder", "tar", "huggingface", "arrays", "audit", "masks", *FAMILIES)
+"""Choices that need files, and have tests of their own: tests/data/, tests/model/test_families.py."""
 CHOICES = sorted(
     path.relative_to(CONF).with_suffix("").as_posix()
     for path in CONF.rglob("*.yaml")
@@ -379,7 +378,7 @@ def test_the_keys_of_samples_that_are_dicts() -> None:
         ("quadrature.n_step=3", r"unknown setting 'quadrature.n_step' \(did you mean 'quadrature.n_steps'\?\)$"),
         (
             "data=digit",
-            r"data=digit is unknown \(did you mean 'digits'\?\): choose one of digits, image_folder, .*or .*--config",
+            r"data=digit is unknown \(did you mean 'digits'\?\): choose one of arrays, digits, .*or .*--config",
         ),
         ("seed=1.5", "Error merging override seed=1.5 Value '1.5' of type 'float' could not be converted to Integer$"),
         ("target.names=[a", "'target.names=.a' cannot be read: .*needs quotes of its own, target.names='...', besides"),

@@ -260,7 +260,7 @@ ROW = "path,label\ncat/0.png,cat\n"
         (None, {"background": [0, 0, 256]}, r"background=\[0, 0, 256\]: give red, green and blue"),
         ("", {}, r"table\.csv cannot be read \(.*\): give a CSV or Parquet file"),
         ("path,label\n", {}, r"table\.csv has no rows"),
-        ("path,lable\ncat/0.png,cat\n", {}, r"no column 'label' \(did you mean 'lable'\?\): it has 'path', 'lable'"),
+        ("path,lable\ncat/0.png,cat\n", {}, r"no column 'label' \(did you mean 'lable'\?\): there are 'path', 'lable'"),
         (f"{ROW}cat/0.png,cat\n", {}, r"has cat/0\.png twice or more \(1 such paths\): give each once"),
         (f"{ROW}cat/9.png,cat\n", {}, r"1 of 2 images of .* are not there, the first is .*cat/9\.png"),
         (ROW, {"label": ["label"]}, r"the columns label of .* are not all numbers"),
