@@ -117,7 +117,8 @@ def _members(opened: tarfile.TarFile, tar: Path) -> Iterator[Member]:
         if key in seen:
             raise DataError(f"data: {tar} has the sample {key} in two places: members of a sample lie together")
         seen.add(key)
-        image, fields = None, {}
+        image: tarfile.TarInfo | None = None
+        fields: dict[str, Any] = {}
         for member in group:
             kind = _split(member.name)[1]
             if f".{kind.rpartition('.')[2]}" in KINDS:
