@@ -44,7 +44,7 @@ DOORS = {
     "lightning": ("distributed",),
     "pytorch_lightning": (),
     "lightning_fabric": (),
-    "zarr": ("store",),
+    "zarr": ("store", "data"),
     "obstore": ("store",),
     "hydra": ("config",),
     "omegaconf": ("config",),
