@@ -147,7 +147,7 @@ def skeleton(name: str) -> Any:
 def test_every_skeleton_is_used_here() -> None:
     """And none is more than a screen."""
     names = [re.findall(r"^(?:class|def) (\w+)", text, re.MULTILINE)[-1] for text in SKELETONS]
-    assert names == ["HalfWay", "RootMeanSquare", "Lines", "AverageDrop", "Uniform"]
+    assert names == ["HalfWay", "RootMeanSquare", "Lines", "Kept", "Uniform"]
     assert all(10 <= len([line for line in text.splitlines() if line.strip()]) <= 30 for text in SKELETONS)
 
 
@@ -186,8 +186,8 @@ def test_the_metric_runs() -> None:
     net, a = torch.nn.Linear(3, 1, bias=False), np.array([[0.0, 1.0, 2.0], [4.0, 0.0, 2.0]])
     torch.nn.init.ones_(net.weight)
     for size in (1, 7):
-        found = igc_dist.metrics.score(net, (x, torch.zeros(2)), a, [skeleton("AverageDrop")("logit")], batch_size=size)
-        np.testing.assert_allclose(found["average_drop"], [2 / 7, 2 / 6], rtol=1e-6)
+        found = igc_dist.metrics.score(net, (x, torch.zeros(2)), a, [skeleton("Kept")("logit")], batch_size=size)
+        np.testing.assert_allclose(found["kept"], [5 / 7, 4 / 6], rtol=1e-6)
 
 
 def test_the_baseline_runs() -> None:

@@ -1,4 +1,6 @@
 from .aic import Aic as Aic
+from .average_drop import AverageDrop as AverageDrop
+from .base import Effort as Effort
 from .base import Maps as Maps
 from .base import Metric as Metric
 from .base import Predict as Predict

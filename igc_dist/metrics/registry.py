@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from igc_dist.metrics.aic import Aic
+from igc_dist.metrics.average_drop import AverageDrop
 from igc_dist.metrics.base import Metric
 from igc_dist.metrics.completeness import Completeness
 from igc_dist.metrics.deletion import Deletion
@@ -31,6 +32,7 @@ METRICS: dict[str, type[Metric]] = {
         Aic,
         Sic,
         Road,
+        AverageDrop,
         Completeness,
         Infidelity,
         MaxSensitivity,

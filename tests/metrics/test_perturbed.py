@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from igc_dist import seeds
-from igc_dist.metrics import Infidelity, MuFidelity, Road, SensitivityN, score
+from igc_dist.metrics import AverageDrop, Infidelity, MuFidelity, Road, SensitivityN, score
 from igc_dist.metrics.road import imputed
 from igc_dist.records import ConfigError
 
@@ -107,6 +107,28 @@ def test_the_map_of_a_linear_model_has_no_infidelity() -> None:
     np.testing.assert_allclose(found["infidelity"], 0, atol=1e-20)
 
 
+@pytest.mark.parametrize("start", ["black", "mean", "baseline"])
+def test_average_drop_is_the_hand_formula_for_any_batch_case_91(start: str) -> None:
+    """``mean(max(base - after, 0) / (base + 1e-8))``, after: of the sample times its map between 0 and 1."""
+    maps = MAPS.copy()
+    maps[0, 0] = np.linspace(0, 1, H * W).reshape(H, W) + np.array([1, -1])[:, None, None]  # whose channels sum to that
+    metric = AverageDrop(start=start)
+    x0 = {"black": 0 * X, "mean": 0 * X + X.mean(0), "baseline": BASE}[start]
+    twin, increase = np.zeros((N, J)), np.zeros((N, J))
+    for n, j in np.ndindex(N, J):
+        a = maps[n, j].sum(0)
+        mask = (a - a.min()) / (a.max() - a.min())
+        base, after = (np.exp(f(x))[j] / np.exp(f(x)).sum() for x in (X[n], x0[n] + mask * (X[n] - x0[n])))
+        twin[n, j], increase[n, j] = max(base - after, 0) / (base + 1e-8), after > base
+    assert 0 < increase.sum() < N * J
+    for size in (1, 2, 7, 64):
+        found = score(NET, DATA, maps, [metric], baseline=BASE, batch_size=size)
+        np.testing.assert_allclose(found["average_drop"], twin, rtol=1e-9)
+        np.testing.assert_array_equal(found["average_drop_increase"], increase)
+        np.testing.assert_allclose(found["average_drop_mean"], twin.mean(0), rtol=1e-9)
+    assert score(NET, DATA, 0 * maps + 1, [metric], baseline=BASE)["average_drop"].isnull().all()
+
+
 def test_removed_pixels_are_the_means_of_their_neighbours() -> None:
     removed = np.array([[0, 1, 1, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]], bool)
     found = imputed(X[0], removed)
@@ -152,6 +174,8 @@ TABLE = (torch.nn.Linear(4, 2), (torch.ones(2, 4), torch.zeros(2)), np.ones((2, 
         (lambda: Infidelity(noise=0.0), "noise=0.0"),
         (lambda: MuFidelity(fraction=1.0), "fraction=1.0"),
         (lambda: SensitivityN(start="white"), "start='white'"),
+        (lambda: AverageDrop(start="white"), "start='white'"),
+        (lambda: score(Sum(), DATA, X, ["average_drop"]), "needs a model with several outputs"),
         (lambda: Road(shares=(1.0,)), "shares="),
     ],
 )
