@@ -51,7 +51,7 @@ DOORS = {
     "torch.autograd": ("model",),
     "torch.func": ("model",),
     "skimage": ("features",),
-    "PIL": ("data", "metrics"),
+    "PIL": ("data", "metrics", "demo"),
     "sklearn": ("demo",),
     "matplotlib": ("report",),
     "jinja2": ("report",),
@@ -89,6 +89,7 @@ LATE: dict[tuple[str, str], str] = {
     ("cli/runs.py", "igc_dist.run"): "brings torch and the passes: plan and a refused configuration do without",
     ("data/decoding.py", "PIL"): "a tenth of a second, only for images in files",
     ("data/huggingface.py", "datasets"): "an extra, for folders of save_to_disk only",
+    ("demo/scenes.py", "PIL"): "as in data/decoding.py",
     ("data/label_maps.py", "PIL"): "as in data/decoding.py",
     ("data/images.py", "pandas"): "half a second, only for a table of images; xarray brings it",
     ("data/labelled.py", "pandas"): "half a second, only for tables of labels",
@@ -412,7 +413,8 @@ def test_autograd_is_in_the_model_only() -> None:
         if (isinstance(node, ast.Attribute) and node.attr in AUTOGRAD)
         or (isinstance(node, ast.Name) and node.id in AUTOGRAD)
     }
-    wrong = {name for name in names if wing_of(name) != "model"} - {"demo/train.py", "demo/train_network.py"}
+    training = {f"demo/{name}.py" for name in ("train", "train_network", "train_scene_nets")}
+    wrong = {name for name in names if wing_of(name) != "model"} - training
     assert not wrong, f"{sorted(wrong)} reach for autograd"
     assert names, "nobody does"
 

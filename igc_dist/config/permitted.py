@@ -20,7 +20,10 @@ ALLOWED = (
 )  # fmt: skip
 """Prefixes of `_target_`s that a configuration may name. Only the command line can add more (--allow-target)."""
 
-BARRED = ("igc_dist.demo.train.", "igc_dist.demo.train_network.", "igc_dist.model.families.library.")
+BARRED = (
+    "igc_dist.demo.train.", "igc_dist.demo.train_network.", "igc_dist.demo.train_scene_nets.",
+    "igc_dist.model.families.library.",
+)  # fmt: skip
 """Not allowed in spite of their prefix: training the demos would overwrite the weights in the package, and what imports
 a library of models by name could import any package."""
 

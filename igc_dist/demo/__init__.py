@@ -1,12 +1,15 @@
 """The embedded demos: handwritten digits (scikit-learn's 1,797 real images) and a small network trained on four fifths
-of them, and the benchmark of the IGC paper (images made from an index, four tasks with known masks, a network).
+of them, the benchmark of the IGC paper (images made from an index, four tasks with known masks, a network), and scenes
+with a planted shortcut (composed from scikit-image's photographs, with label maps, two networks).
 
 May import: nothing of the package.
 """
 
 from igc_dist.demo.digits import Digits, DigitsCNN, digits_cnn
 from igc_dist.demo.network import simulation_net
+from igc_dist.demo.scene_net import scene_net
+from igc_dist.demo.scenes import Scenes
 from igc_dist.demo.spectrum import Simulation
 from igc_dist.demo.tasks import statistic
 
-__all__ = ["Digits", "DigitsCNN", "Simulation", "digits_cnn", "simulation_net", "statistic"]
+__all__ = ["Digits", "DigitsCNN", "Scenes", "Simulation", "digits_cnn", "scene_net", "simulation_net", "statistic"]

@@ -87,6 +87,8 @@ def test_every_file_composes_and_builds(choice: str) -> None:
     built = from_config(cfg, None)
     assert built.source.dataset.__class__.__name__ == {
         "data/simulation": "Simulation",
+        "data/scenes": "Scenes",
+        "experiment/shortcut": "Scenes",
         "experiment/igc_simulation": "Simulation",
     }.get(choice, "Digits")
     typed = config.typed(cfg)
