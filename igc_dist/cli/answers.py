@@ -207,3 +207,29 @@ def influence(trees: Sequence[Any], given: Given) -> Said:
 
 ALL = 100
 """Samples of an output and side in CSV and JSON, without --top."""
+
+
+def strategies(trees: Sequence[Any], given: Given) -> Said:
+    answer = results.strategies(trees[0], _list(given, "--outputs"), "--everyone" in given)
+    rows, tables, root = results.clusters_in(answer), {}, answer.to_dataset()
+    for output, number, p in zip(*(root[key].values.tolist() for key in ("output", "clusters", "p")), strict=True):
+        what = "no clusters stand out" if number == 1 else f"{number} clusters"
+        tables[f"{output}: {what} (p = {text(p)})"] = [
+            {
+                "size": row["size"],
+                "share": f"{row['share']:.1%}",
+                "strongest of the mean map": row["strongest"],
+                "examples": row["examples"],
+            }
+            for row in rows
+            if row["output"] == str(output)
+        ]
+    said = "all samples" if "--everyone" in given else "the samples with a target above its mean"
+    return Said(
+        rows,
+        tables,
+        [
+            f"Clusters of {said}, by their attributions; shares are of the sum of the map over all samples.",
+            "p: how often the gap between eigenvalues stands out as much in Gaussian data, which have no clusters.",
+        ],
+    )

@@ -102,5 +102,6 @@ QUESTIONS = {
     "models": Question(answers.models, 2),
     "drift": Question(answers.drift, 2),
     "spurious": Question(answers.spurious, flags=SLICED),
+    "strategies": Question(answers.strategies, flags=("--everyone",)),
     "influence": Question(answers.influence, flags=("--feature", "--input")),
 }

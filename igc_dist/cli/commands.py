@@ -189,7 +189,7 @@ COMMANDS = {
         1,
         3,
         flags.Flags(
-            bare=("--json", "--csv"),
+            bare=("--json", "--csv", "--everyone"),
             valued=("--slices", "--outputs", "--map", "--level", "--fdr", "--top", "--feature", "--input"),
         ),
     ),

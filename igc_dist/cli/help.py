@@ -22,6 +22,7 @@ igc-dist - what a model has learned from a whole data set, split over its input 
   igc-dist ask STORE QUESTION    from its states: slices, how their maps differ; spurious, what one slice alone has;
                                  models OTHER, drift OTHER: another store of the same data, or of the same model;
                                  influence, the samples that carry an output, twins, wrong targets; --feature 3,4
+                                 strategies, clusters of samples by their attributions
                                  --slices A,B --outputs --map igc --fdr 0.05 --level 0.95 --top 10 --csv --json
   igc-dist info STORE            status, spec, arrays and provenance
   igc-dist merge STORE.. OUT     one store of the shards that several sites made of one run, or of runs over

@@ -2,6 +2,8 @@ from . import recomputed as recomputed
 from .between import between_slices as between_slices
 from .block import Recipe as Recipe
 from .block import block_of as block_of
+from .clusters import Grouping as Grouping
+from .clusters import strategies as strategies
 from .differences import Level as Level
 from .errors import relative_errors as relative_errors
 from .exchange import Exchange as Exchange
@@ -14,6 +16,7 @@ from .extremes import spurious as spurious
 from .finalize import Finalizer as Finalizer
 from .finalize import Passed as Passed
 from .influential import influence as influence
+from .listed import clusters_in as clusters_in
 from .listed import differences_in as differences_in
 from .listed import features_in as features_in
 from .listed import samples_in as samples_in

@@ -146,6 +146,11 @@ class Rows:
             raise ConfigError(f"feature {','.join(map(str, feature))}: give {len(shape)} numbers below {shape}")
         return np.asarray(array[(slice(None), place, *feature)].values, np.float64)
 
+    def maps(self, place: int, samples: Int64[np.ndarray, " n"], name: str) -> Float64[np.ndarray, "n *P"]:
+        """The attributions of some samples to an input, where they were kept."""
+        array = self.folds.tree[f"samples/{name}"].to_dataset()["attribution"]
+        return np.asarray(array.isel(output=place).isel(sample=samples).values, np.float64)
+
     def twins(self, sample: int, place: int) -> Int64[np.ndarray, " T"]:
         """Other samples with the targets and predictions of this one."""
         near = np.abs(self.prediction[:, place] - self.prediction[sample, place]) <= ALIKE * self._spread[place]

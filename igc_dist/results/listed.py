@@ -11,6 +11,9 @@ import xarray as xr
 Row = dict[str, Any]
 
 FEATURES = ("difference", "difference_se", "difference_ci_low", "difference_ci_high", "band_low", "band_high")
+STRONGEST = 3
+"""Features that are named of the mean map of a cluster."""
+
 TESTED = ("p", "p_holm", "p_fdr", "significant")
 
 
@@ -100,6 +103,35 @@ def samples_in(answer: xr.Dataset, top: int | None = None) -> list[Row]:
                 numbers = {key: values[at] for key, values in cut.items()}
                 plain = {key: value if isinstance(value, str) else value.item() for key, value in numbers.items()}
                 rows.append({"output": output, "side": side, "rank": at + 1, **plain})
+    return rows
+
+
+def clusters_in(answer: xr.DataTree) -> list[Row]:
+    """A row for each cluster of each output of an answer to `strategies`."""
+    root, rows = answer.to_dataset(), []
+    for j, output in enumerate(_labels(answer, "output")):
+        for cluster in range(int(root["clusters"].values[j])):
+            map_of: list[tuple[float, str]] = []
+            for name, node in answer.children.items():
+                mean = node.to_dataset()["mean"]
+                values = mean.values[j, cluster]
+                for place in np.argsort(-np.abs(values), axis=None, kind="stable")[:STRONGEST]:
+                    index = tuple(map(int, np.unravel_index(int(place), values.shape)))
+                    label = feature_name(mean, index)
+                    map_of.append((float(values[index]), label if len(answer.children) == 1 else f"{name} {label}"))
+            strongest = sorted(map_of, key=lambda one: -abs(one[0]))[:STRONGEST]
+            example = root["example"].values[j, cluster]
+            rows.append(
+                {
+                    "output": output,
+                    "cluster": cluster,
+                    "size": int(root["size"].values[j, cluster]),
+                    "share": float(root["share"].values[j, cluster]),
+                    "p": float(root["p"].values[j]),
+                    "strongest": "; ".join(f"{label} {value:+.2g}" for value, label in strongest),
+                    "examples": " ".join(map(str, example[example >= 0].tolist())),
+                }
+            )
     return rows
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import xarray as xr
 
 from igc_dist.results.between import between_slices
+from igc_dist.results.clusters import Grouping, strategies
 from igc_dist.results.differences import Level
 from igc_dist.results.extremes import spurious
 from igc_dist.results.influential import influence
@@ -81,3 +82,9 @@ class Questions:
     ) -> xr.Dataset:
         """The samples that carry the IGC of each output most, for and against: see `igc_dist.results.influence`."""
         return influence(self._tree, outputs, feature, input, most)
+
+    def strategies(
+        self, outputs: Sequence[str | int] | None = None, everyone: bool = False, how: Grouping | None = None
+    ) -> xr.DataTree:
+        """Clusters of samples by how they carry an output: see `igc_dist.results.strategies`."""
+        return strategies(self._tree, outputs, everyone, how or Grouping())
