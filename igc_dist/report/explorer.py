@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def explored(tree: xr.DataTree, groups: Iterable[str]) -> dict[str, Any]:
                 "most": most,
                 "errors": None if errors is None else errors[0],
                 "widest": None if errors is None else errors[1],
+                "sure": bits(part, count),
             }
         )
     return {"outputs": [printable(name) for name in labels(tree)], "maps": maps}
@@ -94,6 +96,14 @@ def coarse(values: Floats) -> tuple[str, list[float]]:
     scale = np.where(most > 0, most, 1.0).reshape(-1, *(1,) * (values.ndim - 1))
     steps = np.where(np.isfinite(values), np.rint(STEPS * known / scale), UNDEFINED).astype(np.int8)
     return base64.b64encode(steps.tobytes()).decode("ascii"), [float(f"{each:.4g}") for each in most]
+
+
+def bits(maps: Maps, count: int) -> str | None:
+    """Of each cell of the first outputs whether it differs from zero (`Maps.sure`): eight in a byte, in base64."""
+    if maps.errors is None or maps.folds is None:
+        return None
+    first = replace(maps, values=maps.values[:count], errors=maps.errors[:count], folds=maps.folds[:count])
+    return None if first.sure is None else base64.b64encode(np.packbits(first.sure).tobytes()).decode("ascii")
 
 
 def spread(errors: Floats, reach: Floats) -> tuple[str, list[float]]:

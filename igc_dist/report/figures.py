@@ -164,7 +164,15 @@ def map_caption(maps: Maps, group: str, total: int) -> str:
     scale = "One scale for all outputs drawn, so maps can be compared with each other."
     hatched = "Hatched grey: undefined (NaN)." if not np.isfinite(maps.values).all() else ""
     drawn = len(maps.labels) + maps.undefined
-    return " ".join(filter(None, [f"{what}{beside}.", scale, colour, maps.note, hatched, left_out(total, drawn)]))
+    outlined = (
+        "Outlined, where cells are large enough for it: what differs from zero at a false discovery rate of 5 % over "
+        "the cells of the output."
+        if maps.values.ndim == 3 and maps.errors is not None and maps.signed
+        else ""
+    )
+    return " ".join(
+        filter(None, [f"{what}{beside}.", scale, colour, outlined, maps.note, hatched, left_out(total, drawn)])
+    )
 
 
 def draw_completeness(tree: xr.DataTree, folder: Path, max_outputs: int) -> Drawing | None:

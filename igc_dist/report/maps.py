@@ -15,6 +15,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from igc_dist.report.contents import Floats, flags, inputs, labels, title_of
+from igc_dist.report.intervals import folds_of
 from igc_dist.report.panels import (
     MANY_BARS,
     WIDTH,
@@ -33,6 +34,7 @@ from igc_dist.report.panels import (
     symmetric_norm,
     whole_heading,
 )
+from igc_dist.report.significance import outline, significant
 
 HEAD, GAP = 0.75, 0.22  # inches: above a grid of images, for its scales; between two outputs
 NAMED = 8
@@ -57,8 +59,15 @@ class Maps:
     note: str
     columns: int | None = None
     """Panels in a row; None: as many as fit."""
+    folds: Floats | None = None
+    """The number of folds that hold samples of each output."""
     undefined: int = 0
     """The number of outputs that were taken out by `defined`."""
+
+    @property
+    def sure(self) -> np.ndarray | None:
+        """Of each feature whether it differs from zero (`significant`); None also of what cannot be below zero."""
+        return None if not self.signed else significant(self.values, self.errors, self.folds)
 
     @property
     def signed(self) -> bool:
@@ -80,7 +89,16 @@ def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Map
             "" if errors is None else " Its standard error is the sum over the same entries, which is an upper bound."
         )
     names = feature_names(array, values.shape[1:])
-    return Maps(name, values, errors, labels(tree)[:max_outputs], flags(tree)[:max_outputs], names, note)
+    return Maps(
+        name,
+        values,
+        errors,
+        labels(tree)[:max_outputs],
+        flags(tree)[:max_outputs],
+        names,
+        note,
+        folds=folds_of(tree)[:max_outputs],
+    )
 
 
 def defined(maps: Maps) -> Maps:
@@ -99,6 +117,7 @@ def defined(maps: Maps) -> Maps:
         errors=None if maps.errors is None else maps.errors[known],
         labels=[label for label, _ in kept],
         flags=[flag for _, flag in kept],
+        folds=None if maps.folds is None else maps.folds[known],
         note=f"{maps.note} Undefined, so not drawn: {told}.".strip(),
         undefined=len(gone),
     )
@@ -163,6 +182,7 @@ def draw_images(maps: Maps, new: NewFigure = Figure) -> Figure:
     line = side * aspect + 0.36
     rows = -(-max(count, 1) // columns)
     figure = new(figsize=(max(columns * group, 3.2), HEAD + rows * line))
+    sure = maps.sure
     for place, (values, norm, cmap, title) in enumerate(layers):
         draw_scale(figure, place, len(layers), norm, cmap, title)
         for index in range(count):
@@ -174,6 +194,8 @@ def draw_images(maps: Maps, new: NewFigure = Figure) -> Figure:
             if place == 0:
                 axes.set_label(MAP)
                 entitle(axes, heading(maps.labels[index]))
+                if sure is not None:
+                    outline(axes, sure[index])
             else:
                 axes.set_title("standard error", loc="left", fontsize=7.5, color="#666666", pad=3)
     return figure
@@ -252,9 +274,12 @@ def draw_on(panels: Sequence[Axes], maps: Maps) -> None:
         draw_scalar_bars(panels[0], maps)
         return
     norm, cmap = value_scale(maps)
+    sure = maps.sure if maps.values.ndim == 3 else None
     for index, axes in enumerate(panels):
         if maps.values.ndim == 3:
             draw_image(axes, maps.values[index], norm, cmap, maps.flags[index])
+            if sure is not None:
+                outline(axes, sure[index])
         else:
             draw_bar_panel(axes, maps, index)
             axes.set_ylabel(title_of(maps.name))

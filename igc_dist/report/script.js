@@ -95,7 +95,10 @@
   for (const [value, text] of [["1", "the largest"], ["0.99", "99th percentile"], ["0.95", "95th percentile"]])
     make("option", { value, text }, clip);
   const smooth = labelled("Smooth", make("input", { type: "checkbox", id: "smooth" }), tools);
+  const patches = labelled("Patches", make("select", { id: "patches" }), tools);
+  for (const [value, text] of [["1", "none"], ["2", "2 x 2"], ["4", "4 x 4"], ["8", "8 x 8"]]) make("option", { value, text }, patches);
   const sure = labelled("Pale where the interval holds 0", make("input", { type: "checkbox", id: "sure" }), tools);
+  const outlined = labelled("Outline what differs from 0 (FDR 5 %)", make("input", { type: "checkbox", id: "outline", checked: true }), tools);
   const canvas = viewer.querySelector("canvas");
   const told = viewer.querySelector("#told");
   const bytes = (text) => {
@@ -107,6 +110,7 @@
   for (const each of data.maps) {
     each.values = bytes(each.values);
     each.errors = each.errors && bytes(each.errors);
+    each.sure = each.sure && bytes(each.sure);
     each.size = each.shape.reduce((a, b) => a * b, 1);
   }
   const number = (value) => (value === 0 ? "0" : value.toPrecision(3).replace(/e\+?(-?)/, "e$1"));
@@ -126,6 +130,14 @@
       }
     return sum / count;
   });
+  // each cell has the sum of its patch
+  const summed = (values, height, width, side) => {
+    const across = Math.ceil(width / side);
+    const place = (c) => Math.floor(Math.floor(c / width) / side) * across + Math.floor((c % width) / side);
+    const sums = new Float64Array(Math.ceil(height / side) * across);
+    values.forEach((value, c) => { if (!Number.isNaN(value)) sums[place(c)] += value; });
+    return values.map((value, c) => sums[place(c)]);
+  };
   const limitOf = (values, part) => {
     const sizes = [...values].filter((v) => !Number.isNaN(v)).map(Math.abs).sort((a, b) => a - b);
     return (sizes.length && sizes[Math.ceil(part * sizes.length) - 1]) || sizes[sizes.length - 1] || 1;
@@ -149,9 +161,14 @@
     state.cell = Math.min(state.cell, each.size - 1);
     const values = valuesOf(each, state.chosen);
     const widths = widthsOf(each, state.chosen);
-    const shown = smooth.checked && each.shape.length === 2 ? smoothed(values, height, width) : values;
+    const flat = each.shape.length === 2;
+    for (const control of [smooth, patches]) control.parentElement.hidden = !flat;
+    outlined.parentElement.hidden = !flat || !each.sure;
+    const side_of_patch = flat ? Number(patches.value) : 1;
+    const near = smooth.checked && flat ? smoothed(values, height, width) : values;
+    const shown = side_of_patch > 1 ? summed(near, height, width, side_of_patch) : near;
     const part = Number(clip.value);
-    const limit = scale.value === "all" ? Math.max(...each.most.slice(0, each.count)) * part || 1 : limitOf(shown, part);
+    const limit = scale.value === "all" && side_of_patch === 1 ? Math.max(...each.most.slice(0, each.count)) * part || 1 : limitOf(shown, part);
     const bars = each.shape.length === 1;
     const side = bars ? Math.max(4, Math.min(40, Math.floor(900 / width))) : Math.max(4, Math.min(48, Math.floor(480 / Math.max(height, width))));
     canvas.width = width * side;
@@ -174,12 +191,25 @@
       }
     });
     pen.globalAlpha = 1;
+    if (flat && each.sure && outlined.checked && side_of_patch === 1) {
+      const chosen = (r, q) => {
+        if (r < 0 || q < 0 || r >= height || q >= width) return false;
+        const bit = state.chosen * each.size + r * width + q;
+        return (each.sure[bit >> 3] >> (7 - (bit & 7))) & 1;
+      };
+      pen.fillStyle = "#111";
+      for (let r = 0; r <= height; r++) for (let q = 0; q <= width; q++) {
+        if (q < width && chosen(r, q) != chosen(r - 1, q)) pen.fillRect(q * side, r * side - (r > 0), side, 1);
+        if (r < height && chosen(r, q) != chosen(r, q - 1)) pen.fillRect(q * side - (q > 0), r * side, 1, side);
+      }
+    }
     const [row, column] = [Math.floor(state.cell / width), state.cell % width];
     pen.strokeStyle = "#000";
     pen.lineWidth = 2;
     pen.strokeRect(column * side + 1, bars ? 1 : row * side + 1, side - 2, bars ? 238 : side - 2);
     const value = values[state.cell];
-    const size = each.patch > 1 ? `, sum of ${each.patch} x ${each.patch}` : "";
+    const whole = each.patch * side_of_patch;
+    const size = whole > 1 ? `, ${side_of_patch > 1 ? `in a patch of ${whole} x ${whole} whose sum is ${number(shown[state.cell])}` : `sum of ${whole} x ${whole}`}` : "";
     const name = each.features[state.cell] || (bars ? `feature ${state.cell}` : `row ${row * each.patch}, column ${column * each.patch}`);
     const wide = widths && !Number.isNaN(widths[state.cell])
       ? ` (95 %: ${number(value - widths[state.cell])} to ${number(value + widths[state.cell])})` : "";
@@ -206,7 +236,7 @@
   }
   output.addEventListener("input", () => choose(Number(output.value)));
   map.addEventListener("input", () => { state.map = Number(map.value); choose(state.chosen); });
-  for (const control of [scale, clip, smooth, sure]) control.addEventListener("input", draw);
+  for (const control of [scale, clip, smooth, patches, sure, outlined]) control.addEventListener("input", draw);
   const point = (event) => {
     const each = data.maps[state.map];
     const [height, width] = shape(each);

@@ -176,3 +176,26 @@ def test_vectors_are_bars(tmp_path: Path) -> None:
     assert found["third"].startswith("only, dose: undefined")
     assert (found["up"][:3], found["down"][:3]) == ([178, 24, 43], [33, 102, 172])
     assert found["faults"] == []
+
+
+def test_what_differs_is_outlined_and_patches_have_sums(page: Path) -> None:
+    """Cell 7 of output 7 alone is above zero: its upper edge is dark, and 2 x 2 cells have its colour as a patch."""
+    found = seen(
+        page,
+        """
+        pick("#output", "7");
+        seen.edge = pixel(2 * 48 + 24, 47);
+        seen.inside = pixel(3 * 48 + 24, 24);
+        pick("#outline", false);
+        seen.off = pixel(2 * 48 + 24, 47);
+        pick("#patches", "2");
+        seen.patch = pixel(3 * 48 + 24, 24);
+        seen.beyond = pixel(4 * 48 + 24, 24);
+        seen.told = text("#told");
+        """,
+    )
+    assert found["faults"] == []
+    assert found["edge"] == [17, 17, 17, 255]
+    assert found["inside"] == found["off"] == found["beyond"] == [255, 255, 255, 255]
+    assert found["patch"] == [178, 24, 43, 255]
+    assert "in a patch of 2 x 2 whose sum is 8.00" in found["told"]
