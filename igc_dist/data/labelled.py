@@ -107,7 +107,7 @@ def coded(given: np.ndarray, classes: list[str] | None) -> tuple[list[str] | Non
         return classes, torch.from_numpy(given.astype(np.int64))
     if given.dtype.kind == "f":
         whole = bool((given == np.floor(given))[np.isfinite(given)].all())
-        return classes, torch.from_numpy(given.astype(np.int64) if whole and np.isfinite(given).all() else given)
+        return classes, torch.from_numpy(given.astype(np.int64) if whole and np.isfinite(given).all() else given.copy())
     names = [name if isinstance(name, str) else None for name in given.tolist()]
     known = classes if classes is not None else sorted({name for name in names if name is not None})
     by_name = places(known)

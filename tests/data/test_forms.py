@@ -114,6 +114,21 @@ def test_a_damaged_index_is_made_again(tars: Path, tmp_path: Path) -> None:
     assert len(TarFolder(tars, size=8)) == 12
 
 
+def test_names_in_tar_files_are_no_paths(tmp_path: Path) -> None:
+    """Nor are links in them followed, or anything unpacked."""
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "2.png").write_bytes(png(2))
+    path = packed(tmp_path / "a.tar", {"../away/1.png": png(1), "../away/1.cls": b"0", "/etc/3.png": png(3)})
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("2.png")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "away" / "2.png")
+        tar.addfile(link)
+    data = TarFolder(path, size=8)
+    assert [Path(name).name for name in data.paths] == ["1.png", "3.png"]
+    assert torch.equal(data[0][0], Decoding(8)(io.BytesIO(png(1))))
+    assert {file.name for file in tmp_path.rglob("*.png")} == {"2.png"}
+
+
 @pytest.mark.parametrize(
     ("members", "mode", "words"),
     [
