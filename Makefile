@@ -78,9 +78,9 @@ study: $(STAMP)  ## which method to believe, on digits and on photographs, under
 	$(STUDY) hydra.sweep.dir=outputs/study/digits +data.build.n=96 'metric=[insertion,deletion,sparseness]'
 	$(BIN)/igc-dist compare outputs/study/digits/*/store.zarr --reference ig --to docs/study/digits
 	$(BIN)/python -m tests.studies.photos outputs/study/photos.safetensors
-	$(STUDY) --path . --allow-target tests.studies hydra.sweep.dir=outputs/study/photos 'metric=[insertion,sic_study]' \
-		model.build._target_=tests.studies.photos.net model.weights=outputs/study/photos.safetensors \
-		data.build._target_=tests.studies.photos.Photos
+	$(STUDY) --path . --allow-target tests.studies hydra.sweep.dir=outputs/study/photos \
+		'metric=[insertion,sic_study,aic_study,lossy]' data.build._target_=tests.studies.photos.Photos \
+		model.build._target_=tests.studies.photos.net model.weights=outputs/study/photos.safetensors
 	$(BIN)/igc-dist compare outputs/study/photos/*/store.zarr --reference ig --to docs/study/photos
 
 # Where torch finds no CUDA device it is a dry run on the CPU.
