@@ -92,6 +92,7 @@ def attribute(
     compiled: bool = False,
     cuda_graphs: bool = False,
     final_layer: torch.nn.Module | str | None = None,
+    layer: str | None = None,
     embedding: str | None = None,
     embedding_kwargs: Mapping[str, Any] | None = None,
     n_categorical: int | None = None,
@@ -119,7 +120,7 @@ def attribute(
     both ways is an error.
 
     `model`: an `nn.Module` or LightningModule, which is restored afterwards; or `igc_dist.Model` (`forward`,
-    `forward_kwargs`, `output`, `channels_last`, `compiled`, `cuda_graphs`, `final_layer`, `embedding`,
+    `forward_kwargs`, `output`, `channels_last`, `compiled`, `cuda_graphs`, `final_layer`, `layer`, `embedding`,
     `embedding_kwargs`, `n_categorical`, `categories`). `data`: see `igc_dist.data.ensure`; or `igc_dist.Data`
     (`stage`, `num_workers`, `prefetch`, `fields`, `weights`, `slices`, `on_unlabelled`, `names`, `dims`).
 
@@ -174,9 +175,7 @@ def attribute(
         cuda_graphs=cuda_graphs,
         final_layer=final_layer,
     )
-    kind = inputs.ensure(
-        lent, embedding=embedding, embedding_kwargs=embedding_kwargs, n_categorical=n_categorical, categories=categories
-    )
+    kind = inputs.ensure(lent, layer, embedding, embedding_kwargs, n_categorical, categories)
     source = sources.ensure(data, num_workers, stage, prefetch, fields, on_bad_sample)
     start = baselines.ensure(baseline)
     sampling = ensure_design(design, rule, n_steps, n_draws, lambda: baselines.number(start, source))

@@ -18,6 +18,9 @@ from igc_dist.records import ConfigError
 from igc_dist.statistics import Statistic
 from igc_dist.targets import Targets
 
+OF_INPUTS = ("layer", "embedding", "embedding_kwargs", "n_categorical", "categories")
+"""The settings of a model that say what its inputs are."""
+
 
 def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -> Job:
     """The job that a composed configuration describes. Raises `ConfigError`, `ModelError` or `DataError`.
@@ -25,7 +28,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     `allow`: what the command line allows, prefixes of `_target_`s and `permitted.TRUST`.
     """
     c = schemas.typed(cfg)
-    for setting in ("forward", "embedding", "final_layer"):
+    for setting in ("forward", "layer", "embedding", "final_layer"):
         check_public(f"model.{setting}", getattr(c.model, setting))
     for setting in ("weights", "slices"):
         check_public(f"data.{setting}", getattr(c.data, setting))
@@ -49,13 +52,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         lambda: baselines.number(baseline, source),
     )
     return Job(
-        inputs=inputs.ensure(
-            model,
-            embedding=c.model.embedding,
-            embedding_kwargs=c.model.embedding_kwargs,
-            n_categorical=c.model.n_categorical,
-            categories=c.model.categories,
-        ),
+        inputs=inputs.ensure(model, **{name: getattr(c.model, name) for name in OF_INPUTS}),
         source=source,
         targets=named(
             Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others, each=c.target.each),

@@ -18,6 +18,7 @@ from igc_dist.features.names import Names, Shape, dims, feature_dims, names
 from igc_dist.features.reducers import Channels, Patches, Reducer, Segments, Sums, Total
 from igc_dist.features.reduction import Reduction, ensure
 from igc_dist.features.regions import XRAI
+from igc_dist.features.units import Heads, Tokens, Units
 
 __all__ = [
     "DIM",
@@ -28,6 +29,7 @@ __all__ = [
     "Channels",
     "Colour",
     "Function",
+    "Heads",
     "Joint",
     "Masks",
     "Names",
@@ -37,7 +39,9 @@ __all__ = [
     "Segments",
     "Shape",
     "Sums",
+    "Tokens",
     "Total",
+    "Units",
     "basis_of",
     "dims",
     "ensure",

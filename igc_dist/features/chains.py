@@ -15,6 +15,7 @@ from igc_dist.features.bases import Bands, Basis, Colour
 from igc_dist.features.masks import Masks
 from igc_dist.features.names import Names, Shape
 from igc_dist.features.reducers import Channels, Patches, Reducer, Total
+from igc_dist.features.units import Heads, Tokens, Units
 from igc_dist.records import ConfigError, near
 
 NAMED: dict[str, Callable[..., Reducer]] = {
@@ -25,6 +26,9 @@ NAMED: dict[str, Callable[..., Reducer]] = {
     "haar": lambda: Bands("haar"),
     "colour": Colour,
     "masks": Masks,
+    "tokens": Tokens,
+    "units": Units,
+    "heads": Heads,
 }
 """Reducers that a chain takes by name; a number behind a colon is their size: patches:16, bands:4."""
 

@@ -67,6 +67,8 @@ class Reduction:
         if self.joint is not None:
             found = self.joint.apply(tuple(v.cpu().numpy() for v in values), tuple(map(array_of, inputs)))
             return tuple(torch.from_numpy(one).to(v.device) for one, v in zip(found, values, strict=True))
+        # activations of a layer have no inputs of their own
+        inputs = inputs if len(inputs) == len(values) else inputs[:1] * len(values)
         each = zip(self.reducers, values, inputs, strict=True)
         return tuple(v if reducer is None else reducer(v, x, segments) for reducer, v, x in each)
 

@@ -1,10 +1,10 @@
 """Inputs: how raw batches become the inputs of a walk, and how attributions return to features.
 
-There are four kinds. `Plain`: floating-point inputs are walked unchanged. `Embedded`: the trailing inputs are
+There are five kinds. `Plain`: floating-point inputs are walked unchanged. `Embedded`: the trailing inputs are
 categories, and a method of the module embeds them; walks and attributions are in the embedding space. `OneHot`: the
 trailing inputs are categories that the forward itself looks up; attributions are to the categories, by the one-hot
-relaxation of the lookup. `Transformed`: images are walked in an orthonormal basis. Baselines are raw like the inputs
-and are converted in the same way.
+relaxation of the lookup. `Transformed`: images are walked in an orthonormal basis. `Layered`: activations of a layer
+are walked. Baselines are raw like the inputs and are converted in the same way.
 
 May import: attributors, features, baselines, data, model, tensors, records.
 """
@@ -17,23 +17,27 @@ from typing import Any
 from igc_dist.features import Basis
 from igc_dist.inputs.base import Inputs, Plain, Walk
 from igc_dist.inputs.embedded import Embedded
+from igc_dist.inputs.layered import Layered
 from igc_dist.inputs.onehot import OneHot
 from igc_dist.inputs.transformed import Transformed
 from igc_dist.model import Model
 from igc_dist.records import ConfigError
 
-__all__ = ["Embedded", "Inputs", "OneHot", "Plain", "Transformed", "Walk", "ensure", "in_basis"]
+__all__ = ["Embedded", "Inputs", "Layered", "OneHot", "Plain", "Transformed", "Walk", "ensure", "in_basis"]
 
 
 def ensure(
     model: Model,
-    *,
+    layer: str | None = None,
     embedding: str | None = None,
     embedding_kwargs: Mapping[str, Any] | None = None,
     n_categorical: int | None = None,
     categories: int | Sequence[int] | None = None,
 ) -> Inputs:
-    """The inputs of a model, from its settings for categories. Raises `ConfigError` for settings that conflict."""
+    """The inputs of a model, from its settings for categories, or a `layer` whose activations are explained.
+
+    Raises `ConfigError` for settings that conflict.
+    """
     if n_categorical is not None and (
         isinstance(n_categorical, bool) or not isinstance(n_categorical, int) or n_categorical < 1
     ):
@@ -47,6 +51,13 @@ def ensure(
         )
     if embedding is None and embedding_kwargs:
         raise ConfigError("embedding_kwargs are given, but no embedding: name the method that takes them")
+    if layer is not None:
+        if embedding is not None or categories is not None:
+            raise ConfigError(
+                "layer with embedding or categories: attributions are either to activations of a layer, which takes "
+                "inputs of any type, or to what the inputs become"
+            )
+        return Layered(model, layer)
     if embedding is not None:
         return Embedded(model, embedding, embedding_kwargs, n_categorical)
     if categories is not None:
@@ -63,5 +74,7 @@ def in_basis(inputs: Inputs, basis: Basis) -> Inputs:
     if not basis or isinstance(inputs, Transformed):
         return inputs
     if not isinstance(inputs, Plain):
-        raise ConfigError("reduce: bands and colour are of images, and this model has categories: take another reducer")
+        raise ConfigError(
+            "reduce: bands and colour are of images, and this model has categories, or a layer: take another reducer"
+        )
     return Transformed(inputs.model, basis)

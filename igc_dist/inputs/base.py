@@ -87,6 +87,10 @@ class Inputs(ABC):
         """The feature shapes of the attributions."""
         return tuple(tuple(x.shape[1:]) for x in walk.inputs)
 
+    def dims(self, shapes: tuple[tuple[int, ...], ...]) -> list[Any] | None:
+        """Names of the dimensions of the features, if they are other than those of data. None: the default ones."""
+        return None
+
     def prove(self, taken: Tensors) -> None:  # noqa: B027 - nothing is to be proven where points are what the model is given
         """Check on a probe that the walk ends where the model is evaluated. Raises `ModelError` if not."""
 

@@ -243,7 +243,10 @@ def _described(job: Job, reduction: Reduction, few: Batch, attributed: tuple[tup
         "input_names": features.names(n, job.names),
         "features": reduced,
         "attributed": attributed,
-        "dims": reduction.dims(features.dims(attributed, job.dims, [i >= n - relaxed for i in range(n)]), reduced),
+        "dims": reduction.dims(
+            features.dims(attributed, job.dims or job.inputs.dims(attributed), [i >= n - relaxed for i in range(n)]),
+            reduced,
+        ),
         "coordinates": () if masks is None else ((DIM, tuple(masks.names)),),
         "complete": reduction.complete(attributed, few.inputs, job.model.dtype(few.inputs)),
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from igc_dist.attributors import PathIntegral
 from igc_dist.baselines import Noise, Partners, Resampled
-from igc_dist.inputs import OneHot, Plain, Transformed
+from igc_dist.inputs import Layered, OneHot, Plain, Transformed
 from igc_dist.records import ConfigError
 from igc_dist.statistics import ControlledCorrelation
 
@@ -182,6 +182,12 @@ RULES = (
         lambda job: "s" in job.terms and job.source.maps is None,
         "the statistic area is of segments, and nothing says which there are",
         "take reduce=masks, which adds it by itself, or drop it",
+    ),
+    Rule(
+        lambda job: isinstance(job.inputs, Layered) and job.attributor.own_baseline,
+        "model.layer walks activations, and attributor {attributor} makes a baseline of the inputs",
+        "take another method, or layer=null",
+        lambda job: {"attributor": repr(job.attributor.name)},
     ),
     Rule(
         lambda job: bool(job.metrics) and job.reduce is not None,

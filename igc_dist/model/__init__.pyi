@@ -11,6 +11,7 @@ from .forward import AUTO as AUTO
 from .forward import HIGHER as HIGHER
 from .forward import PRECISIONS as PRECISIONS
 from .function import Model as Model
+from .layers import Cut as Cut
 from .memory import resident as resident
 from .outputs import Cosine as Cosine
 from .outputs import Detection as Detection

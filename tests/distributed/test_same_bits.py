@@ -66,6 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
     "masks": {
         "n": 23, "image": True, "reduce": Masks(["low", "high"], SHOWN), "output_block": 1, "micro_batch": 5,
     },
+    "layer": {"n": 23, "layer": "hidden", "baseline": 3, "output_block": 1, "micro_batch": 5},
     "audited": {
         "n": 23, "precision": "bf16-mixed", "precision_audit": 3, "precision_tol": None, "micro_batch": 8,
         "output_block": 1,

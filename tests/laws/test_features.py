@@ -22,13 +22,16 @@ from igc_dist.features import (
     Channels,
     Colour,
     Function,
+    Heads,
     Joint,
     Masks,
     Patches,
     Reducer,
     Segments,
     Sums,
+    Tokens,
     Total,
+    Units,
 )
 from igc_dist.features.bases import LUMINANCE, cosines, haar, scales
 from igc_dist.features.names import TAKEN, TAKEN_DIMS, TAKEN_ENDS
@@ -73,6 +76,11 @@ CASES: dict[str, tuple[Reducer, tuple[int, ...], Callable[[np.ndarray], np.ndarr
         IMAGE,
         lambda a: oracle.masks(a, MAPS.numpy(), 3),
     ),
+    "tokens": (Tokens(), (3, 4), lambda a: oracle.summed(a, (3,), lambda p: p[:1])),
+    "units of tokens": (Units(), (3, 4), lambda a: oracle.summed(a, (4,), lambda p: p[1:])),
+    "units of places": (Units(), IMAGE, lambda a: oracle.summed(a, (2,), lambda p: p[:1])),
+    "units of a vector": (Units(), (5,), lambda a: a),
+    "heads": (Heads(2), (3, 4), lambda a: oracle.summed(a, (2,), lambda p: (p[1] // 2,))),
     # a flat image, as the inputs are here, is one segment
     "regions": (
         XRAI(min_pixels=1),
@@ -260,6 +268,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: features.masks_of([Masks(SHOWN), Masks(SHOWN[:2])]),
         "masks of several inputs are the same",
     ),
+    "tokens of a vector": (lambda: Tokens().shape((4,)), "tokens are of a layer of tokens"),
+    "heads that do not fit": (lambda: Heads(3).shape((5, 8)), "8 units are not 3 heads of the same size"),
+    "no heads": (lambda: Heads(0), "n=0 heads"),
+    "units of a number": (lambda: Units().shape(()), "units are of features with a dimension"),
     "no function": (lambda: Function("numpy.abs"), "'numpy.abs' is no function"),
     "no joint function": (lambda: Joint(3), "3 is no function"),
     "too many": (lambda: features.ensure([None, None, Total()], 2), "3 reducers for 2 inputs"),
