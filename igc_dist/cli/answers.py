@@ -140,13 +140,11 @@ def spurious(trees: Sequence[Any], given: Given) -> Said:
         {
             "output": row["output"],
             "feature": _feature(answer, row),
-            "counts in": row["high"],
-            answer.attrs["map"]: row["value_high"],
-            "not in": row["low"],
-            "there": row["value_low"],
-            sure: _ends(row, "value_low_"),
-            "": row["kind"],
-            "differs by": f"{row['at_least']:.2g} or more",
+            "counts in": f"{row['high']}: {text(row['value_high'])}",
+            "not in": f"{row['low']}: {text(row['value_low'])}",
+            f"{sure} there": _ends(row, "value_low_"),
+            "is": row["kind"],
+            "differs by": f"> {row['at_least']:.2g}",
             "FDR": row["p_fdr"],
         }
         for row in rows
@@ -158,7 +156,7 @@ def spurious(trees: Sequence[Any], given: Given) -> Said:
         )
     return Said(
         rows,
-        {f"{answer.attrs['map']} that is there in one slice only": shown},
+        {f"features whose {answer.attrs['map']} one slice has, and another has not": shown},
         [
             f"absent: the {sure} interval of the other slice holds 0; reversed: it has the other sign.",
             f"Ranked by the end of the {sure} interval of the difference nearest to 0.",

@@ -25,11 +25,12 @@ ALWAYS = ("--outputs", "--top", "--csv", "--json")
 
 
 class Question(NamedTuple):
-    """A question: what answers it, how many stores it takes, and its flags beside `ALWAYS`."""
+    """A question: what answers it, how many stores it takes, its flags beside `ALWAYS`, the groups it reads."""
 
     answer: Callable[[Sequence[Any], answers.Given], answers.Said]
     stores: int = 1
     flags: tuple[str, ...] = ("--map", "--level", "--fdr")
+    groups: tuple[str, ...] = ("shards",)
 
 
 def ask(arguments: Sequence[str], given: answers.Given) -> int:
@@ -51,7 +52,7 @@ def ask(arguments: Sequence[str], given: answers.Given) -> int:
     if other := [flag for flag in given if flag not in (*ALWAYS, *question.flags)]:
         raise ConfigError(f"igc-dist ask {name} has no {other[0]}: it has {', '.join((*question.flags, *ALWAYS))}")
     with store.consistent(" and ".join(paths)):
-        said = question.answer([store.open(path) for path in paths], given)
+        said = question.answer([store.results(path, also=question.groups) for path in paths], given)
     _show(said, given)
     return 0
 
@@ -95,6 +96,8 @@ def _drawn(title: str, rows: answers.Rows) -> Table:
     return made
 
 
+SAMPLES = ("shards", "known", "samples")
+
 SLICED = ("--slices", "--map", "--level", "--fdr")
 
 QUESTIONS = {
@@ -102,6 +105,6 @@ QUESTIONS = {
     "models": Question(answers.models, 2),
     "drift": Question(answers.drift, 2),
     "spurious": Question(answers.spurious, flags=SLICED),
-    "strategies": Question(answers.strategies, flags=("--everyone",)),
-    "influence": Question(answers.influence, flags=("--feature", "--input")),
+    "strategies": Question(answers.strategies, flags=("--everyone",), groups=SAMPLES),
+    "influence": Question(answers.influence, flags=("--feature", "--input"), groups=SAMPLES),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -30,14 +30,14 @@ def open(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
     return _tree(objects, admit(objects, _ready(objects, allow_partial)))
 
 
-def results(path: str | Path, *, allow_partial: bool = False) -> xr.DataTree:
-    """The same for commands that read all results of a store.
+def results(path: str | Path, *, allow_partial: bool = False, also: Sequence[str] = ()) -> xr.DataTree:
+    """The same for commands that read all results of a store, and those of its other groups that `also` names.
 
     Raises `StoreError` too if they take much more memory than the stored bytes can be worth.
     """
     objects = objects_at(path)
     admitted = admit(objects, _ready(objects, allow_partial))
-    admitted.afford(lambda name: not name.startswith(PER_SAMPLE))
+    admitted.afford(lambda name: not name.startswith(PER_SAMPLE) or name.startswith(tuple(f"{each}/" for each in also)))
     return _tree(objects, admitted)
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ import igc_dist
 from igc_dist.cli.commands import call
 from igc_dist.records import ConfigError
 from igc_dist.results import between_slices
+from igc_dist.store import guarded
 from tests.results.test_slices import run
 
 
@@ -59,3 +61,17 @@ def test_questions_that_cannot_be_asked(stored: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             call("ask", [str(each) for each in arguments])
+
+
+@pytest.mark.parametrize(
+    ("question", "groups"), [("slices", {"shards"}), ("influence", {"shards", "known", "samples"})]
+)
+def test_what_is_read_has_to_be_worth_its_memory(
+    stored: Path, question: str, groups: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States and samples too, which other commands do not read."""
+    asked: list[Any] = []
+    monkeypatch.setattr(guarded.Guarded, "afford", lambda _, wanted: asked.append(wanted))
+    call("ask", [str(stored), question])
+    assert {group for group in ("shards", "known", "samples") if asked[-1](f"{group}/some")} == groups
+    assert asked[-1]("x/igc")
