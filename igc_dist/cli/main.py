@@ -140,13 +140,18 @@ def _importing(arguments: Sequence[str]) -> list[str]:
     They come last, so that no file in them hides an installed package.
     """
     left = [*arguments]
-    for text in _taken(left, "--path", "the folder of your modules, for example --path ."):
+    for text in folders(left):
         folder = Path(os.path.expanduser(text)).resolve()
         if not folder.is_dir():
             raise ConfigError(f"--path {text}: there is no such folder")
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
     return left
+
+
+def folders(arguments: list[str]) -> list[str]:
+    """The folders of ``--path``, which are removed from the arguments."""
+    return _taken(arguments, "--path", "the folder of your modules, for example --path .")
 
 
 def _taken(arguments: list[str], option: str, what: str) -> list[str]:

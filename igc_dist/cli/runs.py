@@ -55,7 +55,7 @@ def start(
                 "give one"
             )
         return _gallery(cfg, allow, beside, meeting)
-    _work(cfg, allow, path, beside, meeting)
+    _work(cfg, allow, path, beside, meeting, options(allow, arguments))
     if distributed.rank() == 0:
         _show(cfg, allow, path, beside)
     return 0
@@ -70,12 +70,31 @@ def located(cfg: Any) -> str | Path:
     return store.located(cfg.store.path)
 
 
-def _work(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path, meeting: Path | None) -> None:
-    """Run one rank."""
+def options(allow: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """What a command line says besides overrides and has to say again for the same run: ``--path``, ``--allow-target``,
+    ``--trust``."""
+    words = [*arguments]
+    found = [word for folder in cli.main.folders(words) for word in ("--path", folder)]
+    for prefix in allow:
+        found += [prefix] if prefix == config.TRUST else ["--allow-target", prefix]
+    return found
+
+
+def _work(
+    cfg: Any,
+    allow: Sequence[str],
+    path: str | Path,
+    beside: Path,
+    meeting: Path | None,
+    said: Sequence[str] = (),
+) -> None:
+    """Run one rank. `said`: the options of its command line."""
     from igc_dist.run import run
 
     _log_to(beside / "logs", distributed.rank())
-    mine = watching.Account(beside / "run.json", path, config.hydra_job()[1]) if distributed.rank() == 0 else None
+    mine = None
+    if distributed.rank() == 0:
+        mine = watching.Account(beside / "run.json", path, config.hydra_job()[1], said)
     fabric = cfg.fabric
     with watching.kept(mine):
         job = config.from_config(cfg, path, allow)

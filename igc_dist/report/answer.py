@@ -108,11 +108,12 @@ def command_of(tree: xr.DataTree, folder: Path) -> str | None:
     try:
         said = json.loads(files.read(folder / "run.json"))
         overrides = [str(each) for each in said["overrides"]]
+        options = [str(each) for each in said.get("options", [])]
         same = said["spec_hash"] == tree.attrs["spec_hash"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     words = [_QUOTED.sub(r"\1\2", each) for each in overrides]
-    return masked_text(printable(shlex.join(["igc-dist", *words]))) if same else None
+    return masked_text(printable(shlex.join(["igc-dist", *options, *words]))) if same else None
 
 
 _QUOTED = re.compile(r"^([\w.+~@/-]+=)'([\w.-]*/[\w./-]*)'$", re.ASCII)

@@ -127,16 +127,16 @@ def _draw(axes: Axes, table: xr.Dataset, axis: str) -> None:
     axes.grid(color="#dddddd", linewidth=0.6)
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, str]:
-    """A row as text for people."""
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as text for people. `mean` and `difference` are two texts: the number, and its interval."""
 
-    def span(name: str) -> str:
+    def span(name: str) -> tuple[str, str]:
         prefix = f"{name}_" if name == "difference" else ""
-        return "" if not np.isfinite(row[name]) else (
-            f"{number(row[name])} ({number(row[f'{prefix}ci_low'])} to {number(row[f'{prefix}ci_high'])})"
-        )  # fmt: skip
+        if not np.isfinite(row[name]):
+            return "", ""
+        return number(row[name]), f"{number(row[f'{prefix}ci_low'])} to {number(row[f'{prefix}ci_high'])}"
 
-    found = {name: printable(row[name]) for name in ("metric", "method", "steps")}
+    found: dict[str, Any] = {name: printable(row[name]) for name in ("metric", "method", "steps")}
     found |= {"gradients": f"{row['gradients']:,.0f}", "n": f"{row['n']:,.0f}", "mean": span("mean")}
     return found | {
         "median": number(row["median"]),
@@ -145,11 +145,19 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _cells(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [cell if isinstance(cell, tuple) else (cell,) for cell in _shown(row).values()]
+
+
 def study_table(table: xr.Dataset) -> Table:
     """The table for a terminal."""
     heads = ("metric", "method", "steps", "gradients", "n", "mean", "median", "difference", "p")
     caption = f"difference: from {table.attrs['reference']} on the same samples; p: paired t-test, corrected by Holm"
     made = new_table("scores", {head: head not in ("metric", "method") for head in heads}, caption)
     for row in rows_of(table):
-        add(made, *_shown(row).values())
+        cells = _shown(row).values()
+        add(
+            made,
+            *(f"{cell[0]} ({cell[1]})" if isinstance(cell, tuple) and cell[1] else "".join(cell) for cell in cells),
+        )
     return made

@@ -38,6 +38,8 @@ class Account:
     file: Path
     store: str | Path
     overrides: Sequence[str] = ()
+    options: Sequence[str] = ()
+    """What else stood on the command line: ``--path``, ``--allow-target``."""
     meter: Meter | None = None
     before: dict[str, Any] = field(default_factory=dict)
     """The document that was there before: of an earlier attempt, or of another run."""
@@ -109,6 +111,7 @@ class Account:
             "spec_hash": None if store is None else store.spec_hash,
             "spec": None if store is None else store.spec,
             "overrides": [*self.overrides],
+            "options": [*self.options],
             "versions": versions(),
             "machine": {name: where.get(name) for name in ("platform", "device", "ranks", "threads", "rule")},
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),

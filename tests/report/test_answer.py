@@ -121,13 +121,14 @@ def test_the_command_is_that_of_the_run(tmp_path: Path) -> None:
     tree = store()
     overrides = ["model=digits", "name=a b", "key=<b>", "x.url=https://me:pw@h/", "store.path='/a/b=1.zarr'"]
     overrides += ["store.path='/a/b.zarr'", "model.build.name='3'"]  # quotes that Hydra needs, and those it does not
-    account = {"spec_hash": "abc123", "overrides": overrides}
+    account = {"spec_hash": "abc123", "overrides": overrides, "options": ["--path", "my code", "--allow-target", "zoo"]}
     (tmp_path / "run.json").write_text(json.dumps(account))
     text = write_report(tree, tmp_path, 1).read_text(encoding="utf-8")
-    assert "<code>igc-dist model=digits &#39;name=a b&#39; &#39;key=&lt;b&gt;&#39;" in text
+    assert "<code>igc-dist --path &#39;my code&#39; --allow-target zoo model=digits " in text
+    assert "zoo model=digits &#39;name=a b&#39; &#39;key=&lt;b&gt;&#39;" in text
     assert "pw@" not in text
     words = shlex.split(html.unescape(text.split("<code>igc-dist ")[1].split("</code>")[0]))
-    assert words[4:] == ["store.path='/a/b=1.zarr'", "store.path=/a/b.zarr", "model.build.name='3'"]
+    assert words[8:] == ["store.path='/a/b=1.zarr'", "store.path=/a/b.zarr", "model.build.name='3'"]
     for other in (json.dumps(account | {"spec_hash": "other"}), "{", "[]", json.dumps({"spec_hash": "abc123"})):
         (tmp_path / "run.json").write_text(other)
         assert command_of(tree, tmp_path) is None

@@ -40,6 +40,7 @@ KEYS = {
     "spec_hash": {},
     "spec": "any",
     "overrides": {},
+    "options": {},
     "versions": of("igc-dist", "torch", "lightning", "numpy", "zarr", "python"),
     "machine": of("platform", "device", "ranks", "threads", "rule"),
     "started": {},
