@@ -110,10 +110,8 @@ class Run:
         pending = self.world.share(lambda: store.pending("predict"))
         self.meter.start("predict", plan.n_folds, plan.n_folds - len(pending))
         unlabelled = None if job.slices is None else job.slices.unlabelled
-        data = job.inputs, job.source, job.targets
-        predictor = Predictor(
-            *data, plan, self.world.device, job.skip, job.needs_mean, job.weights, unlabelled, job.filter
-        )
+        data = job.inputs, job.source, job.targets, plan, self.world.device, job.skip, job.needs_mean, job.weights
+        predictor = Predictor(*data, unlabelled, job.filter)
 
         def fold(number: int) -> dict[str, Any]:
             noted = predictor.shard(store, number)
@@ -127,6 +125,8 @@ class Run:
         job, plan, store = self.job, self.plan, self.store
         tables = partial(of_piece, store)
         found = findings.find(plan, store.read("predict", "means"), job.weights, tables)
+        if self.world.first and job.statistics:
+            found.doubt(plan.n_folds, job.targets.labels(plan.work.outputs))
         if job.attributor.raw:
             found = replace(found, centre=replace(found.centre, a=self._origin(int(found.pool[0]))))
         mean, order, classes = None, None, None

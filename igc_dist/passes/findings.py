@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -16,6 +17,8 @@ from igc_dist.records import ConfigError
 from igc_dist.statistics import Centre
 from igc_dist.store import Store
 from igc_dist.tensors import there
+
+log = logging.getLogger(__name__)
 
 N_STRATA = 32
 """Number of strata of the predictions in the store; for baselines it is the number of baselines."""
@@ -117,6 +120,21 @@ class Findings:
     r_std: Float64[np.ndarray, " J"]
     pool: Int64[np.ndarray, " M"]
     """Indices of the samples that are fit for use, ascending."""
+    positives: Int64[np.ndarray, " J"] | None = None
+    """The number of samples whose target is 1, of outputs whose targets are all 0 or 1; -1 of others."""
+
+    def doubt(self, n_folds: int, labels: np.ndarray) -> None:
+        """Warn of classes with fewer positives than folds: standard errors are from folds that are left out."""
+        if self.positives is None or not (few := (self.positives > 0) & (self.positives < n_folds)).any():
+            return
+        least = int(np.where(few, self.positives, n_folds).argmin())
+        n = int(self.positives[least])
+        log.warning(
+            "%d of %d outputs have fewer positive samples than there are folds (%d); output %s has %d, so at least %d "
+            "folds hold none of them: their standard errors rest on few samples and may be too small. Take fewer folds "
+            "(plan.n_folds), or leave such outputs out (target.outputs='positives>=%d')",
+            few.sum(), len(few), n_folds, labels[least], n, n_folds - n, n_folds,
+        )  # fmt: skip
 
     def importance_weights(
         self, y: np.ndarray, r: np.ndarray, outputs: slice, terms: tuple[str, ...]
@@ -139,6 +157,7 @@ def find(
 ) -> Findings:
     """The findings, from tables read piece by piece. Deviations are computed from sums about the means, in float64."""
     centre, squares, fine = centre_of(means), np.zeros((2, means.shape[2])), []
+    positives, others = np.zeros((2, means.shape[2]), np.int64)
     for piece in plan.tables():
         rows, table = plan.order[piece.rows.start : piece.rows.stop], known(piece)
         fit = table.bad == 0
@@ -146,12 +165,16 @@ def find(
         own = (np.ones(len(rows)) if weights is None else weights[rows])[:, None]
         for cut in columns(*table.target.shape):
             weight = np.where(fit[:, None] & ~np.isnan(table.target[:, cut]), own, 0.0)
+            y = table.target[:, cut]
+            positives[cut] += ((weight > 0) & (y == 1)).sum(0)
+            others[cut] += ((weight > 0) & (y != 1) & (y != 0)).sum(0)
             for sums, value, mean in zip(squares, (table.target, table.prediction), (centre.y, centre.r), strict=True):
                 sums[cut] += (weight * np.where(weight > 0, value[:, cut] - mean[cut], 0.0) ** 2).sum(0)
     total = means[:, 0].sum(0)
     std, mean = np.sqrt(squares / np.where(total > 0, total, 1.0)), np.abs([centre.y, centre.r])
     y_std, r_std = np.where(std <= 1e-13 * mean, 0.0, std)  # a constant may differ from its mean by a few ulp
-    return Findings(centre, total, y_std, r_std, np.sort(np.concatenate(fine)))
+    counts = np.where(others == 0, positives, -1)
+    return Findings(centre, total, y_std, r_std, np.sort(np.concatenate(fine)), counts)
 
 
 def by_prediction(plan: Plan, found: Findings, known: Callable[[Piece], Known]) -> Int64[np.ndarray, " M"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,26 @@ def test_stratified_baselines_balance_the_prediction() -> None:
             found.append(tree["baseline_term"].values)
     size: Any = {stratify: np.sqrt(np.mean(np.square(found))) for stratify, found in terms.items()}
     assert size[True] < 0.5 * size[False]
+
+
+def test_a_class_with_fewer_positives_than_folds_is_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    """With what follows and what to do; a sample that is left out is none. Targets of three values have none."""
+    model, x, _ = classifier()
+    y = torch.zeros(50, 2)
+    y[[3, 9, 30], 0] = 1
+    y[::2, 1] = 1
+    counts = y.clone()
+    counts[0, 0] = 2
+    with caplog.at_level(logging.WARNING):
+        for settings in ({"n_folds": 3}, {"n_folds": 8, "data": counts}):
+            igc_dist.attribute(model, (x, settings.pop("data", y)), n_steps=2, **settings)
+        assert "positive" not in caplog.text
+        igc_dist.attribute(model, (x, y), n_steps=2, n_folds=8)
+        assert "1 of 2 outputs have fewer positive samples than there are folds (8); output 0 has 3, so" in caplog.text
+        assert "at least 5 folds hold none" in caplog.text
+        x[9] = torch.nan
+        igc_dist.attribute(model, (x, y), n_steps=2, n_folds=3, on_nonfinite="skip")
+    assert "output 0 has 2, so at least 1 folds hold none" in caplog.text
 
 
 def test_no_strata_of_other_data() -> None:
