@@ -7,6 +7,7 @@ STAMP := .venv/.stamp
 BENCH := .venv/.bench
 FUZZ := .venv/.fuzz
 DOCS := .venv/.docs
+AUDIT := .venv/.audit
 RELEASE := .venv/.release
 BIN := .venv/bin
 
@@ -14,7 +15,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: run test test-all lint bench docs dist gpu study soak clean help
+.PHONY: run test test-all lint bench docs dist gpu study audit soak clean help
 .DELETE_ON_ERROR:
 
 # PIP_CONSTRAINT reaches pip's isolated build environments too, which -c does not. Without the torch pin a resolve
@@ -82,6 +83,18 @@ study: $(STAMP)  ## which method to believe, on digits and on photographs, under
 		'metric=[insertion,sic_study,aic_study,lossy]' data.build._target_=tests.studies.photos.Photos \
 		model.build._target_=tests.studies.photos.net model.weights=outputs/study/photos.safetensors
 	$(BIN)/igc-dist compare outputs/study/photos/*/store.zarr --reference ig --to docs/study/photos
+
+$(AUDIT): $(STAMP)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,audit]'
+	touch $@
+
+PHOTOGRAPHS := experiment=photographs fabric.devices=2
+
+audit: $(AUDIT)  ## two audits: a planted shortcut, and photographs with a network of ImageNet; writes outputs/audit
+	$(BIN)/igc-dist experiment=shortcut hydra.run.dir=outputs/audit/shortcut
+	$(BIN)/igc-dist -m $(PHOTOGRAPHS) method=ig,guided_ig,idgi hydra.sweep.dir=outputs/audit/photographs
+	$(BIN)/igc-dist compare outputs/audit/photographs/*/store.zarr --reference ig --to outputs/audit/compared
+	$(BIN)/igc-dist $(PHOTOGRAPHS) reduce=xrai 'metric=[]' hydra.run.dir=outputs/audit/xrai
 
 # Where torch finds no CUDA device it is a dry run on the CPU.
 gpu: $(STAMP)  ## test and measure on a CUDA card, eight minutes; writes outputs/gpu

@@ -89,6 +89,7 @@ LATE: dict[tuple[str, str], str] = {
     ("cli/runs.py", "igc_dist.run"): "brings torch and the passes: plan and a refused configuration do without",
     ("data/decoding.py", "PIL"): "a tenth of a second, only for images in files",
     ("data/huggingface.py", "datasets"): "an extra, for folders of save_to_disk only",
+    ("demo/photographs.py", "PIL"): "as in data/decoding.py",
     ("demo/scenes.py", "PIL"): "as in data/decoding.py",
     ("data/label_maps.py", "PIL"): "as in data/decoding.py",
     ("data/images.py", "pandas"): "half a second, only for a table of images; xarray brings it",

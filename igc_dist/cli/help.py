@@ -8,6 +8,7 @@ HELP = """\
 igc-dist - what a model has learned from a whole data set, split over its input features
 
   igc-dist [run] [overrides]     compute; without overrides the embedded demo (handwritten digits)
+  igc-dist audit [overrides]     the same with experiment=audit: what in photographs carries a model's agreement
   igc-dist plan [overrides]      print shards, gradient evaluations, memory, disk, time and its bottleneck;
                                  exit 2 if they do not fit
   igc-dist -m a=1,2 b=x,y        sweep: one run per combination, finished ones are skipped

@@ -24,7 +24,8 @@ RANK = "rank"
 RANKS = "ranks"
 """The command of the program that starts ranks, which a run with several devices becomes; likewise."""
 
-COMMANDS = ("run", "plan", "verify", "report", "export", "compare", "info", "merge", "compact", "ask", "models")
+COMMANDS = ("run", "audit", "plan", "verify", "report", "export", "compare", "info", "merge", "compact", "ask",
+            "models")  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments == [RANKS]:
         raise SystemExit(distributed.launch_ordered())
     command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
+    if command == "audit":
+        command, arguments = "run", ["experiment=audit", *arguments]
     if "--help" in arguments or "-h" in arguments:
         say(cli.help.text())
         raise SystemExit(0)

@@ -100,6 +100,19 @@ def test_a_finished_job_is_skipped(alone: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in alone.rglob("*")} == before
 
 
+def test_audit_is_an_experiment_in_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows it reaches the run, a sweep too."""
+    from igc_dist.__main__ import main
+
+    seen: list[Any] = []
+    monkeypatch.setattr("igc_dist.cli.main._on_config", lambda *taken, **own: seen.append(taken[:2]) or 0)
+    for more in ([], ["data.root=photos", "-m", "seed=1,2"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["audit", *more])
+        assert ended.value.code == 0
+        assert seen.pop() == ("run", ["experiment=audit", *more])
+
+
 def test_commands_on_stores(alone: Path, tmp_path: Path) -> None:
     """verify says what is damaged and leaves with 2; info, compare and report read."""
     found = command("verify", alone, cwd=tmp_path)
