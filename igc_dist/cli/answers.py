@@ -74,9 +74,11 @@ def _differences(answer: Any, given: Given) -> Said:
     """What is shown of an answer about differences."""
     sure, rows = f"{answer.attrs['level']:.0%}", results.features_in(answer, _top(given))
     whole, tables = results.differences_in(answer), {}
-    for pair, first, second in zip(*(answer[at].values.tolist() for at in ("pair", "first", "second")), strict=True):
+    for pair, first, second in zip(
+        *(answer[at].values.tolist() for at in ("pair", "pair_first", "pair_second")), strict=True
+    ):
         its = [row for row in whole if row["pair"] == pair]
-        scalars = [name for name in ("correlation", "sum") if name in its[0]]
+        scalars = [name for name in ("correlation", f"{answer.attrs['map']}_sum") if name in its[0]]
         tables[f"{pair}: correlation and sum of {answer.attrs['map']}"] = [
             {"output": row["output"]}
             | {

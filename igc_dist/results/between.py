@@ -13,8 +13,6 @@ from igc_dist.records import ConfigError, place_of, printable
 from igc_dist.results.differences import Level, band, corrected, reach
 from igc_dist.results.folds import Estimate, Folds
 
-SCALARS = ("correlation", "sum")
-
 
 def between_slices(
     tree: xr.DataTree,
@@ -29,14 +27,14 @@ def between_slices(
     that others are compared with; None: all. `outputs`: names or numbers; None: all. `of`: the map, "igc" or another
     one with standard errors.
 
-    Returns a tree with dimensions (pair, output). For the whole, ``correlation`` and ``sum`` (of the map), and in the
-    group of each input ``difference`` (pair, output, *features), which is that of a slice less that of the first. Each
-    comes with ``_se``, ``_ci_low`` and ``_ci_high`` (Student's t), the map also with
+    Returns a tree with dimensions (pair, output). For the whole, ``correlation`` and ``igc_sum`` (of the map), and in
+    the group of each input ``difference`` (pair, output, *features), which is that of a slice less that of the first.
+    Each comes with ``_se``, ``_ci_low`` and ``_ci_high`` (Student's t), the map also with
 
     * ``band_low``, ``band_high``: a band that holds the true differences of all features of an output at once;
     * ``p``, ``p_holm``, ``p_fdr``: p values as they are, and corrected for all features of an output (of all inputs)
       after Holm and after Benjamini and Hochberg; NaN where nothing varies;
-    * ``significant``: ``p_fdr <= how.fdr``; ``first``, ``second``: the two maps.
+    * ``significant``: ``p_fdr <= how.fdr``; ``first``, ``second``: the two maps (of ``pair_first``, ``pair_second``).
 
     Raises `ConfigError` for names that are not there, and `StoreError` for a tree without the states of its folds.
     """
@@ -100,7 +98,7 @@ class Asked:
             "output": self.folds.job.names[list(self.outputs)],
         }
         groups: dict[str, dict[str, Any]] = {group: {} for group in dims_of}
-        groups[""] = {at: ("pair", [getattr(pair, at) for pair in pairs]) for at in ("first", "second")}
+        groups[""] = {f"pair_{at}": ("pair", [getattr(pair, at) for pair in pairs]) for at in ("first", "second")}
         for path, values in whole.items():
             group, _, leaf = path.rpartition("/")
             groups[group][leaf] = (("pair", "output", *dims_of[group]), values)
@@ -118,7 +116,7 @@ class Asked:
     def _compared(self, one: Parts, two: Parts, how: Level) -> Iterator[tuple[str, np.ndarray]]:
         """The arrays of one pair by their paths, (J,) and (J, *P)."""
         parts = {name: two[name].minus(one[name], self.paired) for name in two}
-        for name in (name for name in SCALARS if name in parts):
+        for name in [name for name in parts if name not in self.folds.inputs]:
             yield from _numbers(name, parts.pop(name), how)
         tests, bands = corrected(parts), band(parts, how)
         for name, part in parts.items():

@@ -126,10 +126,10 @@ class Folds:
             yield list(outputs[start : start + step])
 
     def estimates(self, outputs: Sequence[int], of: str, *, slices: bool) -> dict[str, Estimate]:
-        """Estimates for some outputs: "correlation" and "sum" (J,), and of each input its map (J, *P), by its name.
+        """Estimates for some outputs: "correlation" and "igc_sum" (J,), and of each input its map (J, *P), by its name.
 
-        `of`: the name of a map. With `slices` each has a first axis of slices. "sum" is there where the sum over
-        features has a meaning.
+        `of`: the name of a map, here igc. With `slices` each has a first axis of slices. The sum is there where the
+        sum over features has a meaning.
         """
         return estimates(self._slots(outputs), self.job.recipe, self.inputs, of, slices=slices)
 
@@ -179,7 +179,7 @@ def estimates(slots: Slots, recipe: Recipe, inputs: Sequence[str], of: str, *, s
         if result is None:
             continue
         if recipe.complete and f"{result}_sum" in one.outputs:
-            found["sum"] = _estimate(one.outputs[f"{result}_sum"], others.outputs[f"{result}_sum"], weight)
+            found[f"{of}_sum"] = _estimate(one.outputs[f"{result}_sum"], others.outputs[f"{result}_sum"], weight)
         for name, here, there in zip(inputs, one.features, others.features, strict=True):
             found[name] = _estimate(here[result], there[result], weight)
     return found

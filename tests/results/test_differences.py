@@ -110,6 +110,14 @@ def test_the_band_of_unlike_features_is_between_one_interval_and_all_corrected()
     assert half[0, 0] > 1.4 * scipy.stats.t.ppf(0.975, 15)
 
 
+def test_bands_are_the_same_for_any_number_of_features_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {name: of_means(RNG.standard_normal((8, 2, 20))) for name in "ab"}
+    whole = band(parts, Level())
+    monkeypatch.setattr("igc_dist.results.differences.AT_ONCE", 7)
+    for name, half in band(parts, Level()).items():
+        np.testing.assert_allclose(half, whole[name], rtol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n_folds", [8, 32])
 @pytest.mark.parametrize("alike", [0.0, 0.9])

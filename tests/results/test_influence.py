@@ -43,7 +43,8 @@ def of_samples(found: xr.Dataset, output: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("weights", [None, np.arange(N) % 3 + 0.5])
 def test_contributions_are_those_of_the_definition(weights: np.ndarray | None) -> None:
     """One term of the sum for each sample; they add up to the sum of the map, to a feature, and to the correlation."""
-    model, x, y = problem()
+    linear, x, y = problem()
+    model = torch.nn.Sequential(linear, torch.nn.Softplus())  # one node of the path is not enough for it
     y[7, 0] = torch.nan
     tree = run(model, x, y, samples=True, weights=weights, baseline=4)
     v = np.where(np.arange(N) == 7, 0.0, np.ones(N) if weights is None else weights)

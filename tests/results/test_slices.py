@@ -55,7 +55,7 @@ def test_differences_of_slices_are_those_of_their_samples() -> None:
     r = model(x).detach().numpy()
     found = between_slices(run(), ["north", "south", "east"])
     assert found["pair"].values.tolist() == ["south - north", "east - north"]
-    assert found["second"].values.tolist() == ["south", "east"]
+    assert found["pair_second"].values.tolist() == ["south", "east"]
     assert found["x/difference"].dims == ("pair", "output", "feature")
 
     def terms(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -77,8 +77,8 @@ def test_differences_of_slices_are_those_of_their_samples() -> None:
     np.testing.assert_allclose(found["x/first"][0], north[0], rtol=1e-9)
     np.testing.assert_allclose(found["x/difference_se"][0], np.sqrt(((south[1] - north[1]) ** 2).sum(0)), rtol=1e-7)
     # the sum of the map of a linear model is the correlation
-    np.testing.assert_allclose(found["sum"], found["correlation"], rtol=1e-9)
-    np.testing.assert_allclose(found["sum"], found["x/difference"].sum("feature"), rtol=1e-9)
+    np.testing.assert_allclose(found["igc_sum"], found["correlation"], rtol=1e-9)
+    np.testing.assert_allclose(found["igc_sum"], found["x/difference"].sum("feature"), rtol=1e-9)
 
 
 def test_the_feature_that_was_reversed_is_found() -> None:
@@ -114,9 +114,10 @@ def test_a_budget_leaves_folds_out() -> None:
 
 def test_other_maps_can_be_asked() -> None:
     tree = run(statistics=["correlation", "moments"])
-    np.testing.assert_array_equal(
-        tree.igc.ask.slices(of="ig_mean")["x/second"].values, tree["slices/x/ig_mean"].values[1:]
-    )
+    for name in ("igc", "ig_mean", "ig_std"):
+        found = tree.igc.ask.slices(of=name)
+        np.testing.assert_array_equal(found["x/second"].values, tree[f"slices/x/{name}"].values[1:])
+        assert (f"{name}_sum" in found) == (name == "igc")
     with pytest.raises(ConfigError, match=r"'igx' is no map with standard errors here: choose from ig_mean"):
         tree.igc.ask.slices(of="igx")
 
@@ -178,7 +179,7 @@ def test_intervals_of_differences_hold_the_truth(n_folds: int, paired: bool) -> 
             estimates(simulated(100 * seed + of, n_folds, 500), recipe, ["x"], "correlation", slices=True)
             for of in range(1 if paired else 2)
         ]
-        for name, right in (("x", truth()[1] - truth()[0]), ("sum", truth()[1].sum() - truth()[0].sum())):
+        for name, right in (("x", truth()[1] - truth()[0]), ("correlation_sum", truth()[1].sum() - truth()[0].sum())):
             found = each[-1][name][1].minus(each[0][name][0], paired)
             held.setdefault(name, []).append(np.abs(found.value - right) <= reach(found, 0.95))
             if name == "x":

@@ -88,7 +88,7 @@ def test_drift_adds_variances() -> None:
     assert not found.attrs["paired"]
     np.testing.assert_allclose(found["x/difference"][0], new["x/igc"] - old["x/igc"], atol=1e-12)
     np.testing.assert_allclose(found["x/difference_se"][0], np.hypot(old["x/igc_se"], new["x/igc_se"]), rtol=1e-9)
-    np.testing.assert_allclose(found["sum"][0], new["igc_sum"] - old["igc_sum"], atol=1e-12)
+    np.testing.assert_allclose(found["igc_sum"][0], new["igc_sum"] - old["igc_sum"], atol=1e-12)
     assert found["x/significant"].values[0, 0, 1]
     assert found["x/band_high"].values[0, 0, 1] < 0
 
