@@ -92,9 +92,9 @@ def masks_of(reduce: Any) -> Masks | None:
 
 
 def with_names(reduce: Any, maps: LabelMaps) -> Any:
-    """The reducers, with the names and labels of the segments in their masks."""
+    """The reducers, with the names and labels of the segments in their masks. The maps themselves are of the data."""
     if isinstance(reduce, Masks):
-        return replace(reduce, names=maps.names, labels=maps.labels)
+        return replace(reduce, names=maps.names, labels=maps.labels, masks=None)
     if isinstance(reduce, list | tuple):
         return type(reduce)(with_names(each, maps) for each in reduce)
     return replace(reduce, parts=with_names(reduce.parts, maps)) if _chain(reduce) else reduce

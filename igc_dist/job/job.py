@@ -186,6 +186,7 @@ class Job:
                 "digest": digest(*probe.inputs, probe.target),
                 **({} if fields is None else {"fields": describe(fields)}),
                 **({} if self.source.identity is None else {"identity": describe(self.source.identity)}),
+                **({} if self.source.maps is None else {"label_maps": describe(self.source.maps)}),
             },
             "target": {
                 "outputs": list(plan.work.outputs),

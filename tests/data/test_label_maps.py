@@ -17,7 +17,8 @@ from igc_dist.config import from_config
 from igc_dist.data import Decoding, ImageFolder, Source, maps_in
 from igc_dist.data.label_maps import named
 from igc_dist.features import Masks
-from igc_dist.records import ConfigError, DataError
+from igc_dist.records import ConfigError, DataError, StoreError
+from igc_dist.upkeep import merge
 from tests.config.test_conf import composed
 
 SIDE, N = 6, 12
@@ -180,6 +181,28 @@ def test_masks_are_an_array_a_file_or_an_attribute(tmp_path: Path) -> None:
     assert Masks(masks="shown").of(Subset(data, [4, 1]))(0).tolist() == maps[4].tolist()
     source = Source(data).labelled(maps_in(data, maps, {2: "two", 0: "none", 1: "one"}))
     assert torch.equal(source.part([2, 4]).fetch([1], maps=True).segments[0], torch.tensor([1, 2, 0])[maps[4]])
+
+
+def test_stores_with_maps_of_their_own_are_merged(tmp_path: Path) -> None:
+    """Maps are of the data, segments of the question: parts give the whole, and other names are another question."""
+    x, y, maps = torch.rand(20, 1, 4, 4), torch.rand(20, 1), np.arange(320).reshape(20, 4, 4) % 3
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
+
+    def run(name: str, rows: slice, names: tuple[str, ...] = NAMES) -> Path:
+        path = tmp_path / f"{name}.zarr"
+        igc_dist.attribute(net, (x[rows], y[rows]), reduce=Masks(names, maps[rows]), n_folds=4, store=path)
+        return path
+
+    parts = [run("a", slice(0, 12)), run("b", slice(12, 20))]
+    merge(parts, tmp_path / "both.zarr")
+    both, whole = igc_dist.open(tmp_path / "both.zarr"), igc_dist.open(run("whole", slice(None)))
+    for name in ("igc", "area", "igc_per_area"):
+        np.testing.assert_allclose(both[f"x/{name}"], whole[f"x/{name}"], rtol=1e-5)
+    assert [*both["x/igc"].coords["segment"].values] == [*NAMES]
+    with pytest.raises(StoreError, match=r"features\.reduce.*names"):
+        merge([parts[0], run("c", slice(12, 20), ("sky", "eye", "mark"))], tmp_path / "no.zarr")
+    with pytest.raises(StoreError, match=r"data\.label_maps"):
+        igc_dist.attribute(net, (x[:12], y[:12]), reduce=Masks(NAMES, maps[8:20]), n_folds=4, store=parts[0])
 
 
 @pytest.mark.parametrize(
