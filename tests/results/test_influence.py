@@ -106,10 +106,12 @@ def test_labels_that_the_model_contradicts_are_candidates() -> None:
     x = torch.nn.functional.one_hot(label, 3).double() + 0.1 * torch.randn(N, 3, generator=generator)
     wrong = label.clone()
     wrong[[5, 17]] = (label[[5, 17]] + 1) % 3
+    x[9] = torch.tensor([0.45, 0.55, 0.0])  # label 0: for output 0, against output 1, where it is a candidate
+    x[12] = torch.tensor([3.0, 2.5, 0.0])  # label 0, and 0 is predicted: far from the line of output 1, but right
     tree = run(torch.nn.Identity(), x, wrong, target="one_hot")
-    found = influence(tree, most=3)
+    found = influence(tree, most=N)
     rows = [row for row in samples_in(found) if row["candidate"]]
-    assert {row["sample"] for row in rows} == {5, 17}
+    assert {row["sample"] for row in rows} == {5, 9, 17}
     assert all(row["side"] == "against" for row in rows)
     assert {row["predicted"] for row in rows if row["sample"] == 5} == {"2"}
     assert found.attrs["labels"]
