@@ -111,14 +111,16 @@ def export(arguments: Sequence[str], given: Flags = NONE) -> int:
 
 
 def compare(arguments: Sequence[str], given: Flags = NONE) -> int:
-    """Show the differences between stores. If they have scores of samples, join these into one table, and write it."""
+    """Show the differences between stores, and with --to write their page. Scores of samples are joined and written."""
     names = report.told_apart(arguments)
     with store.consistent(" and ".join(arguments)):
         trees = dict(zip(names, map(store.results, arguments), strict=True))
         if not report.scored(trees):
-            if given:
-                raise ConfigError(f"{', '.join(given)}: for stores with metrics, and not all of these have them")
+            if "--reference" in given:
+                raise ConfigError("--reference: for stores with metrics, and not all of these have them")
             Console().print(report.compare(trees))
+            if (there := given.get("--to")) is not None:
+                say(f"page: {report.write_sweep(trees, there)}")
             return 0
         table = report.joined(trees, given.get("--reference"))
     Console().print(report.study_table(table))

@@ -18,8 +18,9 @@ igc-dist - what a model has learned from a whole data set, split over its input 
                                  --outputs 3,17 or names, --sort correlation|n|se, --no-images
   igc-dist export STORE --to KIND DIR      KIND folder: PNG and CSV; fiftyone: a FiftyOneDataset; virelay: a project in
                                  HDF5 (the last two of stores with samples)
-  igc-dist compare STORE STORE.. what differs: specs, correlations, maps; of stores with metrics their scores by method
-                                 and steps, in study.csv, .zarr and .html; --to DIR, --reference METHOD
+  igc-dist compare STORE STORE.. what differs: specs, correlations, maps; with --to DIR in sweep.html and .csv too; of
+                                 stores with metrics their scores by method and steps, in study.csv, .zarr and .html;
+                                 --reference METHOD
   igc-dist ask STORE QUESTION    from its states: slices, how their maps differ; spurious, what one slice alone has;
                                  models OTHER, drift OTHER: another store of the same data, or of the same model;
                                  influence, the samples that carry an output, twins, wrong targets; --feature 3,4

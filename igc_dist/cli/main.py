@@ -95,6 +95,7 @@ def _on_config(
     """
     arguments = config.quoted(arguments)
     codes: list[int] = []
+    swept: dict[str, Path] = {}
 
     def task(cfg: Any) -> None:
         if Stopped.exit_code in codes:
@@ -104,10 +105,14 @@ def _on_config(
                 codes.append(cli.plans.plans(cfg, allow))
             else:
                 codes.append(cli.runs.start(cfg, allow, arguments, meeting, own))
+                if config.in_a_sweep() and cfg.report.enabled and not cfg.gallery and not codes[-1]:
+                    swept[str(cli.runs.located(cfg))] = config.sweep_folder()
         except IgcError as error:  # the other jobs of a sweep continue
             codes.append(complain(error))
 
     config.compose_and_call(task, _importing(arguments), allow)
+    if len(swept) > 1 and distributed.rank() == 0:
+        cli.runs.show_sweep([*swept], next(iter(swept.values())))
     return next((code for code in codes if code), 0)
 
 

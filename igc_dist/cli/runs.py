@@ -143,6 +143,13 @@ def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
             say(f"report: {page}")
 
 
+def show_sweep(paths: Sequence[str], folder: Path) -> None:
+    """Write the page of the runs of a sweep into its folder."""
+    with files.Aside(f"the page of the sweep in {folder}").trying():
+        trees = dict(zip(report.told_apart(paths), map(store.open, paths), strict=True))
+        say(f"sweep:  {report.write_sweep(trees, folder)}")
+
+
 NO_IMAGES = (False, "none")
 """Values of report.images that keep all pictures of samples out."""
 

@@ -11,6 +11,7 @@ from .command_line import hydra_job as hydra_job
 from .command_line import in_a_sweep as in_a_sweep
 from .command_line import override as override
 from .command_line import quoted as quoted
+from .command_line import sweep_folder as sweep_folder
 from .compose import from_config as from_config
 from .discreet import check_name as check_name
 from .explaining import leaves as leaves

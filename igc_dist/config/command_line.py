@@ -113,6 +113,11 @@ def in_a_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def sweep_folder() -> Path:
+    """The folder of the sweep that the job is one of. Works only inside a task."""
+    return Path(HydraConfig.get().sweep.dir)
+
+
 def compose_again(overrides: Sequence[str], column: Sequence[str]) -> Any:
     """The configuration with the words of a gallery's `column` more, inside a task.
 

@@ -19,6 +19,7 @@ from .study import joined as joined
 from .study import scored as scored
 from .study_page import study_table as study_table
 from .study_page import write_study as write_study
+from .sweep import write_sweep as write_sweep
 from .tables import compare as compare
 from .tables import info as info
 from .tables import scores_table as scores_table
