@@ -43,18 +43,19 @@ def drawn(n: int, seed: int, offset: float, n_cells: int) -> Attribution:
 
     values = tuple(table(np.nan, *shape) for shape in SHAPES)
     baseline = tuple(torch.from_numpy(offset + rng.standard_normal((n, *shape))) for shape in SHAPES)
+    area = tuple(torch.from_numpy(rng.random((n, *shape))) for shape in SHAPES)
     y, r, b = (table(bad) for bad in (np.nan, np.inf, -np.inf))
     cell = torch.from_numpy(rng.integers(0, max(1, n_cells - int(rng.integers(2))), (n, J)))
-    return Attribution(values, y, r, b, torch.from_numpy(weight), cell=cell, baseline=baseline)
+    return Attribution(values, y, r, b, torch.from_numpy(weight), cell=cell, baseline=baseline, area=area)
 
 
 def rows(a: Attribution, chosen: np.ndarray) -> Attribution:
     tables = (table[chosen] for table in (a.target, a.prediction, a.baseline_prediction, a.weight))
     assert a.cell is not None
     assert a.baseline is not None
-    return Attribution(
-        tuple(v[chosen] for v in a.values), *tables, cell=a.cell[chosen], baseline=tuple(z[chosen] for z in a.baseline)
-    )
+    assert a.area is not None
+    baseline, area = (tuple(each[chosen] for each in those) for those in (a.baseline, a.area))
+    return Attribution(tuple(v[chosen] for v in a.values), *tables, cell=a.cell[chosen], baseline=baseline, area=area)
 
 
 def at(place: float) -> Centre:
@@ -100,6 +101,9 @@ def compare(state: State, whole: Attribution, cell: tuple[int, ...], inside: np.
     values = {name: table[:, j].numpy() for name, table in scalars.items()}
     for i, shape in enumerate(SHAPES):
         assert whole.baseline is not None
+        assert whole.area is not None
+        mean, _ = moments({"s": whole.area[i].flatten(1).numpy()}, weight, "ss")
+        np.testing.assert_allclose(state.mean("s", i)[cell], mean.reshape(shape), rtol=1e-12, atol=1e-12)
         a, z = whole.values[i][:, j].flatten(1).numpy(), whole.baseline[i].flatten(1).numpy()
         for pair in PAIRS:
             mean, covariance = moments({**values, "a": a, "z": z}, weight, pair)
