@@ -27,6 +27,7 @@ BLOCKS = [
     for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 ]
 PYTHON = {f"{name}, {number}": text for number, (name, language, text) in enumerate(BLOCKS) if language == "python"}
+PYTHON = {place: text for text, place in {text: place for place, text in PYTHON.items()}.items()}  # each once
 SHELL = [
     line.split("#")[0].strip()
     for _, language, text in BLOCKS

@@ -27,6 +27,7 @@ def net():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_the_command_of_a_page_runs(tmp_path: Path) -> None:
     (tmp_path / "my code").mkdir()

@@ -112,8 +112,11 @@ def test_what_needs_no_model_starts_without_torch(name: str, stores: Path) -> No
 
 @pytest.mark.parametrize(
     "arguments",
-    [("verify", "a.zarr"), ("merge", "a.zarr", "b.zarr", "ab.zarr"), ("compact", "a.zarr", "compact.zarr")],
-    ids=lambda arguments: arguments[0],
+    [
+        pytest.param(("verify", "a.zarr"), id="verify"),
+        pytest.param(("merge", "a.zarr", "b.zarr", "ab.zarr"), id="merge", marks=pytest.mark.slow),
+        pytest.param(("compact", "a.zarr", "compact.zarr"), id="compact", marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_done_to_stores_starts_without_lightning(arguments: tuple[str, ...], stores: Path) -> None:
     ended = run(COMMAND, *arguments, cwd=stores)
@@ -147,6 +150,7 @@ def test_the_library_beside_us_is_broken(broken: Path, tmp_path: Path) -> None:
         run("import torchvision", cwd=tmp_path, beside=broken)
 
 
+@pytest.mark.slow
 def test_lightning_names_the_library_that_it_falls_over(broken: Path, tmp_path: Path) -> None:
     """A run that logs needs Lightning, which imports an installed torchvision: one line says what to mend."""
     about = broken / "torchvision-0.99.dist-info"

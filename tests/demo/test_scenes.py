@@ -95,6 +95,7 @@ def test_the_audit_names_no_watermark_in_a_clean_network() -> None:
         assert value - half > 0.1
 
 
+@pytest.mark.slow
 def test_training_is_reproducible_and_learns() -> None:
     """A few steps; the weights that ship are small."""
     one, two = (train_scene_nets.train(0.9, n=128, epochs=2) for _ in range(2))

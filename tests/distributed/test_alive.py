@@ -40,7 +40,7 @@ def survivor(victim: int, group: object) -> Ended:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_rank_ends_when_another_is_gone(victim: int, number: signal.Signals, tmp_path: Path) -> None:
     """In pass 2, far within the timeout of half an hour; rank 0 holds the store of the ranks. A rerun completes."""
     path = tmp_path / "a.zarr"

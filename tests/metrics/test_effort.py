@@ -25,7 +25,15 @@ MEMBERS = [kind(**SETTINGS.get(name, {})) for name, kind in METRICS.items()]
 MORE = [Completeness(segments=4), Insertion(pixels=50), Sic(thresholds=6, fill="bokeh"), Completeness(of="probability")]
 
 
-@pytest.mark.parametrize("metric", [*MEMBERS, *MORE], ids=lambda metric: metric.name)
+@pytest.mark.parametrize(
+    "metric",
+    [
+        # aic walks as sic does
+        *(pytest.param(one, marks=pytest.mark.slow if one.name == "aic" else ()) for one in MEMBERS),
+        *MORE,
+    ],
+    ids=lambda metric: metric.name,
+)
 def test_a_metric_spends_what_it_says(metric: Metric) -> None:
     """Rows of the model, gradients, and maps that it asks for, per map."""
     torch.manual_seed(0)

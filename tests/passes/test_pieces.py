@@ -37,7 +37,7 @@ def small_tables(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"samples": True, "weights": np.linspace(0.1, 1, N)},
         {"design": "pairs", "n_draws": 2},
         {"n_others": 2, "n_steps": 2},

@@ -67,6 +67,7 @@ def test_one_run_has_no_page(tmp_path: Path) -> None:
         write_sweep({"one": store()}, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_a_sweep_ends_with_its_page(tmp_path: Path) -> None:
     """And compare writes the same one where it is told to."""

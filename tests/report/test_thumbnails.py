@@ -147,6 +147,7 @@ def test_means_are_behind_the_maps_of_their_own(tree: xr.DataTree, tmp_path: Pat
         assert int(image.std((1, 2)).argmax()) == int(title.split()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_a_run_keeps_them_or_not(tmp_path: Path) -> None:
     """`report.images=none` also removes what an earlier run has left; nothing of a sample is on the page."""

@@ -63,7 +63,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", ["top", *(pytest.param(name, marks=pytest.mark.slow) for name in ("own", "igc"))])
 def test_disjoint_data_give_what_one_run_over_all_would(name: str, tmp_path: Path) -> None:
     """Scores, curves, means and intervals; which samples the filter left out and why; which outputs were explained."""
     settings = QUESTIONS[name]
