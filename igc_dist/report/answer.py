@@ -34,6 +34,8 @@ def answer(tree: xr.DataTree, judged: Sequence[Standing]) -> list[str]:
 def _outputs(tree: xr.DataTree) -> str:
     names, correlation = labels(tree), column(tree, "correlation")
     over = f"Over {span(tree.data_vars['n'].values)} samples" if "n" in tree.data_vars else "Here"
+    if correlation is None and not inputs(tree):  # single samples, each perhaps with an output of its own
+        return ""
     if correlation is None or not np.isfinite(correlation).any():
         return f"{over}, none of the {len(names)} outputs has a correlation of prediction and target."
     best, worst = int(np.nanargmax(correlation)), int(np.nanargmin(correlation))

@@ -105,6 +105,10 @@ def test_attributions_of_samples_are_no_correlations() -> None:
         del tree[group]
     third = answer(tree, standings(tree))[2]
     assert third.startswith("Correlations are not known, ±2.2 (95 %, median); attributions of 5 of 5 outputs can be")
+    del tree["correlation"]  # outputs of each sample's own have none
+    assert answer(tree, standings(tree))[0] == (
+        "Attributions are kept of 7 samples, one by one: there is no map of the data set."
+    )
 
 
 def test_the_first_screen_is_in_the_page(tmp_path: Path) -> None:
