@@ -16,6 +16,7 @@ from tests.benchmarks.measure import show
 NAMES = (
     "overhead", "throughput", "precision", "scaling", "memory", "cost", "store", "family", "forward_mode", "accuracy",
     "coverage", "guided", "captum", "captum_suite", "ig2", "outlook", "resume", "startup", "promises", "metrics",
+    "vision",
 )  # fmt: skip
 
 
