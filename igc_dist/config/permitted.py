@@ -16,7 +16,7 @@ from igc_dist.records import ConfigError
 ALLOWED = (
     "igc_dist.model.outputs.", "igc_dist.model.families.", "igc_dist.attributors.", "igc_dist.baselines.",
     "igc_dist.data.huggingface.", "igc_dist.data.images.", "igc_dist.data.stored.", "igc_dist.data.tar.",
-    "igc_dist.demo.", "igc_dist.features.", "igc_dist.metrics.", "igc_dist.paths.",
+    "igc_dist.demo.", "igc_dist.features.", "igc_dist.metrics.", "igc_dist.paths.", "igc_dist.store.groups.",
 )  # fmt: skip
 """Prefixes of `_target_`s that a configuration may name. Only the command line can add more (--allow-target)."""
 

@@ -1,4 +1,4 @@
-"""Arrays in files: NumPy's `npz`, a folder of `npy`, or a Zarr group."""
+"""Arrays in files: NumPy's `npz`, or a folder of `npy`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from igc_dist.records import DataError, near
 class StoredArrays(Pair):
     """Samples are rows of the arrays `x` and `y` at `root`; several names of `x` give a model of several inputs.
 
-    `root`: an `npz` file, which is read into memory; a folder of `npy` files, which are mapped; or a Zarr group, whose
-    chunks are read when they are needed. Arrays of one value for each sample are columns: ``data.slices=place``. Files
-    with pickled objects are refused. Raises `DataError`.
+    `root`: an `npz` file, which is read into memory, or a folder of `npy` files, which are mapped. Arrays of one value
+    for each sample are columns: ``data.slices=place``. Files with pickled objects are refused. Raises `DataError`.
     """
+
+    kinds = "give an .npz file or a folder of .npy files, of numbers"
+    """What `root` may be, in messages."""
 
     def __init__(self, root: str | Path, x: str | Sequence[str] = "x", y: str = "y") -> None:
         self.root = Path(os.path.expanduser(root))
         try:
-            arrays, held = _opened(self.root)
+            arrays, held = self.opened(self.root)
             several = [x] if isinstance(x, str) else [*x]
             for name in (*several, y):
                 if name not in arrays:
@@ -41,8 +43,8 @@ class StoredArrays(Pair):
         except DataError:
             raise
         except (OSError, ValueError) as error:
-            raise DataError(f"data: {self.root} cannot be read ({error}): {KINDS}") from error
-        self.digest = manifest(*held).digest
+            raise DataError(f"data: {self.root} cannot be read ({error}): {self.kinds}") from error
+        self.digest = manifest(self.root if self.root.is_dir() else self.root.parent, held).digest
 
     @property
     def column_names(self) -> list[str]:
@@ -58,27 +60,16 @@ class StoredArrays(Pair):
         """A sample, or the column of a name."""
         return self.beside[index] if isinstance(index, str) else super().__getitem__(index)
 
-
-KINDS = "give an .npz file, a folder of .npy files or a Zarr group, of numbers"
-
-
-def _opened(root: Path) -> tuple[dict[str, Any], tuple[Path, list[str]]]:
-    """The arrays by name, and the files that hold them: a folder, and their paths below it."""
-    if root.is_file():
-        with np.load(root, allow_pickle=False) as opened:
-            if not isinstance(opened, np.lib.npyio.NpzFile):
-                raise DataError(f"data: {root} is no .npz file: {KINDS}")
-            return {name: opened[name] for name in opened.files}, (root.parent, [root.name])
-    if not root.is_dir():
-        raise DataError(f"data: {root} is not there: {KINDS} (data.root)")
-    held = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
-    if "zarr.json" in held or ".zgroup" in held:
-        import zarr
-
-        group = zarr.open_group(root, mode="r")
-        return dict(group.arrays()), (root, held)
-    flat = [name for name in held if name.endswith(".npy") and "/" not in name]
-    if not flat:
-        raise DataError(f"data: {root} has no .npy file and is no Zarr group: {KINDS}")
-    mapped = {name[:-4]: np.load(root / name, mmap_mode="r", allow_pickle=False) for name in flat}
-    return mapped, (root, flat)
+    def opened(self, root: Path) -> tuple[dict[str, Any], list[str]]:
+        """The arrays by name, and the files that hold them: below `root`, or beside it if it is a file."""
+        if root.is_file():
+            with np.load(root, allow_pickle=False) as found:
+                if not isinstance(found, np.lib.npyio.NpzFile):
+                    raise DataError(f"data: {root} is no .npz file: {self.kinds}")
+                return {name: found[name] for name in found.files}, [root.name]
+        if not root.is_dir():
+            raise DataError(f"data: {root} is not there: {self.kinds} (data.root)")
+        held = sorted(file.name for file in root.glob("*.npy"))
+        if not held:
+            raise DataError(f"data: {root} has no .npy file: {self.kinds}; a Zarr group is data=zarr")
+        return {name[:-4]: np.load(root / name, mmap_mode="r", allow_pickle=False) for name in held}, held

@@ -44,16 +44,6 @@ def student(freedom: Floats | int, level: float) -> Floats:
     return np.asarray(stdtrit(freedom, (1 + level) / 2), np.float64)
 
 
-def p_values(values: Floats, errors: Floats, freedom: Floats) -> Floats:
-    """Two-sided p values of ``values / errors`` in Student's t; NaN without a standard error, or one of zero."""
-    from scipy.special import stdtr
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        known = np.isfinite(values) & (errors > 0) & (freedom > 0)
-        size = np.abs(np.divide(values, errors, out=np.full(values.shape, np.nan), where=known))
-        return np.asarray(np.where(known, 2 * stdtr(np.where(freedom > 0, freedom, 1), -size), np.nan))
-
-
 def folds_of(tree: xr.DataTree) -> Floats:
     """The number of folds that hold samples of each output (O,)."""
     outputs = tree.sizes.get("output", 0)

@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from igc_dist.report.contents import Floats
-from igc_dist.report.intervals import p_values
-from igc_dist.statistics import benjamini_hochberg
+from igc_dist.statistics import benjamini_hochberg, p_values
 
 RATE = 0.05
 """The false discovery rate."""

@@ -115,7 +115,7 @@ class Asked:
 
     def _compared(self, one: Parts, two: Parts, how: Level) -> Iterator[tuple[str, np.ndarray]]:
         """The arrays of one pair by their paths, (J,) and (J, *P)."""
-        parts = {name: two[name].minus(one[name], self.paired) for name in two}
+        parts = {name: two[name].minus(one[name], self.paired) for name in two if name in one}
         for name in [name for name in parts if name not in self.folds.inputs]:
             yield from _numbers(name, parts.pop(name), how)
         tests, bands = corrected(parts), band(parts, how)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 from igc_dist import seeds
 from igc_dist.records import ConfigError
 from igc_dist.results.folds import Estimate
-from igc_dist.statistics import benjamini_hochberg, holm
+from igc_dist.statistics import benjamini_hochberg, holm, p_values
 
 ROTATIONS = 2000
 """Draws for a simultaneous band: its level is then known to half a percent."""
@@ -42,14 +42,6 @@ def reach(of: Estimate, level: float) -> Float64[np.ndarray, "*rest"]:
     from scipy.special import stdtrit
 
     return np.asarray(stdtrit(of.freedom, (1 + level) / 2) * of.se)
-
-
-def p_values(of: Estimate) -> Float64[np.ndarray, "*rest"]:
-    """Two-sided p values of "it is 0". NaN where it is 0 without and with every fold: nothing is there to be tested."""
-    from scipy.special import stdtr
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(2 * stdtr(of.freedom, -np.abs(of.value) / of.se))
 
 
 def band(parts: Mapping[str, Estimate], how: Level) -> dict[str, Float64[np.ndarray, "J *P"]]:
@@ -97,7 +89,7 @@ class Corrected:
 
 def corrected(parts: Mapping[str, Estimate]) -> dict[str, Corrected]:
     """The p values of all features, corrected for as many as an output has, over its inputs together."""
-    plain = {name: p_values(part) for name, part in parts.items()}
+    plain = {name: p_values(part.value, part.se, part.freedom) for name, part in parts.items()}
     both = within_outputs(plain, holm), within_outputs(plain, benjamini_hochberg)
     return {name: Corrected(p, both[0][name], both[1][name]) for name, p in plain.items()}
 

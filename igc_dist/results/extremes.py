@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from igc_dist.results.between import chosen
-from igc_dist.results.differences import Level, p_values, reach, within_outputs
+from igc_dist.results.differences import Level, reach, within_outputs
 from igc_dist.results.folds import Estimate, Folds
-from igc_dist.statistics import benjamini_hochberg
+from igc_dist.statistics import benjamini_hochberg, p_values
 
 KINDS = ("", "absent", "reversed", "weaker")
 """What a feature is where it counts least: its interval holds 0; it has the other sign; it has the same sign."""
@@ -61,7 +61,9 @@ def _found(parts: Mapping[str, Estimate], labels: np.ndarray, how: Level) -> dic
     """The arrays of `spurious` for some outputs, by input."""
     pairs = {each: _extremes(part, how) for each, part in parts.items()}
     n_pairs = len(labels) * (len(labels) - 1) / 2
-    tested = {each: np.minimum(p_values(gap) * n_pairs, 1.0) for each, (_, _, gap) in pairs.items()}
+    tested = {
+        each: np.minimum(p_values(gap.value, gap.se, gap.freedom) * n_pairs, 1.0) for each, (_, _, gap) in pairs.items()
+    }
     corrected = within_outputs(tested, benjamini_hochberg)
     answer = {}
     for each, part in parts.items():

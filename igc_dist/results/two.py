@@ -87,9 +87,7 @@ def _between(
 
     def cut(some: Sequence[int]) -> list[tuple[Parts, Parts]]:
         there = [theirs.index(names[at]) for at in some]
-        found = one.estimates(some, name, slices=False), two.estimates(there, name, slices=False)
-        both = found[0].keys() & found[1].keys()
-        return [({part: found[0][part] for part in found[0] if part in both}, found[1])]
+        return [(one.estimates(some, name, slices=False), two.estimates(there, name, slices=False))]
 
     pair = Pair("other - this", "this", "other")
     also = differences(_rest(one), _rest(two))

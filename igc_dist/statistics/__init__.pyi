@@ -13,6 +13,7 @@ from .jackknife import standard_error as standard_error
 from .moments import Moments as Moments
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
+from .multiplicity import p_values as p_values
 from .registry import STATISTICS as STATISTICS
 from .state import Centre as Centre
 from .state import State as State

@@ -6,6 +6,18 @@ import numpy as np
 from jaxtyping import Float64
 
 
+def p_values(
+    values: Float64[np.ndarray, "*tests"], errors: Float64[np.ndarray, "*tests"], freedom: np.ndarray
+) -> Float64[np.ndarray, "*tests"]:
+    """Two-sided p values of ``values / errors`` in Student's t; NaN without a standard error, or one of zero."""
+    from scipy.special import stdtr
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        known = np.isfinite(values) & (errors > 0) & (freedom > 0)
+        size = np.abs(np.divide(values, errors, out=np.full(values.shape, np.nan), where=known))
+        return np.asarray(np.where(known, 2 * stdtr(np.where(freedom > 0, freedom, 1), -size), np.nan))
+
+
 def holm(p: Float64[np.ndarray, "*tests"]) -> Float64[np.ndarray, "*tests"]:
     """P values corrected by Holm's step-down: ``max over j <= i of min(1, (m - j + 1) p_(j))``. NaN stays NaN.
 

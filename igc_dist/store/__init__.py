@@ -1,7 +1,7 @@
 """The Zarr store: layout, objects, admission of what others wrote, lock. The only zarr and obstore.
 
-May import: planning, distributed, statistics, secrets, files, faults, records. Its public names stand in `__init__.pyi`
-and are loaded when they are first asked for.
+May import: planning, distributed, data, statistics, secrets, files, faults, records. Its public names stand in
+`__init__.pyi` and are loaded when they are first asked for.
 """
 
 import lazy_loader

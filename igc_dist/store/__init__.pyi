@@ -23,6 +23,7 @@ from .documents import differences as differences
 from .documents import sealed as sealed
 from .documents import unsealed as unsealed
 from .folder import Folder as Folder
+from .groups import ZarrArrays as ZarrArrays
 from .layout import Array as Array
 from .layout import Dim as Dim
 from .layout import Phase as Phase

@@ -34,7 +34,18 @@ from tests.commands import ROOT, environment
 
 CONF = ROOT / "conf"
 FAMILIES = ("timm", "torchvision", "transformers", "clip", "module", "lightning_checkpoint")
-FOR_FILES = ("image_folder", "tar", "huggingface", "arrays", "audit", "masks", "lite0", "photographs", *FAMILIES)
+FOR_FILES = (
+    "image_folder",
+    "tar",
+    "huggingface",
+    "arrays",
+    "zarr",
+    "audit",
+    "masks",
+    "lite0",
+    "photographs",
+    *FAMILIES,
+)
 """Choices that need files, and have tests of their own: tests/data/, tests/demo/, tests/model/test_families.py."""
 CHOICES = sorted(
     path.relative_to(CONF).with_suffix("").as_posix()

@@ -23,15 +23,11 @@ import igc_dist
 from igc_dist.config import from_config
 from igc_dist.data import Decoding, HuggingFace, ImageFolder, Source, StoredArrays, TarFolder
 from igc_dist.records import ConfigError, DataError
+from igc_dist.store import ZarrArrays
 from tests.config.test_conf import composed
 from tests.data.test_images import Net
 
 CLASSES = ("cat", "dog", "emu")
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def png(n: int, sides: tuple[int, int] = (10, 12)) -> bytes:
@@ -242,7 +238,8 @@ def test_rows_of_arrays_in_files(kind: str, tmp_path: Path) -> None:
     x, y = draw.normal(size=(14, 3, 4)).astype(np.float32), draw.normal(size=(14, 2))
     (tmp_path / "data").mkdir()
     path = stored(tmp_path / "data", kind, {"x": x, "target": y, "place": np.arange(14) % 2, "odd": np.zeros(3)})
-    data = StoredArrays(path, y="target")
+    kept = ZarrArrays if kind.startswith("zarr") else StoredArrays
+    data = kept(path, y="target")
     assert (len(data), data.column_names, data["place"].tolist()) == (14, ["place"], [0, 1] * 7)
     assert torch.equal(data[5][0], torch.from_numpy(x[5]))
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
@@ -251,7 +248,7 @@ def test_rows_of_arrays_in_files(kind: str, tmp_path: Path) -> None:
     assert igc_dist.attribute(net, data, **settings | {"slices": "place"}).equals(expected)
     before = data.digest
     stored(tmp_path / "data", kind, {"x": x + 1, "target": y})
-    assert StoredArrays(path, y="target").digest != before
+    assert kept(path, y="target").digest != before
 
 
 def test_several_arrays_are_several_inputs(tmp_path: Path) -> None:
@@ -263,8 +260,10 @@ def test_several_arrays_are_several_inputs(tmp_path: Path) -> None:
 def test_other_arrays_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not there: give an .npz file"):
         StoredArrays(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"has no .npy file and is no Zarr group"):
+    with pytest.raises(DataError, match=r"has no .npy file: .* a Zarr group is data=zarr"):
         StoredArrays(tmp_path)
+    with pytest.raises(DataError, match="is no Zarr group"):
+        ZarrArrays(tmp_path)
     path = stored(tmp_path, "npz", {"x": np.array([{}, {}], dtype=object), "y": np.zeros(2)})
     with pytest.raises(DataError, match="cannot be read"):
         StoredArrays(path)
@@ -275,10 +274,10 @@ def test_other_arrays_are_refused(tmp_path: Path) -> None:
         StoredArrays(stored(tmp_path, "npz", {"x": np.zeros((3, 1)), "y": np.zeros(2)}))
 
 
-@pytest.mark.parametrize("kind", ["tar", "arrays"])
+@pytest.mark.parametrize("kind", ["tar", "arrays", "zarr"])
 def test_forms_of_data_are_run_from_a_configuration(kind: str, tars: Path, tmp_path: Path) -> None:
     x, y = np.random.default_rng(0).random((12, 3, 8, 8), np.float32), np.arange(12) % 3
-    root = tars if kind == "tar" else stored(tmp_path, "npz", {"x": x, "y": y})
+    root = tars if kind == "tar" else stored(tmp_path, {"arrays": "npz", "zarr": "zarr3"}[kind], {"x": x, "y": y})
     words = [f"data={kind}", f"data.root={root}", "model.build._target_=tests.data.test_images.Net",
              "target=one_hot", "quadrature.n_steps=2", "plan.n_folds=3", "baseline=zeros"]  # fmt: skip
     words += ["data.size=8", "data.num_workers=0"] if kind == "tar" else []

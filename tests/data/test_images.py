@@ -27,11 +27,6 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 CLASSES = ("cat", "dog", "emu")
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Four photographs of each of three classes; in colour, of several sizes, one of them in a folder below."""

@@ -25,11 +25,6 @@ SIDE, N = 6, 12
 NAMES = ("background", "eye", "mark")
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Photographs with label maps of three kinds of file; "mark" is in the even ones only."""

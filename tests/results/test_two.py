@@ -48,6 +48,14 @@ def tables(model: torch.nn.Linear, data: tuple[torch.Tensor, torch.Tensor]) -> t
     return (model.weight.detach()[None] * x[:, None]).numpy(), y.numpy(), model(x).detach().numpy()
 
 
+def test_a_sum_that_only_one_result_has_is_not_compared() -> None:
+    """Reduced by any function, a map does not add up, whichever of the two they are."""
+    whole, free = run(ONE, rows(0)), run(TWO, rows(0), reduce=np.abs)
+    for found in (between_models(whole, free), between_models(free, whole)):
+        assert "correlation" in found
+        assert "igc_sum" not in found
+
+
 def test_models_are_compared_over_the_same_folds() -> None:
     """The error of the difference is that of the jackknife of the difference itself, by leaving rows out."""
     data = rows(0)
