@@ -28,6 +28,10 @@ class Chunks:
 
     def put(self, places: Int64[np.ndarray, " n"], piece: dict[str, np.ndarray]) -> None:
         """Add rows at these places, ascending, after all earlier ones; `blank` rows where others are left out."""
+        if places[-1] - places[0] < len(places):  # no gap, as most often
+            self.fill(int(places[0]))
+            self.add(piece)
+            return
         for run in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) > 1) + 1):
             self.fill(int(places[run[0]]))
             self.add({name: values[run[0] : run[-1] + 1] for name, values in piece.items()})

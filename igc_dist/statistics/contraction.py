@@ -60,13 +60,16 @@ def _products(attribution: Attribution, centre: Centre, masked: torch.Tensor) ->
         "r": centred(attribution.prediction, "r"),
         "b": centred(attribution.baseline_prediction, "b"),
     }
+    weighted = {u: w * value for u, value in scalar.items()}
     for term in SCALAR_TERMS:
         if term == "n":
             yield term, (~masked).double() * attribution.share
         elif term == "d":
             yield term, w * torch.where(masked, 0.0, attribution.delta.abs().double())
+        elif not term:
+            yield term, w
         else:
-            yield term, w if not term else w * scalar[term[0]] * (scalar[term[1]] if term[1:] else 1.0)
+            yield term, weighted[term[0]] * scalar[term[1]] if term[1:] else weighted[term[0]]
 
 
 class _Contraction:
@@ -87,12 +90,13 @@ class _Contraction:
         """The sums of one input, (C, J, *P) by term."""
         shape = values.shape[1:]
         size = *self.weights.shape[1:-2], shape[0], shape[1:].numel()
-        sums = {term: self.weights.new_empty(size) for term in self.terms}
+        linear = self.weights.new_empty((len(self.linear), *size))
+        own = dict(zip(self.linear, linear, strict=True))
+        sums = {term: own[term] if term in own else self.weights.new_empty(size) for term in self.terms}
         for j in range(shape[0]):
             masked = widen(self.masked[:, j], len(shape) - 1)
             a = torch.where(masked, 0.0, values[:, j].double() - offset[j]).reshape(len(masked), shape[1:].numel())
-            for term, row in zip(self.linear, self.weights[..., j] @ a, strict=True):
-                sums[term][..., j, :] = row
+            linear[..., j, :] = self.weights[..., j] @ a
             if "aa" in self.terms:
                 sums["aa"][..., j, :] = self.product[""][..., j] @ a.square()
             if "z" in self.terms:
