@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,13 @@ class Results:
         `ConfigError` for an output that is not there, a `max_outputs` below 1, and a folder that is a link.
         """
         tree = self._whole()
-        if data is None:
-            return report.write_report(tree, folder, max_outputs, outputs, sort)
-        fetch = partial(_first, data)
-        means = report.means_of(report.selected(tree, outputs, sort), fetch, max_outputs)
-        return report.write_report(tree, folder, max_outputs, outputs, sort, fetch, means)
+        path = tree.encoding.get("source")
+        found = report.Beside(run=None if path is None else store.beside(path))
+        if data is not None:
+            fetch = partial(_first, data)
+            means = report.means_of(report.selected(tree, outputs, sort), fetch, max_outputs)
+            found = replace(found, fetch=fetch, means=means)
+        return report.write_report(tree, folder, max_outputs, outputs, sort, found)
 
     def export(self, to: str, folder: str | Path, data: Any = None) -> Path:
         """Write the result into a new folder for another program, as ``igc-dist export``. Returns what to open first.

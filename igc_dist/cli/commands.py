@@ -82,7 +82,8 @@ def write_report(arguments: Sequence[str], given: Flags = NONE) -> int:
         tree = store.results(path)
         try:
             fetch, means = _pictures(tree, path, given)
-            written = report.write_report(tree, folder, int(most), outputs, given.get("--sort"), fetch, means)
+            found = report.Beside(fetch, means, store.beside(path))
+            written = report.write_report(tree, folder, int(most), outputs, given.get("--sort"), found)
         except OSError as error:
             raise ConfigError(f"the page cannot be written to {folder} ({error}): give another folder") from error
     say(written)

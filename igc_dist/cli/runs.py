@@ -133,7 +133,7 @@ def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
                 fetch = partial(_images, config.from_config(cfg, None, allow).source)
                 with files.Aside(f"the thumbnails in {beside}").trying():
                     means = _kept(cfg.report, tree, beside, fetch)
-            page = report.write_report(tree, beside, cfg.report.max_outputs, fetch=fetch, means=means)
+            page = report.write_report(tree, beside, cfg.report.max_outputs, beside=report.Beside(fetch, means, beside))
     with on_screen():
         Console().print(report.summary_table(tree))
         if (scores := report.scores_table(tree)) is not None:

@@ -1,3 +1,4 @@
+from .beside import Beside as Beside
 from .comparison import told_apart as told_apart
 from .contents import inputs as inputs
 from .contents import labels as labels

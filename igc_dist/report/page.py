@@ -17,6 +17,7 @@ import xarray as xr
 from igc_dist import files
 from igc_dist.records import printable
 from igc_dist.report.answer import answer, command_of
+from igc_dist.report.beside import Beside
 from igc_dist.report.contents import (
     SUM,
     column,
@@ -42,12 +43,10 @@ from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
 from igc_dist.report.notices import notices_of
 from igc_dist.report.rendering import environment, image
-from igc_dist.report.rows import Fetch
 from igc_dist.report.samples import draw_behind, draw_samples
 from igc_dist.report.scores import metric_rows
 from igc_dist.report.selection import selected
 from igc_dist.report.standing import AVOID, LOOK, TRUST, Standing, standings
-from igc_dist.report.thumbnails import Mean
 from igc_dist.secrets import masked
 
 TABLE_ROWS = 2000  # a page with more table rows opens slowly; the store has all rows
@@ -83,14 +82,13 @@ def write_report(
     max_outputs: int = 32,
     outputs: Sequence[str | int] | None = None,
     sort: str | None = None,
-    fetch: Fetch | None = None,
-    means: Mapping[str, Mean] | None = None,
+    beside: Beside = Beside(),  # noqa: B008 - it is frozen
 ) -> Path:
     """Draw the store `tree` and write `folder`/report.html with the same figures as PNG files in `folder`/figures.
 
     `outputs`, `sort`: see `selected`. At most `max_outputs` outputs are drawn in each figure, and its caption says how
-    many were left out; tables list up to 2000. `fetch` gives samples to be seen beside their maps (`draw_samples`).
-    `means` are of the samples of an output, by its name, to be seen behind its map.
+    many were left out; tables list up to 2000. `beside`: pictures of samples, to be seen beside their maps and behind
+    those of outputs, and where the run has left its account; without that, it is looked for in `folder`.
     Returns the path of the page. Raises `ConfigError` for a max_outputs below 1, for outputs that the store does not
     have and for a folder that is a link, OSError where the folder cannot be written.
     """
@@ -101,13 +99,13 @@ def write_report(
     judged = standings(tree)
     sizes = magnitudes(tree) if len(inputs(tree)) > MOST_INPUTS else {}
     drawings = draw_all(tree, folder / "figures", max_outputs)
-    shown = draw_samples(tree, folder / "figures", fetch)
+    shown = draw_samples(tree, folder / "figures", beside.fetch)
     context = scripted(tree, drawings.main) | {
         "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
         "facts": facts(tree) | chosen,
         "answer": answer(tree, judged),
         "verdicts": verdict_rows(tree, judged),
-        "command": command_of(tree, folder),
+        "command": command_of(tree, beside.run or folder),
         "notices": notices_of(tree),
         "summary": summary_rows(tree, tuple(SUMMARY)),
         "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,
@@ -118,7 +116,7 @@ def write_report(
         "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
         "per_sample": "samples" in tree.children,
         "drawings": drawings,
-        "behind": draw_behind(tree, folder / "figures", means or {}, max_outputs),
+        "behind": draw_behind(tree, folder / "figures", beside.means, max_outputs),
         "samples": shown,
         "confident": any(each.confidence for each in shown),
         "samples_total": kept(tree).get("samples", 0),

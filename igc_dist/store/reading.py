@@ -103,4 +103,6 @@ def _described(found: xr.DataTree, about: Mapping[str, Any], objects: Objects) -
     """The tree with the attributes of its store."""
     # upgraded, but with its own version number
     found.attrs = {**upgraded(about, objects.path), "schema": about["schema"]}
+    if isinstance(objects.path, Path):
+        found.encoding["source"] = str(objects.path)
     return found

@@ -148,7 +148,7 @@ def test_a_sample_without_a_label_has_no_output() -> None:
 def test_the_store_verifies_and_the_page_names_the_outputs(tmp_path: Path) -> None:
     tree = run(Targets(each="own", classes=NAMES), store=tmp_path / "s.zarr")
     assert upkeep.verify(tmp_path / "s.zarr").lines == []
-    page = report.write_report(tree, tmp_path, fetch=lambda indices: X[indices].numpy()).read_text()
+    page = report.write_report(tree, tmp_path, beside=report.Beside(lambda indices: X[indices].numpy())).read_text()
     for name in {NAMES[k] for k in LABEL.tolist()}:
         assert name in page
 

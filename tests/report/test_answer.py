@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+import igc_dist
+from igc_dist import files
+from igc_dist.__main__ import main
 from igc_dist.report import write_report
 from igc_dist.report.answer import answer, command_of
 from igc_dist.report.standing import AVOID, LOOK, TRUST, rarer, standings
@@ -136,3 +140,18 @@ def test_the_command_is_that_of_the_run(tmp_path: Path) -> None:
     for other in (json.dumps(account | {"spec_hash": "other"}), "{", "[]", json.dumps({"spec_hash": "abc123"})):
         (tmp_path / "run.json").write_text(other)
         assert command_of(tree, tmp_path) is None
+
+
+def test_the_command_is_found_from_any_folder(tmp_path: Path) -> None:
+    """A page that is written elsewhere than by the run has the command that lies beside the store; so has that of a
+    tree that was opened."""
+    data = torch.rand(12, 3, generator=torch.Generator().manual_seed(0)), torch.rand(12, 1)
+    tree = igc_dist.attribute(torch.nn.Linear(3, 1), data, n_steps=2, n_folds=2, threads=1, store=tmp_path / "a")
+    account = {"spec_hash": tree.attrs["spec_hash"], "overrides": ["model=mine"]}
+    files.write(files.folder(tmp_path / "a.run") / "run.json", json.dumps(account).encode())
+    with pytest.raises(SystemExit) as left:
+        main(["report", str(tmp_path / "a"), str(tmp_path / "page")])
+    assert left.value.code == 0
+    igc_dist.open(tmp_path / "a").igc.report(tmp_path / "opened")
+    for folder in ("page", "opened"):
+        assert "<code>igc-dist model=mine</code>" in (tmp_path / folder / "report.html").read_text(encoding="utf-8")

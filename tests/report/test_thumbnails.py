@@ -16,7 +16,7 @@ from PIL import Image
 
 import igc_dist
 from igc_dist.__main__ import main
-from igc_dist.report import Thumbnails, forget_thumbnails, keep_thumbnails, means_of, write_report
+from igc_dist.report import Beside, Thumbnails, forget_thumbnails, keep_thumbnails, means_of, write_report
 from igc_dist.report.overlays import Overlay, draw_overlay
 from igc_dist.report.thumbnails import LEAST, SIDE, jpeg
 from tests.commands import command
@@ -141,7 +141,7 @@ def test_means_are_behind_the_maps_of_their_own(tree: xr.DataTree, tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("igc_dist.report.samples.draw_overlay", noted)
         del (alone := tree.copy())["samples"]
-        write_report(alone, tmp_path, outputs=["2", "0"], means=means_of(tree, fetch, 32))
+        write_report(alone, tmp_path, outputs=["2", "0"], beside=Beside(means=means_of(tree, fetch, 32)))
     assert [*found] == ["output 2", "output 0"]
     for title, image in found.items():
         assert int(image.std((1, 2)).argmax()) == int(title.split()[1])
