@@ -46,7 +46,7 @@ MEANINGS = {
     "data.size": "Height and width of the images; `auto`: those of the model.",
     "data.resize": "Length of the shorter side before the crop; `auto`: that of the model.",
     "data.interpolation": "How images are resized; `auto`: as the model's preprocessing.",
-    "data.masks": "Column of the paths of label maps, for `reduce=masks`.",
+    "data.masks": "Label maps for `reduce=masks`: the column of their paths; in tar files the end of their names.",
     "data.mask_names": "Names of the labels 0, 1, ...: a list, a file, or label: name.",
     "target": "The group: which outputs are explained.",
     "target.outputs": "Numbers or names of outputs, `present`, `top:20`, `positives>=30`; null: all.",

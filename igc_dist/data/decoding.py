@@ -77,15 +77,22 @@ class Decoding:
         largest = 1.0 if planes[0].mode == "F" else 255.0
         return torch.from_numpy(values / np.float32(largest)).clamp(0, 1).movedim(2, 0).expand(3, -1, -1).contiguous()
 
-    def labels(self, path: str | Path, of: str | Path) -> Integer[np.ndarray, "height width"]:
+    def labels(
+        self,
+        path: str | Path,
+        of: str | Path,
+        opened: tuple[str | Path | io.BytesIO, str | Path | io.BytesIO] | None = None,
+    ) -> Integer[np.ndarray, "height width"]:
         """The label map at `path`, resized and cut as its image, at `of`, is; each pixel takes the nearest label.
 
-        A map has the size of its image as it is seen, upright. Raises `DataError` with the path for another size.
+        `opened`: the files, if these are only their names. A map has the size of its image as it is seen, upright.
+        Raises `DataError` with the path for another size.
         """
         from PIL import Image
 
-        found = pixels_of(path)
-        with Image.open(of) as image:
+        map_file, image_file = opened or (path, of)
+        found = pixels_of(path, map_file)
+        with Image.open(image_file) as image:
             turned = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
             size = image.size[::-1] if turned else image.size
         if found.shape != size[::-1]:

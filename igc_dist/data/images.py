@@ -13,10 +13,10 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from igc_dist.data.decoding import Decoding
-from igc_dist.data.label_maps import named
+from igc_dist.data.label_maps import segments_of
 from igc_dist.data.labelled import KINDS, Labelled, coded, tabulated
 from igc_dist.data.manifest import Manifest, manifest
-from igc_dist.records import ConfigError, DataError, near
+from igc_dist.records import DataError, near
 from igc_dist.targets import class_names
 
 PATHS = ("path", "file", "filename", "image")
@@ -64,9 +64,9 @@ class ImageFolder(Labelled):
         self.manifest: Manifest = manifest(self.root, below)
         self.digest = self.manifest.digest
         self.paths = [str(self.root / file) for file in below]
-        self.segments: dict[int, str] = {}
-        if masks is not None or mask_names is not None:
-            self.segments, self.masks = _segments(mask_names), self._masks(masks)
+        self.segments = segments_of(masks, mask_names)
+        if masks is not None:
+            self.masks = self._masks(masks)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -82,11 +82,11 @@ class ImageFolder(Labelled):
         """The label of each pixel of a sample."""
         return self.decoded.labels(self.masks.root / self.masks.paths[index], self.paths[index])
 
-    def _masks(self, column: str | None) -> Manifest:
+    def _masks(self, column: str) -> Manifest:
         """The files of the label maps. Raises `DataError` for a column or a file that is not there."""
         if column not in self.columns:
             raise DataError(
-                f"data.masks={column!r} is no column of the table{near(str(column), [*self.columns])}: it has "
+                f"data.masks={column!r} is no column of the table{near(column, [*self.columns])}: it has "
                 f"{', '.join(map(repr, self.columns)) or 'none beside path and label'}"
             )
         files = self.columns[column].tolist()
@@ -131,14 +131,6 @@ class ImageFolder(Labelled):
                 f"{self.root / lost[0]}: paths are below data.root"
             )
         return files, labels
-
-
-def _segments(names: Any) -> dict[int, str]:
-    """The names of segments by their labels."""
-    if names is None:
-        raise ConfigError("data.masks without data.mask_names: give the names of the labels 0, 1, ... or label: name")
-    said, labels = named(names)
-    return dict(zip(labels, said, strict=True))
 
 
 def _doubled(values: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,21 @@ def named(names: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return said, labels
 
 
+def segments_of(masks: str | None, names: Any) -> dict[int, str]:
+    """The names of segments by their labels, of a data set that was told where its label maps are; {} if it has none.
+
+    Raises `ConfigError` for one of both without the other.
+    """
+    if masks is None and names is None:
+        return {}
+    if names is None:
+        raise ConfigError("data.masks without data.mask_names: give the names of the labels 0, 1, ... or label: name")
+    if masks is None:
+        raise ConfigError("data.mask_names without data.masks: say where the label maps are")
+    said, labels = named(names)
+    return dict(zip(labels, said, strict=True))
+
+
 def maps_in(dataset: Any, masks: Any = None, names: Any = None) -> LabelMaps:
     """The label maps of a data set: `masks`, or those that it has itself (`label_map(index)` and `segments`).
 
@@ -91,9 +107,8 @@ def maps_in(dataset: Any, masks: Any = None, names: Any = None) -> LabelMaps:
         return maps_in(dataset.dataset, None, names).part(dataset.indices)
     if not callable(getattr(dataset, "label_map", None)) or not len(getattr(dataset, "segments", ())):
         raise ConfigError(
-            f"reduce=masks: the data set {type(dataset).__name__} has no label maps: name the column of their paths "
-            "and the segments (data.masks, data.mask_names) of an image folder, or give reduce.masks, an array "
-            "(samples, height, width)"
+            f"reduce=masks: the data set {type(dataset).__name__} has no label maps: say where they are and name the "
+            "segments (data.masks, data.mask_names), or give reduce.masks, an array (samples, height, width)"
         )
     return LabelMaps(*named(dataset.segments if names is None else names), dataset.label_map)
 
@@ -140,10 +155,10 @@ def loaded(masks: Any) -> Any:
     return array_of(masks) if isinstance(masks, str | Path) and Path(masks).suffix in ARRAYS else masks
 
 
-def array_of(path: str | Path) -> np.ndarray:
-    """The only array of an .npy or .npz file. Raises `DataError` with the path."""
+def array_of(path: str | Path, file: io.BytesIO | str | Path | None = None) -> np.ndarray:
+    """The only array of an .npy or .npz file, or of an open one. Raises `DataError` with the path."""
     try:
-        found: Any = np.load(path, allow_pickle=False)
+        found: Any = np.load(path if file is None else file, allow_pickle=False)
         if Path(path).suffix == ".npz":
             with found:
                 if len(found.files) != 1:
@@ -154,15 +169,18 @@ def array_of(path: str | Path) -> np.ndarray:
         raise DataError(f"label map {path} cannot be read: {error}") from error
 
 
-def pixels_of(path: str | Path) -> Integer[np.ndarray, "H W"]:
-    """The labels in a file: of an image with one channel, or palette, or an array. Raises `DataError` with the path."""
+def pixels_of(path: str | Path, file: io.BytesIO | str | Path | None = None) -> Integer[np.ndarray, "H W"]:
+    """The labels in a file, or an open one: an image with one channel, or palette, or an array.
+
+    Raises `DataError` with the path.
+    """
     from PIL import Image
 
     if Path(path).suffix in ARRAYS:
-        found = array_of(path)
+        found = array_of(path, file)
     else:
         try:
-            with Image.open(path) as opened:
+            with Image.open(path if file is None else file) as opened:
                 found = np.asarray(opened)
         except (OSError, ValueError) as error:
             raise DataError(f"label map {path} cannot be read: {error}") from error

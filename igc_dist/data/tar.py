@@ -6,18 +6,19 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
 from igc_dist import files
 from igc_dist.data.decoding import Decoding
+from igc_dist.data.label_maps import ARRAYS, segments_of
 from igc_dist.data.labelled import KINDS, Labelled, coded, tabulated
 from igc_dist.data.manifest import manifest
 from igc_dist.records import DataError
@@ -36,7 +37,8 @@ class TarFolder(Labelled):
     A sample is what lies together and has one name up to the first dot: ``0001.jpg``, ``0001.cls``, ``0001.json``. The
     member `cls` is its label, a number or the name of a class; the entries of `json` are its fields. `label`: the field
     that is the label, or a list of them that gives a vector; without such a field it is that of `cls`. All other fields
-    are columns. `classes`, `decoding`: see `ImageFolder`.
+    are columns. `masks`: the end of the name of the members that are label maps, as ``seg.png`` of ``0001.seg.png``.
+    `classes`, `mask_names`, `decoding`: see `ImageFolder`.
 
     Nothing is unpacked: an index of where members begin is built once for each tar file, and kept in the cache under
     the file's SHA-256. Compressed tar files cannot be read by index. Raises `DataError` or `ConfigError`.
@@ -47,6 +49,8 @@ class TarFolder(Labelled):
         root: str | Path,
         label: str | Sequence[str] = "label",
         classes: Sequence[str] | str | Path | None = None,
+        masks: str | None = None,
+        mask_names: Any = None,
         **decoding: Any,
     ) -> None:
         self.root = Path(os.path.expanduser(root))
@@ -59,11 +63,22 @@ class TarFolder(Labelled):
         self.digest = made.digest
         found = [_index(file, digest) for file, digest in zip(tars, made.hashes, strict=True)]
         self.tars = [str(file) for file in tars]
-        every = [(n, *one) for n, members in enumerate(found) for one in members]
+        self.segments = segments_of(masks, mask_names)
+        self.masks = None if masks is None else masks.lower().lstrip(".")
+        every = [
+            (n, *chosen, one.fields) for n, its in enumerate(found) for one in its if (chosen := one.chosen(self.masks))
+        ]
         if not every:
             raise DataError(f"data: no image in the tar files of {self.root}: images end with {', '.join(KINDS)}")
-        self.paths = [f"{self.tars[n]}/{name}" for n, name, *_ in every]
-        self._places = np.asarray([(n, at, size) for n, _, at, size, _ in every], dtype=np.int64)
+        self.paths = [f"{self.tars[n]}/{image.name}" for n, image, *_ in every]
+        self._images = _places((n, image) for n, image, *_ in every)
+        self._maps = _places((n, image if its is None else its) for n, image, its, _ in every)
+        lost = [path for path, (*_, its, _) in zip(self.paths, every, strict=True) if its is None]
+        if masks and lost:
+            raise DataError(
+                f"data: {len(lost)} of {len(every)} images have no label map, the first is {lost[0]}: each sample has "
+                f"a member whose name ends with .{self.masks} (data.masks)"
+            )
         fields = [one[-1] for one in every]
         if isinstance(label, str) and not any(label in one for one in fields):
             label = CLASS
@@ -72,26 +87,69 @@ class TarFolder(Labelled):
         self.classes, self.y = coded(labels, class_names(classes) or several)
         self.decoded = Decoding(**decoding)
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the samples are made of, as JSON, for the spec of a run."""
+        return {**super().identity, **({"masks": self.masks, "segments": self.segments} if self.segments else {})}
+
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
         """The image of a sample."""
-        tar, at, size = self._places[index].tolist()
+        return self.decoded(self._read(self._images, index))
+
+    def label_map(self, index: int) -> Integer[np.ndarray, "height width"]:
+        """The label of each pixel of a sample."""
+        name = f"{_split(self.paths[index])[0]}.{self.masks}"
+        opened = self._read(self._maps, index), self._read(self._images, index)
+        return self.decoded.labels(name, self.paths[index], opened)
+
+    def _read(self, places: Int64[np.ndarray, "N 3"], index: int) -> io.BytesIO:
+        """A member of a sample."""
+        tar, at, size = places[index].tolist()
         with open(self.tars[tar], "rb") as file:
             file.seek(at)
-            return self.decoded(io.BytesIO(file.read(size)))
+            return io.BytesIO(file.read(size))
 
 
-Member = tuple[str, int, int, dict[str, Any]]
-"""The name of an image, where it begins, how long it is, and the fields of its sample."""
+class Member(NamedTuple):
+    """A member of a tar file: its name, where it begins and how long it is."""
+
+    name: str
+    at: int
+    size: int
 
 
-def _index(tar: Path, digest: str) -> list[Member]:
-    """The images of a tar file, from the cache if it is there."""
+class Sample(NamedTuple):
+    """The members of a sample that are images or arrays, and its fields."""
+
+    members: list[Member]
+    fields: dict[str, Any]
+
+    def chosen(self, masks: str | None) -> tuple[Member, Member | None] | None:
+        """The image and the label map, whose name ends with `masks`; None without an image.
+
+        The image is the first one with a plain end, as .jpg, or the first one.
+        """
+        kinds = {member: _split(member.name)[1] for member in self.members}
+        images = [one for one, kind in kinds.items() if kind != masks and f".{kind.rpartition('.')[2]}" in KINDS]
+        if not images:
+            return None
+        plain = [one for one in images if "." not in kinds[one]]
+        return (plain or images)[0], next((one for one, kind in kinds.items() if kind == masks), None)
+
+
+def _places(members: Iterable[tuple[int, Member]]) -> Int64[np.ndarray, "N 3"]:
+    """The number of the tar file, where it begins and how long it is, of each member."""
+    return np.asarray([(n, one.at, one.size) for n, one in members], dtype=np.int64)
+
+
+def _index(tar: Path, digest: str) -> list[Sample]:
+    """The samples of a tar file, from the cache if it is there."""
     kept = files.cache() / "tars" / f"{digest}.json"
     with suppress(OSError, ValueError, TypeError):
-        return [_member(*one) for one in json.loads(files.read(kept))]
+        return [_sample(*one) for one in json.loads(files.read(kept))]
     try:
         with tarfile.open(tar, "r:") as opened:
-            found = [*_members(opened, tar)]
+            found = [*_samples(opened, tar)]
     except (OSError, tarfile.TarError) as error:
         raise DataError(
             f"data: {tar} cannot be read as a tar file that is not compressed ({error}): unpack it from .gz or .zst "
@@ -103,30 +161,30 @@ def _index(tar: Path, digest: str) -> list[Member]:
     return found
 
 
-def _member(name: Any, at: Any, size: Any, fields: Any) -> Member:
+def _sample(members: Any, fields: Any) -> Sample:
     """An entry of the cache. Raises TypeError if it is not what `_index` writes."""
-    if [*map(type, (name, at, size, fields))] != [str, int, int, dict]:
-        raise TypeError(f"an entry of {[*map(type, (name, at, size, fields))]}")
-    return name, at, size, fields
+    found = [Member(*one) for one in members]
+    if type(fields) is not dict or any([*map(type, one)] != [str, int, int] for one in found):
+        raise TypeError(f"an entry of {found} and {type(fields)}")
+    return Sample(found, fields)
 
 
-def _members(opened: tarfile.TarFile, tar: Path) -> Iterator[Member]:
-    """The images with their fields. Members of one sample lie together."""
+def _samples(opened: tarfile.TarFile, tar: Path) -> Iterator[Sample]:
+    """The samples with their fields. Members of one sample lie together."""
     seen: set[str] = set()
     for key, group in groupby((one for one in opened if one.isreg()), lambda one: _split(one.name)[0]):
         if key in seen:
             raise DataError(f"data: {tar} has the sample {key} in two places: members of a sample lie together")
         seen.add(key)
-        image: tarfile.TarInfo | None = None
-        fields: dict[str, Any] = {}
+        found = Sample([], {})
         for member in group:
             kind = _split(member.name)[1]
-            if f".{kind.rpartition('.')[2]}" in KINDS:
-                image = image or member
+            if f".{kind.rpartition('.')[2]}" in (*KINDS, *ARRAYS):
+                found.members.append(Member(member.name, member.offset_data, member.size))
             elif member.size <= LARGEST and kind in (CLASS, "json"):
-                fields |= _fields(opened, member, kind, tar)
-        if image is not None:
-            yield image.name, image.offset_data, image.size, fields
+                found.fields.update(_fields(opened, member, kind, tar))
+        if found.members:
+            yield found
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 import igc_dist
 from igc_dist.config import from_config
-from igc_dist.data import Decoding, HuggingFace, ImageFolder, Source, StoredArrays, TarFolder
+from igc_dist.data import Decoding, HuggingFace, ImageFolder, Source, StoredArrays, TarFolder, maps_in
 from igc_dist.records import ConfigError, DataError
 from igc_dist.store import ZarrArrays
 from tests.config.test_conf import composed
@@ -34,6 +34,21 @@ def png(n: int, sides: tuple[int, int] = (10, 12)) -> bytes:
     """An image that no other number gives."""
     draw, held = np.random.default_rng(n), io.BytesIO()
     Image.fromarray(draw.integers(0, 256, (*sides, 3), dtype=np.uint8)).save(held, "png")
+    return held.getvalue()
+
+
+def label_map(n: int) -> np.ndarray:
+    """A label map for the image of this number."""
+    return np.random.default_rng(n).choice(np.array([0, 200], np.uint8), (10, 12))
+
+
+def labels(n: int, kind: str) -> bytes:
+    """The label map as a file of this kind."""
+    held = io.BytesIO()
+    if kind.endswith("png"):
+        Image.fromarray(label_map(n)).save(held, "png")
+    else:
+        np.savez(held, label_map(n)) if kind.endswith("npz") else np.save(held, label_map(n))
     return held.getvalue()
 
 
@@ -106,7 +121,7 @@ def test_tar_files_are_read_through_once(tars: Path, monkeypatch: pytest.MonkeyP
 def test_a_damaged_index_is_made_again(tars: Path, tmp_path: Path) -> None:
     TarFolder(tars, size=8)
     for kept in (tmp_path / "cache" / "igc-dist" / "tars").iterdir():
-        kept.write_text('[["a.png", 0, "many", {}]]')
+        kept.write_text('[[[["a.png", 0, "many"]], {}]]')
     assert len(TarFolder(tars, size=8)) == 12
 
 
@@ -162,6 +177,33 @@ def test_tar_files_are_as_a_folder(tars: Path, tmp_path: Path) -> None:
     assert a.equals(b)
 
 
+@pytest.mark.parametrize("kind", ["seg.png", "seg.npy", "npz"])
+def test_label_maps_lie_beside_their_images(kind: str, tmp_path: Path) -> None:
+    """In the sample, by the end of their names, whatever comes first; they are part of the identity."""
+    members = [{f"{n}.{kind}": labels(n, kind), f"{n}.png": png(n), f"{n}.cls": b"0"} for n in range(3)]
+    packed(tmp_path / "a.tar", {name: value for one in members for name, value in one.items()})
+    data = TarFolder(tmp_path / "a.tar", "cls", size=(5, 6), masks=kind, mask_names={0: "none", 200: "bird"})
+    for n in range(3):
+        assert torch.equal(data[n][0], Decoding((5, 6))(io.BytesIO(png(n))))
+        expected = Image.fromarray(label_map(n)).resize((6, 5), Image.Resampling.NEAREST)
+        np.testing.assert_array_equal(data.label_map(n), np.asarray(expected))
+    assert maps_in(data)(1).unique().tolist() == [0, 1]
+    plain = TarFolder(tmp_path / "a.tar", "cls", size=(5, 6))
+    assert plain.identity != data.identity
+    assert plain.identity["files"] == data.identity["files"]
+
+
+def test_a_sample_without_its_label_map_is_named(tars: Path) -> None:
+    with pytest.raises(DataError, match=r"12 of 12 images have no label map, the first is .*a.tar/in/0000.png.*\.seg"):
+        TarFolder(tars, masks="seg.png", mask_names=["a"])
+    packed(tars / "a.tar", {"0.png": png(0), "0.seg.png": png(0), "0.cls": b"0"})
+    data = TarFolder(tars / "a.tar", masks=".seg.png", mask_names=["a"], size=8)
+    with pytest.raises(DataError, match=r"a\.tar/0\.seg\.png has shape \(10, 12, 3\)"):
+        data.label_map(0)
+    with pytest.raises(ConfigError, match=r"data\.mask_names without data\.masks"):
+        TarFolder(tars / "a.tar", mask_names=["a"])
+
+
 # -- tables of Hugging Face --------------------------------------------------------------------------------------------
 
 
@@ -170,9 +212,11 @@ def table(tmp_path: Path) -> Path:
     """Six images with labels, places, and numbers."""
     datasets = pytest.importorskip("datasets")
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=[*CLASSES]),
-                               "place": datasets.Value("string"), "size": datasets.Value("float32")})  # fmt: skip
+                               "place": datasets.Value("string"), "size": datasets.Value("float32"),
+                               "seg": datasets.Image()})  # fmt: skip
     rows = {"image": [{"bytes": png(n), "path": None} for n in range(6)], "label": [n % 3 for n in range(6)],
-            "place": ["a", "b"] * 3, "size": [n / 2 for n in range(6)]}  # fmt: skip
+            "place": ["a", "b"] * 3, "size": [n / 2 for n in range(6)],
+            "seg": [{"bytes": labels(n, "png"), "path": None} for n in range(6)]}  # fmt: skip
     arrow = importlib.import_module("pyarrow").table(rows, schema=kinds.arrow_schema)
     made = datasets.Dataset(datasets.table.InMemoryTable(arrow), fingerprint="0")  # what makes one pickles the table
     made.save_to_disk(str(tmp_path / "table"))
@@ -188,6 +232,19 @@ def test_samples_of_a_saved_table(table: Path) -> None:
         assert int(y) == n % 3
     assert data["place"].tolist() == ["a", "b"] * 3
     assert HuggingFace(table, label=["size", "label"], size=8).y.tolist() == [[n / 2, n % 3] for n in range(6)]
+
+
+def test_label_maps_are_a_column_of_a_table(table: Path) -> None:
+    data = HuggingFace(table, size=None, masks="seg", mask_names={0: "none", 200: "bird"})
+    for n in range(6):
+        np.testing.assert_array_equal(data.label_map(n), label_map(n))
+    assert torch.equal(data[4][0], HuggingFace(table, size=None)[4][0])
+    assert data.identity != HuggingFace(table, size=None).identity
+    assert data.column_names == ["place", "size"]
+    with pytest.raises(DataError, match=r"column 'place' .* no images: give data\.masks"):
+        HuggingFace(table, masks="place", mask_names=["a"])
+    with pytest.raises(DataError, match=r"image of row 0 has shape \(10, 12, 3\)"):
+        HuggingFace(table, masks="image", mask_names=["a"]).label_map(0)
 
 
 def test_labels_of_a_table_are_the_models_classes_by_name(table: Path) -> None:

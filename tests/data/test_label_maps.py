@@ -203,7 +203,7 @@ def test_stores_with_maps_of_their_own_are_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda data: Masks().of(data), r"TensorDataset has no label maps: name the column .*data\.masks"),
+        (lambda data: Masks().of(data), r"TensorDataset has no label maps: say where they are .*data\.masks"),
         (lambda data: Masks(masks="shown").of(data), "reduce.masks='shown' is no .npy or .npz file, and the data set"),
         (lambda data: Masks(masks=np.zeros((4, 2, 2), int)).of(data), r"shape \(4, 2, 2\), expected integers .*\(5, "),
         (lambda data: Masks(masks=np.zeros((5, 2, 2))).of(data), "type float64 and shape"),
