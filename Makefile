@@ -91,7 +91,9 @@ $(AUDIT): $(STAMP)
 PHOTOGRAPHS := experiment=photographs fabric.devices=2
 
 audit: $(AUDIT)  ## two audits: a planted shortcut, and photographs with a network of ImageNet; writes outputs/audit
-	$(BIN)/igc-dist experiment=shortcut hydra.run.dir=outputs/audit/shortcut
+	$(BIN)/igc-dist experiment=shortcut fabric.devices=2 hydra.run.dir=outputs/audit/shortcut
+	$(BIN)/igc-dist experiment=strategies fabric.devices=2 hydra.run.dir=outputs/audit/strategies
+	$(BIN)/igc-dist ask outputs/audit/strategies/store.zarr strategies
 	$(BIN)/igc-dist -m $(PHOTOGRAPHS) method=ig,guided_ig,idgi hydra.sweep.dir=outputs/audit/photographs
 	$(BIN)/igc-dist compare outputs/audit/photographs/*/store.zarr --reference ig --to outputs/audit/compared
 	$(BIN)/igc-dist $(PHOTOGRAPHS) reduce=xrai 'metric=[]' hydra.run.dir=outputs/audit/xrai

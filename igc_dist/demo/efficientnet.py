@@ -22,10 +22,11 @@ class Convolution(nn.Sequential):
     """A convolution as TensorFlow pads it (the odd pixel after the image), without a bias, and its normalisation."""
 
     def __init__(self, entering: int, leaving: int, side: int = 1, stride: int = 1, groups: int = 1) -> None:
-        odd = side - stride  # pixels to add, if the stride divides the image
+        more = max(side - stride, 0)  # pixels to add, if the stride divides the image
+        odd = [nn.ZeroPad2d((0, 1, 0, 1))] if more % 2 else []  # a copy of the image, so only where it must be
         super().__init__(
-            nn.ZeroPad2d((odd // 2, odd - odd // 2) * 2 if odd > 0 else 0),
-            nn.Conv2d(entering, leaving, side, stride, groups=groups, bias=False),
+            *odd,
+            nn.Conv2d(entering, leaving, side, stride, more // 2, groups=groups, bias=False),
             nn.BatchNorm2d(leaving, eps=1e-3),
         )
 

@@ -271,8 +271,8 @@ def ensure_design(
     if design == Grid.name:
         if n_draws is not None:
             raise ConfigError(
-                f"n_draws={n_draws} with design 'grid', which takes every baseline with every node: set n_steps, or "
-                "draw"
+                f"n_draws={n_draws} with design 'grid', which takes every baseline with every node: leave it out "
+                "(design.n_draws=null) and set n_steps, or take a design that draws"
             )
         return Grid(
             quadrature if isinstance(quadrature, Quadrature) else quadrature.rule(True)

@@ -86,7 +86,8 @@ def strategies(
     groups = {"/": xr.Dataset(_stacked(found, dims_of), coords)}
     for name, dims in zip(shapes.input_names, shapes.dims, strict=True):
         means = _stacked([each["means"] for each in found], {name: ("cluster", *dims)})
-        groups[f"/{name}"] = xr.Dataset({"mean": means[name]})
+        named = {str(dim): at for dim, at in tree.children[name].coords.items() if dim in dims}
+        groups[f"/{name}"] = xr.Dataset({"mean": means[name]}, named)
     answer = xr.DataTree.from_dict(groups)
     answer.attrs = {"question": "strategies", "alpha": how.alpha, "of": "all samples" if everyone else "target > mean"}
     return answer

@@ -100,6 +100,7 @@ def test_every_file_composes_and_builds(choice: str) -> None:
         "data/simulation": "Simulation",
         "data/scenes": "Scenes",
         "experiment/shortcut": "Scenes",
+        "experiment/strategies": "Scenes",
         "experiment/igc_simulation": "Simulation",
     }.get(choice, "Digits")
     typed = config.typed(cfg)

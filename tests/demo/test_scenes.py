@@ -10,12 +10,13 @@ import torch
 import xarray as xr
 
 import igc_dist
-from igc_dist.baselines import Resampled
+from igc_dist.baselines import Resampled, Samples
 from igc_dist.demo import Scenes, scene_net, train_scene_nets
 from igc_dist.demo.scene_net import NETS, weights_of
 from igc_dist.demo.scenes import mark_of, objects_of
-from igc_dist.features import Masks
+from igc_dist.features import Masks, Patches
 from igc_dist.report import interval
+from igc_dist.targets import Targets
 
 N = 500
 
@@ -93,6 +94,22 @@ def test_the_audit_names_no_watermark_in_a_clean_network() -> None:
     for site in ("north", "south"):
         value, half = found("clean", site, "object")
         assert value - half > 0.1
+
+
+@pytest.mark.slow
+def test_the_strategies_are_the_corners_of_the_watermark() -> None:
+    """What the experiment `strategies` computes: cats recognised by a watermark in one corner are clusters of their own."""
+    tree = igc_dist.attribute(
+        scene_net(), (data := Scenes(1000)), target=Targets((0,), True, names=("cat",)), reduce=Patches(8),
+        baseline=Samples(2), n_steps=8, samples=True,
+    )  # fmt: skip
+    of = tree.igc.ask.strategies()["cluster_of"].values[0]
+    pure = [np.flatnonzero(of == cluster) for cluster in range(of.max() + 1) if data.marked[of == cluster].all()]
+    assert len(pure) >= 2
+    for its in pure:
+        assert len(its) >= 15
+        corners = {tuple(np.argwhere(data.label_map(int(n)) == 2).mean(0) > 32) for n in its}
+        assert len(corners) == 1
 
 
 @pytest.mark.slow

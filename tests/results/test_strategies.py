@@ -13,6 +13,7 @@ import xarray as xr
 import igc_dist
 from igc_dist.cli import commands
 from igc_dist.records import ConfigError
+from igc_dist.features import Masks
 from igc_dist.results import Grouping, strategies
 from igc_dist.results.clusters import clusters, eigenvalues, graph
 
@@ -23,6 +24,7 @@ class Either(torch.nn.Module):
     """The class is seen by a mark at the left (features 0, 1) or at the right (4, 5): two strategies."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
         left, right = torch.relu(x[:, :2]).sum(1), torch.relu(x[:, 4:]).sum(1)
         return torch.stack([left + right, 1 - left - right], 1)
 
@@ -116,6 +118,16 @@ def test_what_cannot_be_asked() -> None:
         strategies(few, [1])
     with pytest.raises(ConfigError, match="references=3: give 19 or more"):
         Grouping(references=3)
+
+
+def test_features_have_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Segments of label maps, in the answer and on the command line."""
+    x, y = planted()
+    maps = np.tile(np.repeat([0, 1, 2], 2).astype(np.uint8), (N, 1, 1))
+    tree = run(x=x[:, None], y=y, reduce=Masks(["left", "middle", "right"], maps), store=tmp_path / "a")
+    assert strategies(tree, [0], how=QUICK)["x/mean"].coords["segment"].values.tolist() == ["left", "middle", "right"]
+    assert commands.call("ask", [str(tmp_path / "a"), "strategies", "--outputs", "0"]) == 0
+    assert "left +" in capsys.readouterr().out
 
 
 def test_strategies_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
