@@ -98,7 +98,7 @@ def test_the_audit_names_no_watermark_in_a_clean_network() -> None:
 
 @pytest.mark.slow
 def test_the_strategies_are_the_corners_of_the_watermark() -> None:
-    """What the experiment `strategies` computes: cats recognised by a watermark in one corner are clusters of their own."""
+    """The experiment `strategies`: cats recognised by a watermark in one corner are clusters of their own."""
     tree = igc_dist.attribute(
         scene_net(), (data := Scenes(1000)), target=Targets((0,), True, names=("cat",)), reduce=Patches(8),
         baseline=Samples(2), n_steps=8, samples=True,

@@ -12,8 +12,8 @@ import xarray as xr
 
 import igc_dist
 from igc_dist.cli import commands
-from igc_dist.records import ConfigError
 from igc_dist.features import Masks
+from igc_dist.records import ConfigError
 from igc_dist.results import Grouping, strategies
 from igc_dist.results.clusters import clusters, eigenvalues, graph
 
