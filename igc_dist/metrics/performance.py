@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float64, UInt8
 from PIL import Image, ImageFilter
 from scipy.integrate import trapezoid
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from igc_dist.metrics.base import Effort, Maps, Predict, Subject, check_of, choice, whole
@@ -109,17 +110,21 @@ class Performance(OfImages):
         values = maps.positions().reshape(len(maps), *maps.x.shape[2:]).cpu().numpy()
         samples, shown = maps.sample.tolist(), self.pixels(maps.x)
         first = {sample: m for m, sample in reversed(list(enumerate(samples)))}
-        with ThreadPoolExecutor(self.workers) as pool:  # the triangulation and the codecs let go of Python's lock
+        # The triangulation and the codecs let go of Python's lock, and the model runs beside them. OpenBLAS would give
+        # each 2 x 2 matrix of a triangulation to all cores, which spin: 10 times the time of the processor.
+        blas = ThreadpoolController().select(internal_api="openblas").limit(limits=1)
+        with blas, ThreadPoolExecutor(self.workers) as pool:
             bases = dict(zip(first, pool.map(self._base, first, [shown[m] for m in first.values()]), strict=True))
-            parts = list(pool.map(self._images, shown, [bases[sample] for sample in samples], values))
-            told = pool.map(self._information, parts, shown)  # beside the model
+            starts = [bases[sample] for sample in samples]
+            drawn = [pool.submit(self._images, *one) for one in zip(shown, starts, values, strict=True)]
+            told = [pool.submit(self._information, *one) for one in zip(drawn, shown, strict=True)]
 
             def made(m: slice, t: slice) -> Tensor:
-                rows = np.stack([np.stack(images[t]) for images in parts[m]])
+                rows = np.stack([np.stack(images.result()[t]) for images in drawn[m]])
                 return self.inputs(rows.reshape(-1, *rows.shape[2:]), maps.x).unflatten(0, rows.shape[:2])
 
             p = predict.grid(self.score, maps.output, len(self.shares) + 2, made).cpu().numpy()
-            e = np.array(list(told)).reshape(p.shape)
+            e = np.array([one.result() for one in told]).reshape(p.shape)
         return {name: torch.as_tensor(part, device=maps.x.device) for name, part in self._curves(e, p).items()}
 
     def _base(self, sample: int, x: Pixels) -> tuple[Pixels, Bool[np.ndarray, "H W"]]:
@@ -136,18 +141,19 @@ class Performance(OfImages):
         """The blurred image, the whole one, and those of the thresholds."""
         found = [base[0], x]
         order = np.argsort(-values.ravel(), kind="stable")
-        for share in self.shares:
+        for share, least in zip(self.shares, np.quantile(values, 1 - self.shares), strict=True):
             if self.fill == "bokeh":
                 shown = np.zeros(values.size, bool)
                 shown[order[: int(share * values.size + 1e-9)]] = True  # a share of n steps is rounded
                 found.append(np.where(shown.reshape(values.shape)[..., None], x, base[0]))
             else:
-                shown = (values >= np.quantile(values, 1 - share)) | base[1]
+                shown = (values >= least) | base[1]
                 found.append(np.rint(inpainted(x, shown)).astype(np.uint8))
         return found
 
-    def _information(self, images: Sequence[Pixels], x: Pixels) -> list[float]:
+    def _information(self, drawn: Future[list[Pixels]], x: Pixels) -> list[float]:
         """What the images tell, of each: the length of its file, or its likeness to x."""
+        images = drawn.result()
         if self.measure == "ms_ssim":
             grey = [np.asarray(image, np.float64).mean(2) for image in images]
             return [ms_ssim(image, x.astype(np.float64).mean(2), 255.0) for image in grey]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 from scipy.interpolate import griddata
+from threadpoolctl import ThreadpoolController
 
 from igc_dist import seeds
-from igc_dist.metrics import Aic, Sic, random_mask, score
+from igc_dist.metrics import Aic, Sic, performance, random_mask, score
 from igc_dist.records import ConfigError, DataError
 
 SIDE, N = 16, 3
@@ -137,6 +139,40 @@ def test_images_whose_blurred_version_is_recognised_are_counted() -> None:
 def test_two_workers_find_the_same() -> None:
     one, two = (score(Detail(), DATA, MAPS, [Sic(thresholds=SHARES, workers=n)]) for n in (1, 2))
     np.testing.assert_array_equal(one["sic_curve"], two["sic_curve"])
+
+
+def test_images_are_filled_and_packed_beside_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last image waits for a forward pass of the first."""
+    passes, whole, drawn = threading.Semaphore(0), Sic._images, []
+
+    def images(self: Sic, *rest: Any) -> Any:
+        drawn.append(len(drawn) < 2 * N - 1 or passes.acquire(timeout=10))
+        return whole(self, *rest)
+
+    class Told(Detail):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if drawn:
+                passes.release()
+            return super().forward(x)
+
+    monkeypatch.setattr(Sic, "_images", images)
+    score(Told(), DATA, MAPS, [Sic(thresholds=SHARES)], batch_size=2 * N)
+    assert drawn == [True] * 2 * N
+
+
+def test_blas_has_one_thread_while_images_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them spin on its 2 x 2 matrices, and hold up the workers. The caller's number comes back."""
+    blas, seen, whole = ThreadpoolController().select(internal_api="openblas"), set(), performance.inpainted
+
+    def told(*rest: Any) -> Any:
+        seen.update(one["num_threads"] for one in blas.info())
+        return whole(*rest)
+
+    monkeypatch.setattr(performance, "inpainted", told)
+    with blas.limit(limits=2):
+        score(Detail(), DATA, MAPS, [Sic(thresholds=SHARES)])
+        assert {one["num_threads"] for one in blas.info()} == {2}
+    assert seen == {1}
 
 
 TABLE = (torch.nn.Linear(4, 2), (torch.ones(2, 4), torch.zeros(2)), np.ones((2, 2, 4)))
