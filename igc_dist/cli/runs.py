@@ -89,6 +89,7 @@ def _work(
     said: Sequence[str] = (),
 ) -> None:
     """Run one rank. `said`: the options of its command line."""
+    from igc_dist.job import in_step
     from igc_dist.run import run
 
     _log_to(beside / "logs", distributed.rank())
@@ -107,6 +108,7 @@ def _work(
                 threads=fabric.threads,
                 loggers=distributed.loggers(fabric.loggers, beside / "logs"),
                 meeting=meeting,
+                parts=job.model.parts,
             ) as world,
             job.model.reserved(),
             watching.metered(world, show=True) as meter,
@@ -117,8 +119,9 @@ def _work(
             if mine is not None:
                 mine.join(meter)
             # here signals only set a flag: a launcher sends one as soon as another rank has failed
-            with watching.kept(mine):
-                run(job, world, meter)
+            with watching.kept(mine), in_step(job, world) as leads:
+                if leads:
+                    run(job, world, meter)
 
 
 def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:

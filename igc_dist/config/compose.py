@@ -12,7 +12,7 @@ from igc_dist.config.permitted import TRUST, check_public
 from igc_dist.data import filtered, sliced, weighted
 from igc_dist.job import Job, named, named_statistics, skipping
 from igc_dist.metrics import Metric, labelled
-from igc_dist.model import AUTO, Model, Vision, load
+from igc_dist.model import AUTO, Model, Parts, Vision, load
 from igc_dist.paths import ensure_design, ensure_rule
 from igc_dist.records import ConfigError
 from igc_dist.statistics import Statistic
@@ -20,6 +20,9 @@ from igc_dist.targets import Targets
 
 OF_INPUTS = ("layer", "embedding", "embedding_kwargs", "n_categorical", "categories")
 """The settings of a model that say what its inputs are."""
+
+PARALLEL = "model_parallel"
+"""Lightning's name of the strategy for models that several ranks hold together."""
 
 
 def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -> Job:
@@ -113,7 +116,27 @@ def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
         compiled=c.model.compiled,
         cuda_graphs=c.model.cuda_graphs,
         final_layer=c.model.final_layer,
+        parts=_parts(c, allow),
     )
+
+
+def _parts(c: schemas.Config, allow: Sequence[str]) -> Parts:
+    """How several ranks hold the model together. Raises `ConfigError` for sizes without the strategy, or vice versa."""
+    how, ranks = c.model.parallelize, c.fabric.data_parallel_size * c.fabric.tensor_parallel_size
+    if (c.fabric.strategy == PARALLEL) != (ranks > 1):
+        raise ConfigError(
+            f"fabric.strategy={c.fabric.strategy} with fabric.data_parallel_size={c.fabric.data_parallel_size} and "
+            f"fabric.tensor_parallel_size={c.fabric.tensor_parallel_size}: {PARALLEL} is the strategy where several "
+            "ranks hold one model together, and the sizes say how many: set both, or neither"
+        )
+    if isinstance(how, Mapping) and "_target_" in how:
+        how = building.build({"_partial_": True, **how}, allow)
+    elif how is not None and not isinstance(how, Mapping):
+        raise ConfigError(
+            f"model.parallelize={how!r}: give a mapping of layers to colwise and rowwise, a function "
+            "(model.parallelize._target_=mypkg.split), or null for FSDP2 of the module's blocks"
+        )
+    return Parts(c.fabric.data_parallel_size, c.fabric.tensor_parallel_size, how)
 
 
 def _fitted(build: Mapping[str, Any], module: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class ModelConfig:
     """The model: how to build it, its weights, how to call it, its output and final layer, and categorical inputs.
 
     `name`, `classes`: what a family (timm, torchvision, ...) builds, and the names of its outputs; null: its own.
+    `parallelize`: how several ranks hold it together (`FabricConfig`); null: its blocks by FSDP2.
     """
 
     build: dict[str, Any] = MISSING
@@ -40,6 +41,7 @@ class ModelConfig:
     embedding_kwargs: dict[str, Any] = field(default_factory=dict)
     n_categorical: int | None = None
     categories: Any = None
+    parallelize: Any = None
 
 
 @dataclass
@@ -133,12 +135,17 @@ class StatisticConfig:
 
 @dataclass
 class FabricConfig:
-    """Ranks, devices and precision, in Lightning's words."""
+    """Ranks, devices and precision, in Lightning's words.
+
+    `data_parallel_size` times `tensor_parallel_size` ranks hold one model together, see `igc_dist.model.Parts`.
+    """
 
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
     strategy: str = "auto"
+    data_parallel_size: int = 1
+    tensor_parallel_size: int = 1
     precision: str = "32-true"
     threads: int | None = 1
     timeout: float = 1800.0

@@ -1,5 +1,6 @@
 from . import lightning_door as lightning_door
 from . import pulse as pulse
+from . import replicas as replicas
 from .agent import Order as Order
 from .agent import become_launcher as become_launcher
 from .agent import launch as launch

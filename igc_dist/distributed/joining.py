@@ -18,8 +18,9 @@ from igc_dist.distributed.alive import Alive
 from igc_dist.distributed.board import Board
 from igc_dist.distributed.environments import environment
 from igc_dist.distributed.handshake import agree, meet
-from igc_dist.distributed.world import World, together
-from igc_dist.model import numerics
+from igc_dist.distributed.reasons import together
+from igc_dist.distributed.world import World
+from igc_dist.model import Parts, numerics
 from igc_dist.records import ConfigError
 
 
@@ -33,6 +34,7 @@ def joined(
     threads: int | None = None,
     loggers: Sequence[Any] = (),
     meeting: Path | None = None,
+    parts: Parts | None = None,
 ) -> Iterator[World]:
     """Join the ranks of this job for one run. Threads, signal handlers and process group are restored afterwards.
 
@@ -40,6 +42,7 @@ def joined(
     do its shard (None: a sixth of `timeout`). `threads`: CPU threads of each rank; None keeps the number that the
     process has. The bits are the same for any number of ranks only if `threads` is the same, because a BLAS may split
     its sums by threads. `meeting`: the folder where the ranks of one machine meet; None: at a cluster's address.
+    `parts`: how several ranks hold the model together.
     """
     found = environment()
     size = 1 if found is None else int(found.world_size())
@@ -51,8 +54,14 @@ def joined(
         counted.enter_context(numerics.threads(threads))
         if found is not None and size > 1:
             world.rank, world.size = int(found.global_rank()), size
-            world.store, world.group = _connect(world, found, accelerator, timeout, meeting)
-        world.device = _device(found if size > 1 else None, accelerator, strategy, size)
+            world.store, world.whole = _connect(world, found, accelerator, timeout, meeting)
+            world.group = world.whole
+        if parts is not None and parts.ranks > 1:
+            distributed.replicas.place(world, parts)
+            world.replica = distributed.replicas.Replica.formed(world, parts, found, accelerator)
+            world.device = world.replica.device
+        else:
+            world.device = _device(found if size > 1 else None, accelerator, strategy, size)
         with _signals(world):
             try:
                 with world.linked():
@@ -66,9 +75,9 @@ def joined(
                 world.abort(error)
                 raise
             world.part()
-            if world.group is not None and not world.bereft:
+            if world.whole is not None and not world.bereft:
                 with together(None):  # gloo sometimes aborts if a rank leaves while another still uses it
-                    dist.barrier(group=world.group)
+                    dist.barrier(group=world.whole)
     finally:
         world.part()
         counted.close()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
 from igc_dist import files
+from igc_dist.distributed import sharding
 from igc_dist.distributed.environments import variables
+from igc_dist.model import Parts
 from igc_dist.records import ConfigError
 
 
@@ -38,6 +42,8 @@ try:
         SLURMEnvironment,
         TorchElasticEnvironment,
     )
+    from lightning.fabric.strategies import ModelParallelStrategy
+    from lightning.fabric.strategies.parallel import ParallelStrategy
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 except Exception as error:
@@ -69,6 +75,20 @@ class Grouped(Torchrun):
     def world_size(self) -> int:
         """The size of the group."""
         return dist.get_world_size()
+
+
+class Divided(ModelParallelStrategy):
+    """Lightning's strategy for a model in parts, with a mesh of one replica's ranks where Lightning takes all ranks."""
+
+    def __init__(self, parts: Parts, mesh: Callable[[torch.device], DeviceMesh]) -> None:
+        super().__init__(lambda module, its: sharding.divided(module, its, parts), parts.data, parts.tensor)
+        self._made = mesh
+
+    def setup_environment(self) -> None:
+        """The device, and the mesh. The process group is there."""
+        ParallelStrategy.setup_environment(self)
+        self._setup_distributed()
+        self._device_mesh = self._made(self.root_device)
 
 
 def cluster() -> ClusterEnvironment | None:
@@ -112,7 +132,16 @@ def _way_out() -> str:
     return f"start all ranks with torchrun or srun, or unset {names} to run on one rank"
 
 
-def launched(found: ClusterEnvironment | None, accelerator: str, strategy: str, size: int) -> Fabric:
+def divided(
+    found: ClusterEnvironment, accelerator: str, size: int, parts: Parts, mesh: Callable[[torch.device], DeviceMesh]
+) -> ModelParallelStrategy:
+    """The strategy of a Fabric on this rank, one of `size`, whose model is in parts on the ranks of `mesh`."""
+    made = Divided(parts, mesh)
+    launched(found, accelerator, made, size)
+    return made
+
+
+def launched(found: ClusterEnvironment | None, accelerator: str, strategy: str | Divided, size: int) -> Fabric:
     """A Fabric for this rank and its device; for a single rank if `found` is None.
 
     Raises `ConfigError` for an accelerator or a strategy that this machine does not have.

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from safetensors.numpy import load, save
 from igc_dist import files
 from igc_dist.distributed.alive import Alive
 from igc_dist.distributed.pulse import Pulse, Pulsing
+from igc_dist.distributed.reasons import together
 from igc_dist.faults import fault
 from igc_dist.records import PeerError, Stopped, Superseded, said
 from igc_dist.secrets import masked_text
@@ -39,16 +40,26 @@ POLL = 0.05
 
 @dataclass
 class World:
-    """This rank among the others. Alone, `store` is None and every exchange is the identity."""
+    """This rank among the others. Alone, `store` is None and every exchange is the identity.
+
+    Where several ranks hold a model together (`replicas`), `rank` and `size` count replicas, and `member` the ranks of
+    one, of which the leader is 0.
+    """
 
     rank: int = 0
     size: int = 1
+    member: int = 0
+    members: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     loggers: Sequence[Any] = ()
     """Loggers of Lightning; rank 0 gives them metrics."""
     store: Any = None
     group: Any = None
-    """The process group of this run."""
+    """The process group of this run, of the leaders."""
+    whole: Any = None
+    """The process group of all ranks."""
+    replica: Any = None
+    """The ranks with which this one holds the model, if there are several (`replicas.Replica`)."""
     silence: float = 1800.0
     """Seconds without a sign of life after which a rank counts as lost."""
     lease: float = 300.0
@@ -78,7 +89,12 @@ class World:
     @property
     def first(self) -> bool:
         """Whether this is rank 0, which writes everything that is written once."""
-        return self.rank == 0
+        return self.rank == self.member == 0
+
+    @property
+    def process(self) -> int:
+        """The number of this rank among those of all replicas."""
+        return self.rank * self.members + self.member
 
     def count(self, name: str, step: int = 0) -> int:
         """Add to a counter that all ranks share; returns the new value."""
@@ -99,32 +115,34 @@ class World:
             if self.store is not None:
                 self.store.set("stop", json.dumps(self.interrupted))
             raise Stopped(
-                f"rank {self.rank} stopped by a signal at {where}: shards that were committed are safe, run the same "
-                "command again to go on",
+                f"rank {self.process} stopped by a signal at {where}: shards that were committed are safe, run the "
+                "same command again to go on",
                 self.interrupted,
             )
         now = time.monotonic()
         if self.store is None or (now - self._beat < 1 and not force):
             return
         self._beat = now
-        beat = {"n": self._next("beat"), "at": where, "held": self.held, "pulse": self.pulse.said()}
-        self.store.set(f"beat/{self.rank}", json.dumps(beat))
-        self._check_peers()
-        if self.store.check(["stop"]):
-            raise Stopped(
-                f"rank {self.rank} stops at {where}, since another rank was told to: run the same command again to go "
-                "on",
-                json.loads(self.store.get("stop")),
-            )
+        if self.member == 0:
+            beat = {"n": self._next("beat"), "at": where, "held": self.held, "pulse": self.pulse.said()}
+            self.store.set(f"beat/{self.rank}", json.dumps(beat))
+        self.hearken(where)
         if self.held and self.count(self.held):
             log.warning("rank %d was silent for so long that another rank does what it is at: %s", self.rank, where)
             raise Superseded(where)
 
-    def _check_peers(self) -> None:
+    def hearken(self, where: str) -> None:
+        """Raise what another rank said before it ended: `PeerError`, or `Stopped`."""
         if self.store.check(["abort"]):
             rank, message, code = json.loads(self.store.get("abort"))
-            if rank != self.rank:
+            if rank != self.process:
                 raise PeerError(f"rank {rank} failed: {message}", code)
+        if self.store.check(["stop"]):
+            raise Stopped(
+                f"rank {self.process} stops at {where}, since another rank was told to: run the same command again to "
+                "go on",
+                json.loads(self.store.get("stop")),
+            )
 
     def abort(self, error: BaseException) -> None:
         """Tell the other ranks why this one fails, unless another rank failed before.
@@ -138,12 +156,13 @@ class World:
                 self.store.set("stop", json.dumps(error.interrupted))  # again: it may have been in a transaction
             else:
                 words = masked_text(f"{type(error).__name__}: {said(error)}")
-                text = json.dumps([self.rank, words, getattr(error, "exit_code", 1)])
+                text = json.dumps([self.process, words, getattr(error, "exit_code", 1)])
                 self.store.compare_set("abort", "", text)
+            self.store.set(f"left/{self.process}", "")
             self.leave()  # wakes ranks in an exchange while the store can tell them why
             linger = HASTE if isinstance(error, Stopped) else LINGER
             ended, until = self.count("ended", 1), time.monotonic() + linger
-            while self.first and ended < self.size and time.monotonic() < until:
+            while self.first and ended < self.size * self.members and time.monotonic() < until:
                 time.sleep(POLL)
                 ended = self.count("ended")
 
@@ -158,16 +177,16 @@ class World:
 
     def leave(self) -> None:
         """Destroy the process group of this run, if it has one."""
-        group, self.group = self.group, None
-        if group is not None and dist.is_initialized():
-            dist.destroy_process_group(group)
+        whole, self.whole, self.group = self.whole, None, None
+        if whole is not None and dist.is_initialized():
+            dist.destroy_process_group(whole)
 
     def meet(self, name: str, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Wait for all ranks. If a rank fails or is silent, raises `PeerError` that names it and where it was."""
         fault("barrier")
         if self.store is None:
             return
-        self.count(f"meet/{name}", 1)
+        self.count(f"meet/{name}", self.member == 0)
         self.wait(lambda: self.count(f"meet/{name}") >= self.size, f"waiting at {name}", while_waiting)
 
     def wait(self, ready: Callable[[], bool], where: str, while_waiting: Callable[[], None] = lambda: None) -> None:
@@ -279,17 +298,3 @@ class World:
     def _next(self, name: str) -> int:
         self._counts[name] = self._counts.get(name, 0) + 1
         return self._counts[name]
-
-
-@contextmanager
-def together(world: World | None, failure: type[Exception] = RuntimeError) -> Iterator[None]:
-    """For code that needs the other ranks: replaces socket errors by `PeerError`, or by `Stopped` after a stop."""
-    try:
-        yield
-    except failure as error:
-        if world is not None:
-            with contextlib.suppress(dist.DistError):
-                world.watch("an exchange", force=True)  # may raise the reason
-        raise PeerError(
-            f"another rank is gone, see its own message; run again to resume ({str(error).splitlines()[0]})"
-        ) from error

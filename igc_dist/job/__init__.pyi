@@ -8,6 +8,7 @@ from .planned import plan_of as plan_of
 from .planned import store_of as store_of
 from .spec import describe as describe
 from .spec import spec_hash as spec_hash
+from .together import in_step as in_step
 from .trial import settled as settled
 from .wishes import limits_of as limits_of
 from .wishes import named as named

@@ -86,8 +86,9 @@ class Job:
 
     @property
     def mode(self) -> str:
-        """The wished mode, or reverse if draws are folded one by one, or if mean baselines are folded with features."""
-        return "reverse" if self.drawn or "z" in self.terms else self.limits.mode
+        """The wished mode, or reverse if draws are folded one by one, or if mean baselines are folded with features, or
+        if several ranks hold the model together."""
+        return "reverse" if self.drawn or "z" in self.terms or self.model.parts.ranks > 1 else self.limits.mode
 
     @property
     def n_replicates(self) -> int:
@@ -173,13 +174,14 @@ class Job:
             "channels_last": m.channels_last,
             "compiled": m.compiled,
             **({"cuda_graphs": True} if m.cuda_graphs else {}),
+            **({} if m.parts.ranks == 1 else {"parts": m.parts}),
             "final_layer": None if m.final is None else m.final.name or describe(m.final.layer),
             **self.inputs.describe(),
         }
         cuts = ("fold_size", "baseline_block", "output_block", "samples_per_batch", "points_per_batch")
         dataset, fields = self.source.dataset, self.source.reading.fields
         return {
-            "model": describe({"module": m.module, **call}),
+            "model": {**(m.known or {"module": describe(m.module)}), **describe(call)},
             "data": {
                 "class": describe(type(dataset)),
                 "n": len(self.source),

@@ -12,6 +12,9 @@ from .forward import HIGHER as HIGHER
 from .forward import PRECISIONS as PRECISIONS
 from .function import Model as Model
 from .layers import Cut as Cut
+from .lockstep import Links as Links
+from .lockstep import Parts as Parts
+from .lockstep import divide as divide
 from .memory import resident as resident
 from .outputs import Cosine as Cosine
 from .outputs import Detection as Detection

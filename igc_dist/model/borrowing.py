@@ -108,6 +108,17 @@ def borrowed(whole: nn.ModuleList, device: torch.device | str) -> Iterator[None]
         belongings.restore()
 
 
+def hand_over(module: nn.Module, doubled: bool) -> None:
+    """Freeze a module in eval mode for good, with weights of float32 at least, or of float64: nothing is restored."""
+    bounded = [m for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.max_norm is not None]
+    _renormalise(bounded)
+    _to_eval(module)
+    module.requires_grad_(False)
+    widen(module)
+    if doubled:
+        double([*module.parameters(), *module.buffers()])
+
+
 def widen(whole: nn.Module) -> None:
     """Make weights of half precision float32: the precision of a run says where half precision is used."""
     for tensor in (*whole.parameters(), *whole.buffers()):

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from igc_dist.model import numerics
 from igc_dist.model.footprint import out_of_memory
-from igc_dist.records import ModelError
+from igc_dist.records import IgcError, ModelError
 from igc_dist.tensors import Tensors
 
 SCALE, BACK_OFF = 2.0**12, 2.0**4
@@ -71,7 +71,8 @@ def gradient(total: Tensor, points: Tensors, retain: bool, scaled: bool) -> Tens
         try:
             found = torch.autograd.grad(total, points, seed, retain_graph=retain or scale > 1, allow_unused=True)
         except RuntimeError as error:
-            if out_of_memory(error):  # not a fault of the model: the walk may go on in smaller pieces
+            # not a fault of the model: the walk may go on in smaller pieces, or another rank is gone
+            if out_of_memory(error) or isinstance(error, IgcError):
                 raise
             raise ModelError(_explain(error)) from error
         if all(g is None for g in found):

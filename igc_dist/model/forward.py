@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from igc_dist.model import numerics
 from igc_dist.model.borrowing import check_tensors
 from igc_dist.model.final_layer import Call, FinalLayer, last_of
+from igc_dist.model.habits import Habits
+from igc_dist.model.lockstep import Lockstep, Parts
 from igc_dist.model.selection import Select, selected
 from igc_dist.model.vision import Vision
 from igc_dist.records import ConfigError, ModelError
@@ -38,20 +40,6 @@ HIGHER = {"bf16-mixed": "32-true", "16-mixed": "32-true", TF32: "32-true", "32-t
 T = TypeVar("T")
 
 
-@dataclass
-class Habits:
-    """What a forward was found to do, so that it is called accordingly. The views of a model share it."""
-
-    writes: bool | None = None
-    """Whether it writes into its inputs; None: not known yet."""
-    differentiates: bool = False
-    """Whether it takes gradients itself (forces are those of an energy), so that it needs a graph in every pass."""
-    squeezes: bool = False
-    """Whether it drops the batch dimension of a single row."""
-    in_one_order: bool | None = None
-    """Whether its kernels on a card add in one order when they are asked to; None: not known yet, or no card."""
-
-
 @dataclass(eq=False)
 class ForwardPass:
     """A module, how to call it, and which part of its output counts.
@@ -65,6 +53,7 @@ class ForwardPass:
     `cuda_graphs`: on a CUDA device, record the gradients of small nets once and replay them (`recorded`).
     `final_layer`: the layer ``f = W z + c`` at the end, its dotted name, or "auto" (the one that a `Vision` names, else
     the last `nn.Linear`); see `FinalLayer`. Then many outputs need no more gradients than there are latents z.
+    `parts`: how several ranks hold the module together; `steps` is then their way through it (`lockstep`).
     """
 
     module: Any
@@ -77,6 +66,7 @@ class ForwardPass:
     compiled: bool = False
     cuda_graphs: bool = False
     final_layer: nn.Module | str | None = None
+    parts: Parts = field(default_factory=Parts)
 
     def __post_init__(self) -> None:
         module, forward = self.module, self.forward
@@ -105,6 +95,8 @@ class ForwardPass:
         self.final = None if self.final_layer is None else FinalLayer(module, last_of(module, self.final_layer))
         self._as_layer: Call | None = None
         self._habits = Habits()
+        self.steps: Lockstep | None = None
+        self.known: dict[str, Any] | None = None  # what identifies a module that no rank holds as a whole
 
     @property
     def mixed(self) -> bool:
@@ -199,6 +191,10 @@ class ForwardPass:
         return found
 
     def _outputs(self, inputs: Tensors) -> Tensor:
+        return self.alone(inputs) if self.steps is None else self.steps(self, inputs)
+
+    def alone(self, inputs: Tensors) -> Tensor:
+        """The selected outputs, (n, J), of what this rank passes through the module itself."""
         if self.channels_last is True:
             inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
         if self.final is not None and self.final.layout is None:

@@ -19,7 +19,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from igc_dist.model import borrowing, derivatives, numerics
-from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, TF32, ForwardPass, Habits
+from igc_dist.model.forward import DONATED_BUFFERS_OFF, HIGHER, PRECISIONS, TF32, ForwardPass
+from igc_dist.model.habits import Habits
 from igc_dist.model.recorded import Found, Recordings, recorder
 from igc_dist.model.representation import Reading, Towards
 from igc_dist.records import ConfigError, ModelError
@@ -48,6 +49,10 @@ class Model(ForwardPass):
 
         When the block ends, training flags, requires_grad, data and buffers are restored.
         """
+        if self.steps is not None:  # it was handed over for good, see `lockstep.divide`
+            with self.reserved(), numerics.tf32(self.precision == TF32):
+                yield self
+            return
         borrowing.check(self.device, device)
         # the final layer may be outside of the module; a list of modules does not change their owners
         whole = nn.ModuleList(self._layers)

@@ -15,7 +15,7 @@ from torch import Tensor
 from igc_dist.data import Source, input_names
 from igc_dist.inputs import Inputs, Walk
 from igc_dist.model import PRECISIONS, Vision, derivatives, footprint, memory, passes
-from igc_dist.records import ConfigError, ModelError, Passes, Shapes
+from igc_dist.records import IgcError, ModelError, Passes, Shapes
 from igc_dist.targets import Targets
 from igc_dist.tensors import Batch, Tensors
 
@@ -51,7 +51,7 @@ def first_look(
             log.warning(doubt)
     try:
         y = inputs.predict(taken)
-    except (ModelError, ConfigError):
+    except IgcError:
         raise
     except Exception as error:
         shapes = [tuple(x.shape) for x in taken]
