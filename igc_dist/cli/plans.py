@@ -10,6 +10,7 @@ from typing import Any
 
 from igc_dist import cli, config, distributed, job, passes, planning
 from igc_dist.cli.screen import say
+from igc_dist.records import ConfigError
 
 
 def plans(cfg: Any, allow: Sequence[str]) -> int:
@@ -41,6 +42,11 @@ def _measured(todo: Any, plan: Any, device: Any, num_workers: int) -> tuple[Any,
 
 def _plan(cfg: Any, allow: Sequence[str]) -> None:
     todo = config.from_config(cfg, cli.runs.located(cfg), allow)
+    if todo.model.parts.ranks > 1:
+        raise ConfigError(
+            "fabric.strategy=model_parallel: a plan is made with the model on one rank, and this one is for several: "
+            "plan with fabric.strategy=auto and sizes of 1 where the model fits, and set plan.micro_batch where not"
+        )
     with (
         distributed.joined(accelerator=cfg.fabric.accelerator, threads=cfg.fabric.threads) as world,
         todo.model.reserved(),

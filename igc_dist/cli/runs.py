@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
-from igc_dist import cli, config, distributed, files, metrics, report, results, store, watching
+from igc_dist import cli, config, distributed, files, job, metrics, report, results, store, watching
 from igc_dist.cli.screen import on_screen, say
 from igc_dist.records import ConfigError, IgcError, Stopped
 from igc_dist.secrets import Masking
@@ -89,7 +89,6 @@ def _work(
     said: Sequence[str] = (),
 ) -> None:
     """Run one rank. `said`: the options of its command line."""
-    from igc_dist.job import in_step
     from igc_dist.run import run
 
     _log_to(beside / "logs", distributed.rank())
@@ -98,19 +97,18 @@ def _work(
         mine = watching.Account(beside / "run.json", path, config.hydra_job()[1], said)
     fabric = cfg.fabric
     with watching.kept(mine):
-        job = config.from_config(cfg, path, allow)
+        todo = config.from_config(cfg, path, allow)
         with (
             distributed.joined(
                 accelerator=fabric.accelerator,
-                strategy=fabric.strategy,
+                strategy=todo.model.parts if todo.model.parts.ranks > 1 else fabric.strategy,
                 timeout=fabric.timeout,
                 lease=fabric.lease,
                 threads=fabric.threads,
                 loggers=distributed.loggers(fabric.loggers, beside / "logs"),
                 meeting=meeting,
-                parts=job.model.parts,
             ) as world,
-            job.model.reserved(),
+            todo.model.reserved(),
             watching.metered(world, show=True) as meter,
             watching.profiled(beside / "trace.json.gz" if cfg.profile and world.first else None) as profile,
         ):
@@ -119,9 +117,9 @@ def _work(
             if mine is not None:
                 mine.join(meter)
             # here signals only set a flag: a launcher sends one as soon as another rank has failed
-            with watching.kept(mine), in_step(job, world) as leads:
+            with watching.kept(mine), job.in_step(todo, world) as leads:
                 if leads:
-                    run(job, world, meter)
+                    run(todo, world, meter)
 
 
 def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> None:

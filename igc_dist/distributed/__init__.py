@@ -1,7 +1,7 @@
 """Ranks: launch, handshake, claims, exchange, heartbeat. Only this wing imports torch.distributed and lightning.
 
-May import: model, secrets, files, faults, records. Its public names stand in `__init__.pyi` and are loaded when they
-are first asked for.
+May import: model, tensors, secrets, files, faults, records. Its public names stand in `__init__.pyi` and are
+loaded when they are first asked for.
 """
 
 import lazy_loader

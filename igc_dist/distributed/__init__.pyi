@@ -1,6 +1,7 @@
 from . import lightning_door as lightning_door
 from . import pulse as pulse
 from . import replicas as replicas
+from . import sharding as sharding
 from .agent import Order as Order
 from .agent import become_launcher as become_launcher
 from .agent import launch as launch

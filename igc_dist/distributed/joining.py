@@ -28,13 +28,12 @@ from igc_dist.records import ConfigError
 def joined(
     *,
     accelerator: str = "auto",
-    strategy: str = "auto",
+    strategy: str | Parts = "auto",
     timeout: float = 1800.0,
     lease: float | None = None,
     threads: int | None = None,
     loggers: Sequence[Any] = (),
     meeting: Path | None = None,
-    parts: Parts | None = None,
 ) -> Iterator[World]:
     """Join the ranks of this job for one run. Threads, signal handlers and process group are restored afterwards.
 
@@ -42,7 +41,7 @@ def joined(
     do its shard (None: a sixth of `timeout`). `threads`: CPU threads of each rank; None keeps the number that the
     process has. The bits are the same for any number of ranks only if `threads` is the same, because a BLAS may split
     its sums by threads. `meeting`: the folder where the ranks of one machine meet; None: at a cluster's address.
-    `parts`: how several ranks hold the model together.
+    `strategy`: Lightning's name of one, or how several ranks hold the model together.
     """
     found = environment()
     size = 1 if found is None else int(found.world_size())
@@ -56,12 +55,12 @@ def joined(
             world.rank, world.size = int(found.global_rank()), size
             world.store, world.whole = _connect(world, found, accelerator, timeout, meeting)
             world.group = world.whole
-        if parts is not None and parts.ranks > 1:
-            distributed.replicas.place(world, parts)
-            world.replica = distributed.replicas.Replica.formed(world, parts, found, accelerator)
-            world.device = world.replica.device
-        else:
+        if isinstance(strategy, str):
             world.device = _device(found if size > 1 else None, accelerator, strategy, size)
+        else:
+            distributed.replicas.place(world, strategy)
+            world.replica = distributed.replicas.Replica.formed(world, strategy, found, accelerator)
+            world.device = world.replica.device
         with _signals(world):
             try:
                 with world.linked():

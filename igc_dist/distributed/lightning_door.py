@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from igc_dist import files
-from igc_dist.distributed import sharding
+from igc_dist import distributed, files
 from igc_dist.distributed.environments import variables
 from igc_dist.model import Parts
 from igc_dist.records import ConfigError
@@ -81,7 +80,7 @@ class Divided(ModelParallelStrategy):
     """Lightning's strategy for a model in parts, with a mesh of one replica's ranks where Lightning takes all ranks."""
 
     def __init__(self, parts: Parts, mesh: Callable[[torch.device], DeviceMesh]) -> None:
-        super().__init__(lambda module, its: sharding.divided(module, its, parts), parts.data, parts.tensor)
+        super().__init__(lambda module, its: distributed.sharding.divided(module, its, parts), parts.data, parts.tensor)
         self._made = mesh
 
     def setup_environment(self) -> None:

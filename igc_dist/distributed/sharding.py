@@ -26,7 +26,7 @@ def divided(module: nn.Module, mesh: DeviceMesh, parts: Parts) -> nn.Module:
     if callable(parts.how):
         return _own(module, mesh, parts.how)
     if isinstance(parts.how, Mapping):
-        _check(module, parts.how)
+        check(module, parts.how)
         plan = {name: STYLES[style]() for name, style in parts.how.items()}
         parallelize_module(module, mesh["tensor_parallel"], plan)
     if parts.data > 1:
@@ -59,7 +59,7 @@ def _own(module: nn.Module, mesh: DeviceMesh, how: Any) -> nn.Module:
     return found
 
 
-def _check(module: nn.Module, plan: Mapping[str, str]) -> None:
+def check(module: nn.Module, plan: Mapping[str, str]) -> None:
     """Raise `ConfigError` for a name in the plan that is none of a layer that can be split."""
     fit = [name for name, each in module.named_modules() if isinstance(each, nn.Linear | nn.Embedding)]
     for name in plan:

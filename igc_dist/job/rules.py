@@ -6,29 +6,14 @@ Rules are checked in this order before the first forward pass. The first broken 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from igc_dist.attributors import PathIntegral
 from igc_dist.baselines import Noise, Partners, Resampled
 from igc_dist.inputs import Layered, OneHot, Plain, Transformed
-from igc_dist.records import ConfigError
+from igc_dist.job.replica_rules import TOGETHER
+from igc_dist.job.rule import Rule
 from igc_dist.statistics import ControlledCorrelation
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A job is refused if it is `broken`. Reason and way out may use, in braces, the names that `of(job)` returns."""
-
-    broken: Callable[[Any], bool]
-    reason: str
-    way_out: str
-    of: Callable[[Any], Mapping[str, str]] = lambda job: {}
-
-    def check(self, job: Any) -> None:
-        """Raise `ConfigError` if the job breaks the rule."""
-        if self.broken(job):
-            raise ConfigError(f"{self.reason}: {self.way_out}".format(**self.of(job)))
 
 
 def _first(job: Any, wanted: Callable[[Any], bool]) -> Mapping[str, str]:
@@ -73,6 +58,7 @@ def _each(job: Any) -> Mapping[str, str]:
 
 ON_AVERAGE = "a design that draws its nodes, or its outputs, is right on average only, but "
 NOISE = ", so its noise would pass for a property of the model"
+
 
 RULES = (
     Rule(
@@ -247,6 +233,7 @@ RULES = (
         "plan.mode=forward is not possible",
         "a control variate is of all features. Set plan.mode to auto or reverse",
     ),
+    *TOGETHER,
 )
 
 

@@ -10,6 +10,7 @@ from .footprint import out_of_memory as out_of_memory
 from .forward import AUTO as AUTO
 from .forward import HIGHER as HIGHER
 from .forward import PRECISIONS as PRECISIONS
+from .forward import TF32 as TF32
 from .function import Model as Model
 from .layers import Cut as Cut
 from .lockstep import Links as Links

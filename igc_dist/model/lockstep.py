@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,7 @@ class Parts:
         return self.data * self.tensor
 
 
+@runtime_checkable
 class Links(Protocol):
     """The ranks of a replica, as one of them reaches the others. All call the same in the same order."""
 

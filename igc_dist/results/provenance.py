@@ -30,6 +30,7 @@ def provenance_of(job: Job, world: World, started: float) -> dict[str, Any]:
         if world.device.type == "cuda"
         else platform.processor() or platform.machine(),
         "ranks": world.size,
+        **({} if world.members == 1 else {"ranks_of_a_replica": world.members}),
         "rule": job.attributor.rule,
         "threads": torch.get_num_threads(),
         "numerics": {**numerics.context(), "in_one_order": job.model.in_one_order},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 
 import igc_dist
-from igc_dist.attributors import Gradients, GuidedIG
+from igc_dist.attributors import IG2, Gradients, GuidedIG, SmoothGrad
 from igc_dist.baselines import Constant, Partners, References
 from igc_dist.features import Bands, Masks, Total
 from igc_dist.job import rules
 from igc_dist.metrics import Steps
+from igc_dist.model import Model, Parts
 from igc_dist.records import ConfigError
 from igc_dist.statistics import ControlledCorrelation, TTest
 from tests.commands import ROOT
@@ -50,6 +52,14 @@ CASES: tuple[dict[str, Any], ...] = (
     {"statistics": ["ttest"], "weights": [1.0] * 12},
     {"mode": "forward", "design": "pairs"},
     {"mode": "forward", "statistics": [ControlledCorrelation()], "baseline": igc_dist.baselines.Resampled(2)},
+    {"parts": Parts(2), "categories": [3]},
+    {"parts": Parts(2), "attributor": SmoothGrad(IG2("1"), n_samples=2)},
+    {"parts": Parts(2), "method": "ig", "metrics": ["randomisation"]},
+    {"parts": Parts(2), "final_layer": "2"},
+    {"parts": Parts(2), "forward": "__call__"},
+    {"parts": Parts(2), "compiled": True},
+    {"parts": Parts(2), "trial": True},
+    {"parts": Parts(2), "precision_audit": 1},
 )
 """In the order of the rules."""
 
@@ -64,8 +74,12 @@ def refused(settings: dict[str, Any]) -> str:
     if settings.get("statistics") == ["ttest", "ttest_again"]:
         other = type("Again", (TTest,), {"name": "ttest_again"})
         settings = {"statistics": [TTest(), other()]}
-    with pytest.raises(ConfigError) as error:
-        igc_dist.attribute(net, (x, torch.arange(12) % 3), n_folds=2, **{"target": "one_hot", **settings})
+    settings = {"target": "one_hot", **settings}
+    with pytest.MonkeyPatch.context() as patch:
+        if "parts" in settings:  # a setting of the command line
+            patch.setattr("igc_dist.api.Model", partial(Model, parts=settings.pop("parts")))
+        with pytest.raises(ConfigError) as error:
+            igc_dist.attribute(net, (x, torch.arange(12) % 3), n_folds=2, **settings)
     return str(error.value)
 
 

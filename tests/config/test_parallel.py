@@ -1,0 +1,36 @@
+"""The settings by which several ranks hold one model go together, and name nothing that is not allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from igc_dist.config import from_config
+from igc_dist.records import ConfigError
+from tests.config.test_conf import composed
+
+BOTH = ("fabric.strategy=model_parallel", "fabric.tensor_parallel_size=2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["fabric.data_parallel_size=2"], "set both, or neither"),
+        (["fabric.strategy=model_parallel"], "set both, or neither"),
+        ([*BOTH, "model.parallelize=up"], "give a mapping of layers"),
+        ([*BOTH, "+model.parallelize={_target_: os.system}"], "the command line may allow it with --allow-target"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        from_config(composed(*settings), None)
+
+
+def test_the_settings_are_the_parts_of_the_model() -> None:
+    """A function is kept to be called with the module, and not called before."""
+    plan = "model.parallelize={body.*.up: colwise}"
+    parts = from_config(composed(*BOTH, "fabric.data_parallel_size=3", plan), None).model.parts
+    assert (parts.data, parts.tensor, parts.ranks, dict(parts.how)) == (3, 2, 6, {"body.*.up": "colwise"})
+    own = "+model.parallelize={_target_: tests.distributed.test_replicas.split}"
+    parts = from_config(composed(*BOTH, own), None, ["tests.distributed.*"]).model.parts
+    assert parts.how.func.__name__ == "split"
+    assert from_config(composed(), None).model.parts.ranks == 1
