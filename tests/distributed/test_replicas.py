@@ -202,9 +202,7 @@ def test_ranks_that_do_not_make_whole_replicas_are_refused() -> None:
 
 
 def test_a_plan_for_layers_that_are_not_there_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"'blocks.\*.side', which is no nn.Linear .*there are embed, head, "
-    ):
+    with pytest.raises(ConfigError, match=r"'blocks.\*.side', which is no nn.Linear .*there are embed, head, "):
         sharding.check(Deep(), {"blocks.*.side": "colwise"})
 
 
