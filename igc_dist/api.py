@@ -92,7 +92,7 @@ def attribute(
     compiled: bool = False,
     cuda_graphs: bool = False,
     final_layer: torch.nn.Module | str | None = None,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     embedding: str | None = None,
     embedding_kwargs: Mapping[str, Any] | None = None,
     n_categorical: int | None = None,

@@ -193,6 +193,12 @@ class Shapes:
     """The number of latents before the final linear layer, over all positions; 0 without such a layer."""
 
     @property
+    def raw_names(self) -> tuple[str, ...]:
+        """Names of the raw inputs: those of the walk, if it has as many, else their numbers."""
+        n = len(self.raw or self.walk or self.features)
+        return self.input_names if n == len(self.input_names) else tuple(f"input_{i}" for i in range(n))
+
+    @property
     def n_features(self) -> int:
         """The number of features that are folded."""
         return int(sum(np.prod(shape, dtype=np.int64) for shape in self.features))

@@ -137,7 +137,7 @@ class Run:
             if job.baseline.needs_classes:
                 classes = findings.top_classes(plan, tables, job.baseline.needs_classes)
         if job.needs_mean:
-            sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.input_names)
+            sums = (store.read("predict", f"{name}_sum").sum(0) for name in plan.shapes.raw_names)
             mean = tuple(torch.from_numpy(total / len(found.pool)) for total in sums)
         self.found = found
         self.around = Surroundings(job.source, found.pool, job.seed, mean, order, classes)

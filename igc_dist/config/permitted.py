@@ -157,8 +157,11 @@ def check_column(word: str) -> None:
 
 
 def check_public(setting: str, name: Any) -> None:
-    """Raise `ConfigError` if the name of an attribute has ``__``: a walk over such names reaches everything."""
-    if isinstance(name, str) and "__" in name:
+    """Raise `ConfigError` if the name of an attribute, or one of several, has ``__``.
+
+    A walk over such names reaches everything.
+    """
+    if any(isinstance(one, str) and "__" in one for one in (name if isinstance(name, list) else [name])):
         raise ConfigError(f"{setting}={name!r} is not allowed: give a name without __")
 
 

@@ -22,7 +22,7 @@ MEANINGS = {
     "model.compiled": "Whether the forward is compiled by `torch.compile`.",
     "model.cuda_graphs": "Whether gradients of small nets are recorded and replayed, on a CUDA device.",
     "model.final_layer": "Name of the last linear layer, which makes many outputs cheap; `auto`: the family's.",
-    "model.layer": "Submodule whose activations are explained in place of the inputs (`blocks.6`).",
+    "model.layer": "Submodule whose activations are explained in place of the inputs (`blocks.6`), or a list.",
     "model.embedding": "Method whose result replaces categorical inputs.",
     "model.embedding_kwargs": "Its keyword arguments.",
     "model.n_categorical": "Number of trailing inputs that are categories; null: all of integer type.",

@@ -36,7 +36,7 @@ class ModelConfig:
     compiled: bool = False
     cuda_graphs: bool = False
     final_layer: str | None = None
-    layer: str | None = None
+    layer: Any = None
     embedding: str | None = None
     embedding_kwargs: dict[str, Any] = field(default_factory=dict)
     n_categorical: int | None = None

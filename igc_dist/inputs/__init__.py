@@ -28,7 +28,7 @@ __all__ = ["Embedded", "Inputs", "Layered", "OneHot", "Plain", "Transformed", "W
 
 def ensure(
     model: Model,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     embedding: str | None = None,
     embedding_kwargs: Mapping[str, Any] | None = None,
     n_categorical: int | None = None,

@@ -1,7 +1,8 @@
-"""Attributions to the activations of a layer: the walk leads from those of the baseline to those of the sample."""
+"""Attributions to the activations of layers: the walk leads from those of the baseline to those of the sample."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -19,13 +20,15 @@ class Layered(Inputs):
     """Raw inputs and baselines of any type; points, gradients and attributions are activations z of `layer`.
 
     ``a = (z(x) - z(x0)) * int_0^1 grad f(z(x0) + t (z(x) - z(x0))) dt``, where f is what is above the layer: Layer
-    Integrated Gradients, as Captum's `LayerIntegratedGradients`. Everything must pass the layer, so that
-    ``sum a = f(x) - f(x0)``.
+    Integrated Gradients, as Captum's `LayerIntegratedGradients`. Several layers are as several inputs: they move
+    together. Everything must pass the layers, so that ``sum a = f(x) - f(x0)``.
     """
 
-    def __init__(self, model: Model, layer: str) -> None:
+    def __init__(self, model: Model, layer: str | Sequence[str]) -> None:
         super().__init__(model)
-        self.layer, self.cut = layer, Cut(model, layer)
+        layers = [*layer] if isinstance(layer, list | tuple) else [layer]
+        self.cut = Cut(model, layers)
+        self.layer = layers if isinstance(layer, list | tuple) else layer
 
     def take(self, raw: Tensors, device: Any, what: str = "input") -> Tensors:
         """Raw inputs on the device: floating point in the run's dtype, all others unchanged."""
@@ -39,10 +42,9 @@ class Layered(Inputs):
         self.cut.prove(self.model, taken)
 
     def walk(self, taken: Tensors, baselines: Tensors) -> Walk:
-        z = self.cut.below(self.model, taken)
-        flat = tuple(x0.flatten(0, 1) for x0 in baselines)
-        starts = (self.cut.below(self.model, flat).unflatten(0, baselines[0].shape[:2]),) if baselines else ()
-        return Walk(self.cut.above(self.model, taken), (z,), starts)
+        ends, flat = self.cut.below(self.model, taken), tuple(x0.flatten(0, 1) for x0 in baselines)
+        starts = (z.unflatten(0, baselines[0].shape[:2]) for z in self.cut.below(self.model, flat)) if baselines else ()
+        return Walk(self.cut.above(self.model, taken), ends, tuple(starts))
 
     def dims(self, shapes: tuple[tuple[int, ...], ...]) -> list[Any] | None:
         return [DIMS.get(len(shape)) for shape in shapes]

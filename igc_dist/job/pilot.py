@@ -214,7 +214,7 @@ class _Part:
         mean = None
         if job.needs_mean:
             fit = len(found.pool)
-            mean = tuple(torch.from_numpy(predicted[f"{name}_sum"][0] / fit) for name in plan.shapes.input_names)
+            mean = tuple(torch.from_numpy(predicted[f"{name}_sum"][0] / fit) for name in plan.shapes.raw_names)
         order = by_prediction(plan, found, known.of) if job.baseline.needs_ranks else None
         needed = job.baseline.needs_classes
         classes = findings.top_classes(plan, known.of, needed) if needed else None

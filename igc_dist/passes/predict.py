@@ -172,7 +172,7 @@ class Predictor:
             here, at = places[at : at + len(codes)], at + len(codes)
             chunks.put(here, tables if picks is None else tables | {"explained": picks.numpy()})
         chunks.fill(rows.stop)
-        sums = zip(self.plan.shapes.input_names, totals, strict=False)
+        sums = zip(self.plan.shapes.raw_names, totals, strict=False)
         return {"means": means.means()[None], **{f"{name}_sum": array[None] for name, array in sums}}
 
     def _labelled(self, y: Tensor, every: Float64[Tensor, "n J"]) -> bool:

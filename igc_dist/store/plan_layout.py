@@ -71,7 +71,7 @@ def _predictions(plan: Plan, dims: _Dims, float_type: str) -> dict[str, Array]:
 def _input_sums(plan: Plan, dims: _Dims) -> dict[str, Array]:
     """Arrays of sums of the inputs that pass 1 writes. Inputs are not reduced. A dimension has one size in a group."""
     arrays = {}
-    for name, shape in zip(plan.shapes.input_names, plan.shapes.raw or plan.shapes.walk, strict=False):
+    for name, shape in zip(plan.shapes.raw_names, plan.shapes.raw or plan.shapes.walk, strict=False):
         axes = [Dim(f"{name}_dim_{axis}", size) for axis, size in enumerate(shape)]
         arrays[f"{name}_sum"] = array(f"{PREDICT}/{name}_sum", "float64", dims.fold, *axes)
     return arrays

@@ -42,6 +42,38 @@ def test_captums_numbers(layer: str, target: int, expected: list[int]) -> None:
     np.testing.assert_allclose(found, expected, atol=0.1)
 
 
+class Twice(nn.Module):
+    """Captum's model of two ReLUs, which are added; `more` leads around them."""
+
+    def __init__(self, more: bool = False) -> None:
+        super().__init__()
+        own = ML()
+        self.linear0, self.linear1, self.linear2, self.more = own.linear0, own.linear1, own.linear2, more
+        self.one, self.two = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.linear1(self.linear0(x))
+        return self.linear2(self.one(z) + self.two(z) + (z if self.more else 0))
+
+
+def test_captums_numbers_of_two_layers() -> None:
+    """They move together, as two inputs; one of them alone leaves a way around it."""
+    x = torch.tensor([[0, 100, 0], [0, 0, 0.0]], dtype=torch.float64)
+    settings: dict[str, Any] = {"target": 0, "n_steps": 8, **SETTINGS, "n_folds": 2, "method": "ig"}
+    tree = igc_dist.attribute(Twice(), (x, torch.eye(2)), layer=["one", "two"], **settings)
+    row = tree["samples/index"].values == 0
+    for name in ("x", "x1"):
+        found = tree[f"samples/{name}/attribution"].sel(output=0).values[row][0]
+        np.testing.assert_allclose(found, [90, 100, 100, 100], atol=0.1)
+    np.testing.assert_allclose(tree["samples/delta"], 0, atol=1e-9)
+    with pytest.raises(ModelError, match="the layer 'one'.*or all layers that it passes"):
+        igc_dist.attribute(Twice(), (x, torch.eye(2)), layer="one", **settings)
+    with pytest.raises(ModelError, match="the layer 'one' and 'two'"):
+        igc_dist.attribute(Twice(more=True), (x, torch.eye(2)), layer=["one", "two"], **settings)
+    with pytest.raises(ConfigError, match="each once"):
+        igc_dist.attribute(Twice(), (x, torch.eye(2)), layer=["one", "one"], **settings)
+
+
 @pytest.mark.parametrize(("net", "layer"), [(ViT, "blocks.0"), (ViT, "blocks"), (ConvNeXt, "stem")])
 def test_equals_captum(net: type[nn.Module], layer: str) -> None:
     """Of a block of a transformer, and of a convolution, about baselines of 0, at the same points of the path."""
@@ -119,6 +151,28 @@ def test_baselines_are_those_of_the_inputs() -> None:
     np.testing.assert_allclose(found, (model[2].weight * (z - start)).detach(), rtol=1e-9)
 
 
+class Pair(nn.Module):
+    """Two inputs of different sizes meet before the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.act, self.last = nn.Linear(3, 4), nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.last(self.act(self.one(x) + self.two(z)))
+
+
+def test_the_mean_of_several_inputs_is_a_baseline_of_a_layer() -> None:
+    """There are more means than groups of activations."""
+    torch.manual_seed(4)
+    model, x, z = Pair().double(), torch.randn(9, 3).double(), torch.randn(9, 2).double()
+    tree = igc_dist.attribute(model, ((x, z), torch.randn(9, 2)), layer="act", method="ig", baseline=Mean(), **SETTINGS)
+    found = tree["samples/x/attribution"].values[np.argsort(tree["samples/index"].values)]
+    with torch.no_grad():
+        end, start = (model.act(model.one(a) + model.two(b)) for a, b in ((x, z), (x.mean(0), z.mean(0))))
+    np.testing.assert_allclose(found, (model.last.weight * (end - start)[:, None]).detach(), rtol=1e-9)
+
+
 class Batched(nn.Module):
     """It gives the batch the shape of its inputs, as some transformers do."""
 
@@ -160,10 +214,12 @@ def test_a_layer_of_a_vision_model_is_called_as_in_its_library() -> None:
     """Without the wrapper's name before it; the words of the command line say the same."""
     job = from_config(composed("model.layer=features.3", "reduce=units"), None)
     assert job.inputs.layer == "features.3"
+    with pytest.raises(ConfigError, match=r"model\.layer=\[3\]: name a layer"):
+        from_config(composed("model.layer=3"), None)
     from igc_dist import models
 
     vision = models.module(ViT(), size=16, mean=[0.5] * 3, std=[0.5] * 3)
-    assert Cut(igc_dist.model.Model(vision), "blocks.1").module is vision.net.blocks[1]
+    assert Cut(igc_dist.model.Model(vision), ["blocks.1"]).modules[0] is vision.net.blocks[1]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +227,8 @@ def test_a_layer_of_a_vision_model_is_called_as_in_its_library() -> None:
     [
         ({"layer": "block.1"}, ConfigError, r"no layer or method 'block\.1' \(did you mean 'blocks\.1'"),
         ({"layer": "forward"}, ConfigError, r"model\.layer='forward' is no submodule of ViT"),
+        ({"layer": []}, ConfigError, r"model\.layer=\[\]: name a layer"),
+        ({"layer": ["blocks.0", "_a__b"]}, ConfigError, r"no layer or method '_a__b'"),
         ({"layer": "blocks.0.mlp"}, ModelError, "a connection leads around it"),
         ({"layer": "blocks.0", "compiled": True}, ConfigError, "cannot be replaced in a compiled forward"),
         ({"layer": "blocks.0", "categories": 3}, ConfigError, "layer with embedding or categories"),
