@@ -18,8 +18,8 @@ from igc_dist.records import ConfigError
 from igc_dist.statistics import Statistic
 from igc_dist.targets import Targets
 
-OF_INPUTS = ("layer", "embedding", "embedding_kwargs", "n_categorical", "categories")
-"""The settings of a model that say what its inputs are."""
+OF_INPUTS = ("embedding", "embedding_kwargs", "n_categorical", "categories")
+"""The settings of a model that say what its inputs are, beside `layer`."""
 
 PARALLEL = "model_parallel"
 """Lightning's name of the strategy for models that several ranks hold together."""
@@ -55,7 +55,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         lambda: baselines.number(baseline, source),
     )
     return Job(
-        inputs=inputs.ensure(model, **{name: getattr(c.model, name) for name in OF_INPUTS}),
+        inputs=inputs.ensure(model, _layers(c.model.layer), **{name: getattr(c.model, name) for name in OF_INPUTS}),
         source=source,
         targets=named(
             Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others, each=c.target.each),
@@ -99,6 +99,11 @@ def _statistics(c: schemas.Config) -> tuple[Statistic, ...]:
 def _metrics(c: schemas.Config, allow: Sequence[str]) -> dict[str, Metric]:
     """The metrics by their names in the store."""
     return labelled({label: building.build(node, allow) for label, node in c.metric.items()}) if c.metric else {}
+
+
+def _layers(given: Any) -> str | list[str] | None:
+    """The names of layers, which are numbers in an `nn.Sequential`."""
+    return None if given is None else [*map(str, given)] if isinstance(given, list) else str(given)
 
 
 def _model(c: schemas.Config, allow: Sequence[str]) -> Model:

@@ -36,8 +36,8 @@ class Model:
     of convolutions; "auto" lets a trial choose. `compiled`: `torch.compile` the forward. `cuda_graphs`: record the
     gradients of a small net and replay them, on a CUDA device. `final_layer`: the last linear layer, its name, or auto,
     which makes many outputs cheap. `layer`: the dotted name of a submodule, or a list of them, whose activations are
-    explained in place of the inputs. `embedding`: a method whose result replaces categorical inputs, with `embedding_kwargs`.
-    `n_categorical`: the number of categorical inputs (None: all of integer type).
+    explained in place of the inputs. `embedding`: a method whose result replaces categorical inputs, with
+    `embedding_kwargs`. `n_categorical`: the number of categorical inputs (None: all of integer type).
     `categories`: numbers of categories of the trailing inputs, which then get a category axis.
     """
 

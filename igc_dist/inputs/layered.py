@@ -26,9 +26,8 @@ class Layered(Inputs):
 
     def __init__(self, model: Model, layer: str | Sequence[str]) -> None:
         super().__init__(model)
-        layers = [*layer] if isinstance(layer, list | tuple) else [layer]
-        self.cut = Cut(model, layers)
-        self.layer = layers if isinstance(layer, list | tuple) else layer
+        self.layer = layer
+        self.cut = Cut(model, [layer] if isinstance(layer, str) else layer)
 
     def take(self, raw: Tensors, device: Any, what: str = "input") -> Tensors:
         """Raw inputs on the device: floating point in the run's dtype, all others unchanged."""
@@ -50,4 +49,4 @@ class Layered(Inputs):
         return [DIMS.get(len(shape)) for shape in shapes]
 
     def describe(self) -> dict[str, Any]:
-        return {"layer": self.layer}
+        return {"layer": self.layer if isinstance(self.layer, str) else [*self.layer]}

@@ -27,7 +27,7 @@ class Cut:
     """
 
     def __init__(self, model: Model, layers: Sequence[str]) -> None:
-        if not layers or not all(isinstance(name, str) for name in layers) or len(set(layers)) < len(layers):
+        if not layers or len(set(layers)) < len(layers):
             raise ConfigError(f"model.layer={[*layers]}: name a layer, or several, each once")
         wrapped = isinstance(model.module, Vision)
         inside = [f"net.{name}" if wrapped and not name.startswith("net.") else name for name in layers]

@@ -66,7 +66,7 @@ def test_captums_numbers_of_two_layers() -> None:
         found = tree[f"samples/{name}/attribution"].sel(output=0).values[row][0]
         np.testing.assert_allclose(found, [90, 100, 100, 100], atol=0.1)
     np.testing.assert_allclose(tree["samples/delta"], 0, atol=1e-9)
-    with pytest.raises(ModelError, match="the layer 'one'.*or all layers that it passes"):
+    with pytest.raises(ModelError, match=r"the layer 'one'.*or all layers that it passes"):
         igc_dist.attribute(Twice(), (x, torch.eye(2)), layer="one", **settings)
     with pytest.raises(ModelError, match="the layer 'one' and 'two'"):
         igc_dist.attribute(Twice(more=True), (x, torch.eye(2)), layer=["one", "two"], **settings)
@@ -214,8 +214,14 @@ def test_a_layer_of_a_vision_model_is_called_as_in_its_library() -> None:
     """Without the wrapper's name before it; the words of the command line say the same."""
     job = from_config(composed("model.layer=features.3", "reduce=units"), None)
     assert job.inputs.layer == "features.3"
-    with pytest.raises(ConfigError, match=r"model\.layer=\[3\]: name a layer"):
-        from_config(composed("model.layer=3"), None)
+    assert from_config(composed("model.layer=[features.1,features.3]"), None).inputs.layer == [
+        "features.1",
+        "features.3",
+    ]
+    with pytest.raises(
+        ConfigError, match="no layer or method '7'"
+    ):  # a name, which the command line takes for a number
+        from_config(composed("model.layer=7"), None)
     from igc_dist import models
 
     vision = models.module(ViT(), size=16, mean=[0.5] * 3, std=[0.5] * 3)
