@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -227,6 +227,24 @@ class Price:
     gradients: int = 0
     gradients_per_output: int = 0
     sums: int = 0
+
+
+class Effort(NamedTuple):
+    """What a metric spends on one map, at most.
+
+    `rows` of forward passes, and `gradients` of single outputs. `walks`: how often the method goes again, for all
+    outputs of a sample together. `seconds` beside the model, of one core of `planning.Machine`: codecs, filling in,
+    likeness of maps. Bytes: `held` for each map of a batch, `row` for each row of a forward pass beside the row itself,
+    and `fixed` in any case.
+    """
+
+    rows: int = 0
+    gradients: int = 0
+    walks: int = 0
+    seconds: float = 0.0
+    held: int = 0
+    row: int = 0
+    fixed: int = 0
 
 
 @dataclass(frozen=True)

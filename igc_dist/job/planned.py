@@ -219,10 +219,12 @@ def _scores(job: Job, look: Look) -> dict[str, Any]:
             "another start of the metric"
         )
     first = job.inputs.predict(taken)[0].double().cpu()
-    subject = Subject(len(job.source), tuple(taken[0].shape[1:]), first, len(weighted(job.model.module)))
+    layers = weighted(job.model.module)
+    n_weights = sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
+    subject = Subject(len(job.source), tuple(taken[0].shape[1:]), first, len(layers), n_weights)
     for metric in job.metrics.values():
         metric.check(subject)
-    efforts = tuple((label, *metric.effort(subject)) for label, metric in job.metrics.items())
+    efforts = tuple((label, metric.effort(subject)) for label, metric in job.metrics.items())
     return {"scores": tuple(every(job.metrics, job.model, 1, subject)), "efforts": efforts}
 
 

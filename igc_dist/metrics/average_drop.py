@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, check_of, choice
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, check_of, choice
 from igc_dist.metrics.subsets import STARTS
 
 SMALL = 1e-8
@@ -40,7 +40,7 @@ class AverageDrop(Metric):
         check_of(self, "probability", subject)
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(2)
+        return Effort(2, held=FOUR * subject.size, row=FOUR * subject.size)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         a = maps.positions()

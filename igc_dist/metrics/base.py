@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from igc_dist.model import Model
-from igc_dist.records import ConfigError
+from igc_dist.records import ConfigError, Effort
 
 OF = ("probability", "logit")
 """What of the model is scored: the softmax over its outputs, or the output as the model gives it."""
@@ -74,13 +74,19 @@ class Subject(Placed):
     """What is scored, as far as a metric may refuse it: before any map is read.
 
     `n_samples` of shape *P, `shape`. `first`: the model's outputs (J,) for the first sample. `n_layers`: the
-    number of layers with weights.
+    number of layers with weights, and `n_weights` of these.
     """
 
     n_samples: int
     shape: tuple[int, ...]
     first: Float64[Tensor, " J"]
     n_layers: int = 0
+    n_weights: int = 0
+
+    @property
+    def size(self) -> int:
+        """Elements of a map."""
+        return int(np.prod(self.shape))
 
 
 Explain = Callable[..., Float64[Tensor, "M *P"]]
@@ -154,16 +160,8 @@ def slices(stop: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, stop)) for start in range(0, stop, size)]
 
 
-class Effort(NamedTuple):
-    """What a metric spends on one map, at most.
-
-    `rows` of forward passes, and `gradients` of single outputs. `walks`: how often the method goes again, for all
-    outputs of a sample together.
-    """
-
-    rows: int = 0
-    gradients: int = 0
-    walks: int = 0
+FOUR = 4 * 8
+"""Bytes of four numbers in float64: what any metric holds of each element of a map, for parts and products."""
 
 
 class Metric(ABC):
@@ -190,8 +188,8 @@ class Metric(ABC):
         return None
 
     def effort(self, subject: Subject) -> Effort:
-        """What it spends on one map; a metric of the map alone spends nothing."""
-        return Effort()
+        """What it spends on one map; a metric of the map alone spends no more than memory."""
+        return Effort(held=FOUR * subject.size)
 
     @abstractmethod
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:

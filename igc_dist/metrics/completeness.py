@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, check_of, slices, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, check_of, slices, whole
 from igc_dist.records import ConfigError
 
 
@@ -47,7 +47,7 @@ class Completeness(Metric):
 
     def effort(self, subject: Subject) -> Effort:
         points = self.segments + 1 if self.segments else 0
-        return Effort(2 + points, points)
+        return Effort(2 + points, points, held=FOUR * subject.size, row=FOUR * subject.size)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         x0 = maps.baseline

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int32, Int64
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, check_of, choice, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, check_of, choice, whole
 from igc_dist.records import ConfigError
 
 STARTS = ("black", "blurred", "mean", "baseline")
@@ -71,7 +71,11 @@ class Curve(Metric):
         return self.counts(subject.n_positions) / subject.n_positions
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(len(self.counts(subject.n_positions)))
+        return Effort(
+            len(self.counts(subject.n_positions)),
+            held=FOUR * (subject.n_positions + (self.start == "blurred") * subject.size),
+            row=8 * subject.size,
+        )
 
     @abstractmethod
     def row(
@@ -115,11 +119,16 @@ def blurred(x: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
 
     Source: Petsiuk, Das and Saenko 2018, arXiv:1806.07421, and its program.
     """
-    kernel = torch.as_tensor(gaussian_filter1d(np.eye(KERNEL)[KERNEL // 2], SIGMA), device=x.device)
-    rows = x.double().flatten(0, 1)[:, None]
-    rows = torch.nn.functional.conv2d(rows, kernel[None, None, :, None], padding=(KERNEL // 2, 0))
-    rows = torch.nn.functional.conv2d(rows, kernel[None, None, None, :], padding=(0, KERNEL // 2))
-    return rows.reshape(x.shape).to(x.dtype)
+    kind = x.dtype
+    kernel = gaussian_filter1d(np.eye(KERNEL)[KERNEL // 2], SIGMA).tolist()
+    # sums of shifted images, since a convolution in float64 makes a column of 11 numbers for each pixel
+    for dim, around in ((2, (0, 0, KERNEL // 2, KERNEL // 2)), (3, (KERNEL // 2, KERNEL // 2, 0, 0))):
+        padded = torch.nn.functional.pad(x.double(), around)
+        smooth = torch.zeros_like(x, dtype=torch.float64)
+        for shift, weight in enumerate(kernel):
+            smooth.add_(padded.narrow(dim, shift, x.shape[dim]), alpha=weight)
+        x = smooth
+    return x.to(kind)
 
 
 def ranks_of(values: Float64[Tensor, "M S"], rank: str = "signed") -> Int32[Tensor, "M S"]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, check_of, choice, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, check_of, choice, whole
 from igc_dist.records import ConfigError
 from igc_dist.seeds import generator
 
@@ -52,7 +52,7 @@ class Infidelity(Metric):
         check_of(self, self.of, subject)
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(1 + self.draws)
+        return Effort(1 + self.draws, held=FOUR * subject.size, row=FOUR * subject.size)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         x, g = maps.x[:, None], maps.values

@@ -14,10 +14,13 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Predict, Subject, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Predict, Subject, whole
 from igc_dist.metrics.images import OfImages
-from igc_dist.metrics.similarity import spearman, ssim
+from igc_dist.metrics.similarity import LIKENESS, spearman, ssim
 from igc_dist.records import ConfigError
+
+JPEG = 3e-7
+"""Seconds per pixel to write and read a JPEG file; rates as those of `planning.Machine`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,11 @@ class Lossy(OfImages):
         return frozenset({"explain"})
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(walks=len(self.qualities))
+        return Effort(
+            walks=len(self.qualities),
+            seconds=len(self.qualities) * (JPEG / self.workers + LIKENESS) * subject.n_positions,
+            held=3 * FOUR * subject.size,
+        )
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         shown, a = self.pixels(maps.x), maps.values

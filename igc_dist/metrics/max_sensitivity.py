@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, whole
 from igc_dist.records import ConfigError
 from igc_dist.seeds import generator
 
@@ -39,7 +39,7 @@ class MaxSensitivity(Metric):
         return frozenset({"explain"})
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(walks=self.draws)
+        return Effort(walks=self.draws, held=2 * FOUR * subject.size)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         size = maps.values.flatten(1).norm(dim=1)

@@ -43,7 +43,7 @@ class MuFidelity(Subsets):
         return (rows[:, None] * (columns.max() + 1) + columns).ravel()
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(1 + self.subsets)
+        return self.spent(subject)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         if not len(maps):

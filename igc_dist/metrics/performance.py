@@ -16,7 +16,7 @@ from scipy.integrate import trapezoid
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Predict, Subject, check_of, choice, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Predict, Subject, check_of, choice, whole
 from igc_dist.metrics.images import OfImages
 from igc_dist.metrics.pic import inpainted, random_mask
 from igc_dist.metrics.similarity import ms_ssim
@@ -26,6 +26,10 @@ from igc_dist.seeds import generator
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75)
 """PAIR's shares of the pixels."""
 FILLS, MEASURES = ("linear", "bokeh"), ("webp", "png", "ms_ssim")
+SECONDS = {"linear": 2.5e-6, "bokeh": 5e-8, "webp": 3.6e-6, "png": 4e-7, "ms_ssim": 5e-7}
+"""Seconds per pixel to fill an image and to measure one; rates as those of `planning.Machine`."""
+TRIANGLES = 1200
+"""Bytes per pixel of a triangulation of all of them."""
 SMALLEST = 176
 """Pixels a side of which the fifth scale of MS-SSIM still has a whole window of 11."""
 
@@ -93,7 +97,13 @@ class Performance(OfImages):
         return np.arange(self.points + 1) / self.points
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(2 + len(self.shares))
+        return Effort(
+            2 + len(self.shares),
+            seconds=self._seconds * subject.n_positions / self.workers,
+            held=(FOUR + 2 + len(self.shares)) * subject.size + FOUR * self.points,
+            row=FOUR * subject.size,
+            fixed=self.workers * TRIANGLES * subject.n_positions,
+        )
 
     @classmethod
     def study(cls, measure: str = "png") -> Performance:
@@ -105,6 +115,11 @@ class Performance(OfImages):
         """The thresholds as shares of the pixels."""
         given = self.thresholds
         return np.linspace(0, 1, given) if isinstance(given, int) else np.asarray(given, np.float64)
+
+    @property
+    def _seconds(self) -> float:
+        """Seconds per pixel for one map: it fills one image for each threshold, and measures two more."""
+        return len(self.shares) * (SECONDS[self.fill] + SECONDS[self.measure]) + 2 * SECONDS[self.measure]
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         values = maps.positions().reshape(len(maps), *maps.x.shape[2:]).cpu().numpy()

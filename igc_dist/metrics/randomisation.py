@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, choice
-from igc_dist.metrics.similarity import spearman, ssim
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, choice
+from igc_dist.metrics.similarity import LIKENESS, spearman, ssim
 from igc_dist.seeds import generator
 
 
@@ -44,7 +44,12 @@ class Randomisation(Metric):
         return np.arange(1, subject.n_layers + 1) / subject.n_layers
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(walks=subject.n_layers)
+        return Effort(
+            walks=subject.n_layers,
+            seconds=subject.n_layers * LIKENESS * subject.n_positions,
+            held=FOUR * subject.size,
+            fixed=2 * 8 * subject.n_weights,
+        )
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         layers = list(reversed(weighted(predict.model.module)))

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from igc_dist.metrics.base import OF, Effort, Maps, Metric, Predict, Subject, check_of, choice
+from igc_dist.metrics.base import FOUR, OF, Effort, Maps, Metric, Predict, Subject, check_of, choice
 from igc_dist.metrics.curves import RANKS, ranks_of
 from igc_dist.records import ConfigError
 from igc_dist.seeds import generator
@@ -20,6 +20,9 @@ from igc_dist.seeds import generator
 NEIGHBOURS = {(down, right): 1 / 6 if 0 in (down, right) else 1 / 12
               for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)}  # fmt: skip
 """The weights of the eight neighbours of a pixel."""
+
+SECONDS, SYSTEM = 4e-6, 1500
+"""Seconds and bytes per pixel to fill half of an image; rates as those of `planning.Machine`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,13 @@ class Road(Metric):
         return np.asarray(self.shares, np.float64)
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(len(self.shares))
+        return Effort(
+            len(self.shares),
+            seconds=len(self.shares) * SECONDS * subject.n_positions,
+            held=FOUR * subject.size,
+            row=FOUR * subject.size,
+            fixed=SYSTEM * subject.n_positions,
+        )
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         values = maps.positions()

@@ -38,7 +38,7 @@ class SensitivityN(Subsets):
         return self.sizes(subject.n_positions) / subject.n_positions
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(len(self.sizes(subject.n_positions)) * (1 + self.subsets))
+        return self.spent(subject, len(self.sizes(subject.n_positions)))
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         n = maps.positions().shape[1]

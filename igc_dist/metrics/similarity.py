@@ -14,6 +14,9 @@ WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SIGMA, REACH = 1.5, 5
 """Of the Gaussian window: 11 x 11 pixels."""
 
+LIKENESS = 1e-6
+"""Seconds per position to compare two maps by SSIM and rank correlation; rates as those of `planning.Machine`."""
+
 
 def _parts(a: Float64[np.ndarray, "H W"], b: Float64[np.ndarray, "H W"], data_range: float) -> tuple[float, float]:
     """The means of SSIM and of its contrast and structure, over the pixels whose window is whole."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Effort, Maps, Metric, Predict, Subject, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, whole
 from igc_dist.metrics.similarity import spearman
 
 
@@ -34,7 +34,7 @@ class Steps(Metric):
         return frozenset({"explain"} if self.n_steps else {"explain", "doubled"})
 
     def effort(self, subject: Subject) -> Effort:
-        return Effort(walks=2)
+        return Effort(walks=2, held=2 * FOUR * subject.size)
 
     def __call__(self, predict: Predict, maps: Maps) -> dict[str, Float64[Tensor, "M *T"]]:
         a = maps.values.flatten(1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from igc_dist.metrics.base import Maps, Metric, Predict, Subject, check_of, choice, whole
+from igc_dist.metrics.base import FOUR, Effort, Maps, Metric, Predict, Subject, check_of, choice, whole
 
 STARTS = ("black", "mean", "baseline")
 
@@ -38,6 +38,11 @@ class Subsets(Metric):
 
     def check(self, subject: Subject) -> None:
         check_of(self, self.of, subject)
+
+    def spent(self, subject: Subject, n: int = 1) -> Effort:
+        """Of n draws of subsets, one after the other: each is held for all maps, and once more in float64."""
+        subsets = self.subsets * (1 + 8 + 1) * subject.n_positions
+        return Effort(n * (1 + self.subsets), held=FOUR * subject.size + subsets, row=8 * subject.size)
 
     def drops(
         self, predict: Predict, maps: Maps, removed: Bool[Tensor, "M D S"]

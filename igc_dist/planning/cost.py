@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from igc_dist.paths import GROUP
-from igc_dist.records import Price, Shapes
+from igc_dist.records import Effort, Price, Shapes
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,8 @@ class Work:
     """Outputs whose gradients are taken at each path point; None: all."""
     scores: tuple[tuple[str, str, str, tuple[float, ...]], ...] = ()
     """Arrays of the metrics of each sample and output: name, kind, dimension and points of a curve (`metrics.Part`)."""
-    efforts: tuple[tuple[str, int, int, int], ...] = ()
-    """Of each metric its name, rows of forward passes and gradients for a map, and further walks of a sample
-    (`metrics.Effort`)."""
+    efforts: tuple[tuple[str, Effort], ...] = ()
+    """Of each metric its name, and what it spends on a map."""
     sums: bool = False
     """Whether pass 1 keeps sums of the inputs, for baselines that need their mean."""
     replicates: int = 0
@@ -143,7 +142,17 @@ class Cost:
         )  # integrals of a segment whose nodes need several passes
         features = 3 * 8 * self.shapes.n_features
         # an audit holds half of the samples again, in twice the precision
-        return (2 if self.work.audited else 1) * (inputs + sums) + max(features, self.reducing(n_outputs))
+        own = (2 if self.work.audited else 1) * (inputs + sums) + max(features, self.reducing(n_outputs))
+        return own + self.scoring(n_outputs) + (sums if any(one.walks for _, one in self.work.efforts) else 0)
+
+    def scoring(self, n_outputs: int) -> int:
+        """Bytes of the metrics for one sample, which score its maps one metric after the other."""
+        if not self.work.efforts:
+            return 0
+        # a map in float64 and as it is scored, with its sample and its baseline; scores and curves twice
+        maps = (2 * 8 + 2 * self.shapes.itemsize) * self.shapes.n_features
+        found = 2 * 8 * sum(len(axis) or 1 for *_, axis in self.work.scores)
+        return n_outputs * (maps + found + max(one.held for _, one in self.work.efforts))
 
     def folding(self, n_outputs: int) -> int:
         """Bytes for one sample and all outputs in scalar sums, in float64."""
@@ -171,6 +180,8 @@ class Cost:
             # random keys of the outputs and how often each counts; the weights of the draws, and those that are used
             fixed += (8 + 3 * self.work.n_terms) * samples * points * n_outputs * 8
         fixed += self.recordings(samples * points, n_outputs)
+        if self.work.efforts:  # rows that metrics make for a forward pass
+            fixed += max(one.fixed + samples * points * (one.row + self.point) for _, one in self.work.efforts)
         return fixed + samples * points * self.per_row() + samples * self.per_sample(n_outputs)
 
     def recordings(self, rows: int, n_outputs: int) -> int:

@@ -140,18 +140,18 @@ class Plan:
     def scoring(self, n_outputs: int) -> tuple[int, int]:
         """Rows of forward passes, and gradients, that metrics take for a sample and a block of outputs, at most."""
         rows, gradients = self.evaluations(n_outputs)
-        return (
-            sum(n_outputs * more + walks * self.work.n_baselines * rows for _, more, _, walks in self.work.efforts),
-            sum(n_outputs * more + walks * self.work.n_baselines * gradients for *_, more, walks in self.work.efforts),
-        )
+        efforts = [effort for _, effort in self.work.efforts]
+        walks = self.work.n_baselines * sum(effort.walks for effort in efforts)
+        more = (n_outputs * sum(getattr(effort, name) for effort in efforts) for name in ("rows", "gradients"))
+        return next(more) + walks * rows, next(more) + walks * gradients
 
     def _scoring(self) -> str:
         """What metrics take of all samples, and what each takes of a map, for `summary`."""
         rows, gradients = (self.shapes.n_samples * number for number in self._summed(self.scoring))
-        units = "forward rows", "gradients", "walks"
+        units = "forward rows", "gradients", "walks", "s on the host"
         each = [
-            f"{name} " + (" + ".join(f"{n} {unit}" for n, unit in zip(some, units, strict=True) if n) or "none")
-            for name, *some in self.work.efforts
+            f"{name} " + (" + ".join(f"{n:.3g} {unit}" for n, unit in zip(some, units, strict=False) if n) or "none")
+            for name, some in self.work.efforts
         ]
         return f"at most {rows:,} forward rows and {gradients:,} gradients; for a map {', '.join(each)}"
 
@@ -210,11 +210,11 @@ class Plan:
         cost, n_outputs, tables = Cost(self.shapes, self.work), self.output_block, self.table_cost
         walk = cost.walk(self.samples_per_batch, self.points_per_batch, n_outputs) + cost.state(n_outputs)
         commit = cost.commit(self.samples_per_batch, n_outputs)
-        predict = cost.predict(self.rows_per_pass[0])
+        predict, scoring = cost.predict(self.rows_per_pass[0]), self.samples_per_batch * cost.scoring(n_outputs)
         steps = [
             tables.predict(self.rows_per_pass[0]) + (0 if self.work.on_device else predict),
             tables.know(),
-            tables.held() + commit + (0 if self.work.on_device else walk),
+            tables.held() + commit + (scoring if self.work.on_device else walk),
             tables.write(),
             self._finalize_bytes() * self.finalize_outputs,
             self.page_cost.memory(),

@@ -83,6 +83,7 @@ class ShardCost:
         rows, gradients = (n * each for each in plan.scoring(n_outputs))  # of metrics
         computing += machine.model(self.passes.forward, rows, ceil(rows / self.rows[1]))
         computing += machine.model(self.passes.gradient, gradients, ceil(gradients / self.rows[1]))
+        computing += n * n_outputs * sum(effort.seconds for _, effort in plan.work.efforts)
         computing += batches * (PARTS - 1) * self.inputs
         computing += n * n_outputs * plan.shapes.n_features * 8 / machine.traffic  # what is folded, in float64
         samples = n * n_outputs * plan.shapes.n_features * plan.shapes.itemsize if plan.work.samples else 0

@@ -22,6 +22,7 @@ from igc_dist import report as report_of
 from igc_dist import run as composition
 from igc_dist.attributors import IDG, IDGI, GuidedIG
 from igc_dist.features import Patches
+from igc_dist.metrics import Insertion, Lossy, MuFidelity, Sic
 from igc_dist.model import resident
 from igc_dist.planning import Plan
 from tests.benchmarks.measure import ROOT, Report, report
@@ -120,6 +121,13 @@ CASES = {
     "tiny_samples": Case("tiny", 200_000, outputs=100, n_steps=3),
     "tiny_samples_in_memory": Case("tiny", 200_000, outputs=20, n_steps=1, in_memory=True),
     "images": Case("images", 32, side=224, n_steps=4),
+    "insertion": Case("linear", 128, outputs=20, side=96, arguments={"n_folds": 2, "metrics": [Insertion()]}),
+    "blurred": Case("resnet64", 64, arguments={"n_folds": 2, "metrics": [Insertion(start="blurred")]}),
+    "sic": Case(
+        "linear", 32, outputs=8, side=96, arguments={"n_folds": 2, "metrics": [Sic(fill="bokeh", measure="png")]}
+    ),
+    "lossy": Case("linear", 128, outputs=20, side=96, arguments={"n_folds": 2, "metrics": [Lossy(qualities=(75,))]}),
+    "mufidelity": Case("linear", 32, outputs=8, side=96, arguments={"n_folds": 2, "metrics": [MuFidelity()]}),
     "many_inputs": Case("inputs", 64, outputs=4, arguments={"n_folds": 8}),
     "page_of_many_inputs": Case("inputs", 16, outputs=4, page=32, arguments={"n_folds": 4}),
     "page_of_images": Case("linear", 8, outputs=32, side=224, n_steps=1, page=32, arguments={"n_folds": 4}),

@@ -30,7 +30,7 @@ from igc_dist.planning import (
     shard_cost,
     told,
 )
-from igc_dist.records import ConfigError, Passes, Shapes, Tally
+from igc_dist.records import ConfigError, Effort, Passes, Shapes, Tally
 from igc_dist.report import figures, samples
 from tests.ranks import run_ranks, values
 
@@ -56,10 +56,15 @@ def plan(outputs: int = 100, n_steps: int = 16, n: int = 6400, **limits: Any) ->
 def test_metrics_take_the_time_of_what_they_ask_for() -> None:
     """As long as a walk for each of their walks; forward rows and gradients of a map as any other."""
     plain = plan(outputs=3)
-    scored = replace(plain, work=replace(plain.work, efforts=(("lossy", 0, 0, 3),)))
-    rows = replace(plain, work=replace(plain.work, efforts=(("some", 16, 16, 0),)))
-    one, four, other = (shard_cost.ShardCost(each, PASSES, FREE).walk(50, 1, 3)[0] for each in (plain, scored, rows))
+    scored = replace(plain, work=replace(plain.work, efforts=(("lossy", Effort(walks=3)),)))
+    rows = replace(plain, work=replace(plain.work, efforts=(("some", Effort(16, 16)),)))
+    both = (("sic", Effort(seconds=0.5)), ("png", Effort(seconds=1.0)))
+    host = replace(plain, work=replace(plain.work, efforts=both))
+    one, four, other, codecs = (
+        shard_cost.ShardCost(each, PASSES, FREE).walk(50, 1, 3)[0] for each in (plain, scored, rows, host)
+    )
     assert four == pytest.approx(4 * one)
+    assert codecs == pytest.approx(one + 50 * 3 * 1.5)
     assert other == pytest.approx(2 * one + 50 * 2 * 16 * PASSES.forward.flops / FREE.flops)
 
 

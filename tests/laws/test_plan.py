@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from igc_dist.planning import GIB, Limits, Plan, Work, cut, make_plan
 from igc_dist.planning import plan as plans
-from igc_dist.records import ConfigError, Shapes
+from igc_dist.records import ConfigError, Effort, Shapes
 
 SHAPES = Shapes(20, 4, ("x", "x1"), ((3,), (2, 2)), 4, 1000, 100, 10_000)
 WORK = Work(outputs=(0, 1, 3), n_baselines=2, points=5, n_terms=3)
@@ -250,7 +250,10 @@ def test_gradients_through_latents(latents: int, block: int, expected: int) -> N
     )
 
 
-EFFORTS = (("insertion", 21, 0, 0), ("completeness", 7, 5, 0), ("sparseness", 0, 0, 0), ("lossy", 0, 0, 3))
+EFFORTS = tuple(
+    (name, Effort(*counts))
+    for name, *counts in (("insertion", 21), ("completeness", 7, 5), ("sparseness",), ("lossy", 0, 0, 3, 0.25))
+)
 
 
 def test_metrics_are_counted_by_map_and_their_walks_by_sample() -> None:
@@ -264,7 +267,7 @@ def test_metrics_are_counted_by_map_and_their_walks_by_sample() -> None:
     said = one.summary()["metrics"]
     assert said == (
         f"at most {20 * (86 + 58):,} forward rows and {20 * (70 + 35):,} gradients; for a map insertion 21 forward "
-        "rows, completeness 7 forward rows + 5 gradients, sparseness none, lossy 3 walks"
+        "rows, completeness 7 forward rows + 5 gradients, sparseness none, lossy 3 walks + 0.25 s on the host"
     )
     assert "metrics" not in plan().summary()
     assert plan().scoring(3) == (0, 0)

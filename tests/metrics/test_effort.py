@@ -52,7 +52,7 @@ def test_a_metric_spends_what_it_says(metric: Metric) -> None:
     score(net, (X, torch.zeros(N)), MAPS, [metric], baseline=0.0, explain=explain, batch_size=7, **labels)
     spent = net.forwards - before - 1  # the first look
     effort = metric.effort(Subject(N, SHAPE, torch.zeros(J, dtype=torch.float64), len(weighted(net))))
-    assert (spent, net.backwards, asked) == tuple(N * J * number for number in effort)
+    assert (spent, net.backwards, asked) == tuple(N * J * number for number in effort[:3])
 
 
 def test_steps_of_a_run_is_of_two_walks() -> None:
