@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from igc_dist import baselines, data, inputs
+from igc_dist import baselines, data, distributed, inputs
 from igc_dist.config import building, schemas
 from igc_dist.config.permitted import TRUST, check_public
 from igc_dist.data import filtered, sliced, weighted
 from igc_dist.job import Job, named, named_statistics, skipping
 from igc_dist.metrics import Metric, labelled
-from igc_dist.model import AUTO, Model, Parts, Vision, load
+from igc_dist.model import AUTO, Model, Parts, Unfilled, Vision, fillable, load, without_weights
 from igc_dist.paths import ensure_design, ensure_rule
 from igc_dist.records import ConfigError
 from igc_dist.statistics import Statistic
@@ -107,11 +108,17 @@ def _layers(given: Any) -> str | list[str] | None:
 
 
 def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
-    """The model, with its weights."""
-    module, output = building.build(c.model.build, allow), c.model.output
-    if c.model.weights is not None:
-        load(module, c.model.weights, trust=TRUST in allow)
-    return Model(
+    """The model, with its weights. Where ranks hold parts of it, they read their parts of the weights later."""
+    parts, output, path, waiting = _parts(c, allow), c.model.output, c.model.weights, None
+    module = _without_weights(c, parts, allow)
+    if module is not None:
+        assert path is not None
+        waiting = Unfilled.of(module, os.path.expanduser(path))
+    else:
+        module = building.build(c.model.build, allow)
+        if path is not None:
+            load(module, path, trust=TRUST in allow)
+    made = Model(
         module,
         forward=c.model.forward,
         forward_kwargs=c.model.forward_kwargs,
@@ -121,8 +128,23 @@ def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
         compiled=c.model.compiled,
         cuda_graphs=c.model.cuda_graphs,
         final_layer=c.model.final_layer,
-        parts=_parts(c, allow),
+        parts=parts,
     )
+    made.unfilled = waiting
+    return made
+
+
+def _without_weights(c: schemas.Config, parts: Parts, allow: Sequence[str]) -> Any:
+    """The module without numbers in its parameters, if each can be read by itself from a file of safetensors."""
+    path = os.path.expanduser(c.model.weights or "")
+    alone = parts.ranks == 1 or distributed.environment() is None
+    if alone or callable(parts.how) or min(parts.data, parts.tensor) > 1 or not path.endswith(".safetensors"):
+        return None
+    if not os.path.isfile(path):  # which `load` tells
+        return None
+    with without_weights():
+        module = building.build(c.model.build, allow)
+    return module if not isinstance(module, Vision) and fillable(module) else None
 
 
 def _parts(c: schemas.Config, allow: Sequence[str]) -> Parts:

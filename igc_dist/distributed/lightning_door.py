@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from igc_dist import distributed, files
 from igc_dist.distributed.environments import variables
-from igc_dist.model import Parts
+from igc_dist.model import Parts, Unfilled
 from igc_dist.records import ConfigError
 
 
@@ -80,8 +81,16 @@ class Divided(ModelParallelStrategy):
     """Lightning's strategy for a model in parts, with a mesh of one replica's ranks where Lightning takes all ranks."""
 
     def __init__(self, parts: Parts, mesh: Callable[[torch.device], DeviceMesh]) -> None:
-        super().__init__(lambda module, its: distributed.sharding.divided(module, its, parts), parts.data, parts.tensor)
-        self._made = mesh
+        super().__init__(self._divided, parts.data, parts.tensor)
+        self._parts, self._made = parts, mesh
+        self.unfilled: Unfilled | None = None
+        """The weights, where the module has none yet."""
+
+    def _divided(self, module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+        found = distributed.sharding.divided(module, mesh, self._parts)
+        if self.unfilled is not None:
+            self.unfilled.fill(found, self.root_device, distributed.sharding.held)
+        return found
 
     def setup_environment(self) -> None:
         """The device, and the mesh. The process group is there."""

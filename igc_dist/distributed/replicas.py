@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from igc_dist import distributed
 from igc_dist.distributed.reasons import together
 from igc_dist.distributed.world import World
-from igc_dist.model import Parts
+from igc_dist.model import Parts, Unfilled
 from igc_dist.records import ConfigError, IgcError, ModelError, PeerError
 from igc_dist.tensors import Tensors
 
@@ -106,8 +106,9 @@ class Replica:
         found: torch.device = self.strategy.root_device
         return found
 
-    def split(self, module: nn.Module) -> nn.Module:
-        """The module, of which this rank holds its part, on its device."""
+    def split(self, module: nn.Module, unfilled: Unfilled | None = None) -> nn.Module:
+        """The module, of which this rank holds its part, on its device. `unfilled`: a file with the weights."""
+        self.strategy.unfilled = unfilled
         found: nn.Module = self.strategy.setup_module(module)
         return found.to(self.device)
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from igc_dist.model import Parts
@@ -45,6 +47,15 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
                 yield child
         else:
             yield from blocks(child)
+
+
+def held(parameter: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
+    """What this rank holds of a parameter, and where that is in the whole; nothing says that it is the whole."""
+    if not isinstance(parameter, DTensor):
+        return parameter.data, ()
+    its = parameter.shape, parameter.device_mesh, parameter.placements
+    shape, start = compute_local_shape_and_global_offset(*its)
+    return parameter.to_local(), tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
 
 
 def _own(module: nn.Module, mesh: DeviceMesh, how: Any) -> nn.Module:

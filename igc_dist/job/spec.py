@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, np.ndarray | Tensor):
         return {"shape": list(value.shape), "digest": digest(value)}
     if isinstance(value, nn.Module):
-        state = {name: tensor for name, tensor in sorted(value.state_dict().items()) if isinstance(tensor, Tensor)}
-        found = {"class": _name(type(value)), "weights": digest(*state.values()), "names": list(state)}
-        return found | ({"identity": describe(value.identity)} if isinstance(value, Vision) else {})
+        return describe_module(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             "kind": _name(type(value)),
@@ -55,12 +53,24 @@ def describe(value: Any) -> Any:
     return _name(value) if hasattr(value, "__qualname__") else _name(type(value))
 
 
+def describe_module(module: nn.Module, numbers: Callable[[str], Tensor] | None = None) -> dict[str, Any]:
+    """A module by its weights. ``numbers(name)`` reads one that the module does not hold yet, one at a time."""
+    state = {name: tensor for name, tensor in sorted(module.state_dict().items()) if isinstance(tensor, Tensor)}
+    held = (t if numbers is None or not t.is_meta else numbers(name).to(t.dtype) for name, t in state.items())
+    found = {"class": _name(type(module)), "weights": _digest(held), "names": list(state)}
+    return found | ({"identity": describe(module.identity)} if isinstance(module, Vision) else {})
+
+
 def _name(value: Any) -> str:
     return f"{KINDS.get(value.__module__, value.__module__)}.{value.__qualname__}"
 
 
 def digest(*arrays: np.ndarray | Tensor) -> str:
     """SHA-256 of arrays or tensors: types, shapes and bytes."""
+    return _digest(arrays)
+
+
+def _digest(arrays: Iterable[np.ndarray | Tensor]) -> str:
     sha = hashlib.sha256()
     for array in arrays:
         sha.update(f"{array.dtype} {tuple(array.shape)} ".encode())

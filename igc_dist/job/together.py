@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from igc_dist.distributed import World
 from igc_dist.job.job import Job
-from igc_dist.job.spec import describe
+from igc_dist.job.spec import describe_module
 from igc_dist.model import divide
 
 
@@ -21,8 +22,10 @@ def in_step(job: Job, world: World) -> Iterator[bool]:
     if replica is None:
         yield True
         return
-    model.known = {"module": describe(model.module)}  # while each rank has all weights
-    divide(model, replica.split, replica)
+    waiting = model.unfilled
+    if world.member == 0:  # before no rank has all weights
+        model.known = {"module": describe_module(model.module, None if waiting is None else waiting.whole)}
+    divide(model, partial(replica.split, unfilled=waiting), replica)
     assert model.steps is not None
     if world.member > 0:
         world.early = False

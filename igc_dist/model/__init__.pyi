@@ -25,6 +25,9 @@ from .outputs import Segmentation as Segmentation
 from .outputs import Tokens as Tokens
 from .recorded import LARGEST_RECORDING as LARGEST_RECORDING
 from .tally import passes as passes
+from .unfilled import Unfilled as Unfilled
+from .unfilled import fillable as fillable
+from .unfilled import without_weights as without_weights
 from .vision import Vision as Vision
 from .vision import load as load
 from .weights import load_weights as load_weights

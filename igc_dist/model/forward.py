@@ -21,6 +21,7 @@ from igc_dist.model.final_layer import Call, FinalLayer, last_of
 from igc_dist.model.habits import Habits
 from igc_dist.model.lockstep import Lockstep, Parts
 from igc_dist.model.selection import Select, selected
+from igc_dist.model.unfilled import Unfilled
 from igc_dist.model.vision import Vision
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.tensors import Tensors, floating
@@ -96,6 +97,7 @@ class ForwardPass:
         self._as_layer: Call | None = None
         self._habits = Habits()
         self.steps: Lockstep | None = None
+        self.unfilled: Unfilled | None = None
         self.known: dict[str, Any] | None = None  # what identifies a module that no rank holds as a whole
 
     @property

@@ -60,23 +60,28 @@ def numbers_in(path: str, trust: bool = False) -> tuple[dict[str, Any], dict[str
 def fit(module: nn.Module, state: Mapping[str, Any], path: str) -> None:
     """Load a state dict of the file `path`. Raises `ModelError` with what differs."""
     wanted, kind = module.state_dict(), type(module).__name__
-    state = _renamed(state, wanted, path)
+    state = renamed(state, wanted, path)
     try:
         module.load_state_dict(state)
     except Exception as error:
-        different = [f"{name} is missing" for name in wanted if name not in state]
-        different += [f"{name} is not in the module" for name in state if name not in wanted]
-        different += [
-            f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if isinstance(tensor, Tensor) and isinstance(state.get(name), Tensor) and state[name].shape != tensor.shape
-        ]
-        more = f", and {len(different) - FEW} more" if len(different) > FEW else ""
-        why = f"they are of another architecture: {'; '.join(different[:FEW])}{more}" if different else str(error)
+        why = misfit(wanted, state) or str(error)
         raise ModelError(f"model.weights={path!r} do not load into {kind}, {why}") from error
 
 
-def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+def misfit(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What differs between the tensors that a module wants and those of a file, which are named alike; or nothing."""
+    different = [f"{name} is missing" for name in wanted if name not in state]
+    different += [f"{name} is not in the module" for name in state if name not in wanted]
+    different += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if isinstance(tensor, Tensor) and isinstance(state.get(name), Tensor) and state[name].shape != tensor.shape
+    ]
+    more = f", and {len(different) - FEW} more" if len(different) > FEW else ""
+    return f"they are of another architecture: {'; '.join(different[:FEW])}{more}" if different else ""
+
+
+def renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     """The state dict under the names of the module, if they differ by one prefix of all.
 
     Raises `ModelError` if the file has the module under several prefixes.

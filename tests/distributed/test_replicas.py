@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 import igc_dist
 from igc_dist.distributed import World, joined, sharding
 from igc_dist.distributed.replicas import place
-from igc_dist.model import Parts
-from igc_dist.records import ConfigError
+from igc_dist.model import Parts, Unfilled, fillable, without_weights
+from igc_dist.records import ConfigError, ModelError
 from igc_dist.store import Store
 from tests.commands import TINY, until
 from tests.ranks import ranks, run_ranks, values
@@ -165,17 +167,62 @@ def test_a_run_of_one_rank_for_each_model_is_not_continued_by_replicas(alone: An
     assert "model.parts" in (tmp_path / "run.json").read_text()
 
 
-def held() -> tuple[int, int]:
-    """Numbers of the model that this rank holds, and that there are."""
-    with joined(accelerator="cpu", strategy=Parts(2)) as world:
-        net = world.replica.split(Deep().requires_grad_(False))
-        return sum(p.to_local().numel() for p in net.parameters()), sum(p.numel() for p in Deep().parameters())
+def held(path: Path, parts: Parts) -> tuple[int, list[bool]]:
+    """Numbers of split layers that this rank holds, and whether each weight is the one in the file."""
+    with without_weights():
+        net = Deep().requires_grad_(False)
+    assert all(p.is_meta for p in net.parameters())
+    unfilled = Unfilled.of(net, str(path))
+    with joined(accelerator="cpu", strategy=parts) as world:
+        net, file = world.replica.split(net, unfilled), load_file(path)
+        layers = [p.to_local() for p in net.parameters() if isinstance(p, DTensor)]
+        whole = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in net.named_parameters()}
+        return sum(p.numel() for p in layers), [torch.equal(p, file[name]) for name, p in whole.items()]
 
 
-def test_each_rank_holds_its_part_of_the_weights() -> None:
-    (a, whole), (b, _) = values(run_ranks(2, held))
-    assert a + b == whole
-    assert abs(a - b) < 0.2 * whole
+@pytest.mark.parametrize("parts", [Parts(2), Parts(1, 2, {"blocks.*.up": "colwise", "blocks.*.down": "rowwise"})])
+def test_each_rank_reads_and_holds_its_part_of_the_weights(parts: Parts, tmp_path: Path) -> None:
+    """Of a file whose names have a prefix, as that of a LightningModule."""
+    net = Deep()
+    save_file({f"net.{name}": p + 1.0 for name, p in net.state_dict().items()}, tmp_path / "w.safetensors")
+    save_file({name: p + 1.0 for name, p in net.state_dict().items()}, tmp_path / "plain.safetensors")
+    unprefixed = Unfilled.of(net, str(tmp_path / "w.safetensors"))
+    assert torch.equal(unprefixed.whole("head.bias"), net.head.bias + 1.0)
+    (a, fine), (b, also) = values(run_ranks(2, held, tmp_path / "plain.safetensors", parts))
+    assert all(fine)
+    assert all(also)
+    split_layers = [p for name, p in net.named_parameters() if parts.data > 1 or "up" in name or "down" in name]
+    # the bias of a layer that is split by rows is whole on each rank
+    doubled = 0 if parts.data > 1 else sum(block.down.bias.numel() for block in net.blocks)
+    assert a + b == sum(p.numel() for p in split_layers) + doubled
+    assert abs(a - b) < 0.2 * (a + b)
+
+
+def test_weights_of_another_architecture_and_shared_weights_are_told(tmp_path: Path) -> None:
+    save_file({"blocks.0.up.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"of another architecture: embed.weight is missing; .* and \d+ more"):
+        Unfilled.of(Deep(), str(tmp_path / "w.safetensors"))
+    tied = Deep()
+    assert fillable(tied)
+    tied.blocks[1].up.weight = tied.blocks[0].up.weight
+    assert not fillable(tied)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["data", "tensor", "both"])
+def test_weights_from_a_file_give_the_numbers_of_one_rank(way: str, tmp_path: Path) -> None:
+    """And the same identity of the model in the store."""
+    file = f"model.weights={tmp_path / 'w.safetensors'}"
+    save_file({name: 0.8 * p for name, p in Deep().state_dict().items()}, tmp_path / "w.safetensors")
+    one, path = tmp_path / "one" / "store.zarr", tmp_path / "parts" / "store.zarr"
+    values(run_ranks(1, command_here, one, file))
+    values(run_ranks(4, command_here, path, file, *replicas(way)))
+    check(path, igc_dist.open(one))
+    assert identity(path) == identity(one)
+
+
+def identity(path: Path) -> Any:
+    return json.loads((path / "zarr.json").read_text())["attributes"]["spec"]["model"]["module"]
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
