@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from safetensors.torch import save_file
 
 from igc_dist.config import from_config
 from igc_dist.records import ConfigError
 from tests.config.test_conf import composed
+from tests.distributed.test_replicas import Deep
 
 BOTH = ("fabric.strategy=model_parallel", "fabric.tensor_parallel_size=2")
 
@@ -34,3 +38,25 @@ def test_the_settings_are_the_parts_of_the_model() -> None:
     parts = from_config(composed(*BOTH, own), None, ["tests.distributed.*"]).model.parts
     assert parts.how.func.__name__ == "split"
     assert from_config(composed(), None).model.parts.ranks == 1
+
+
+def test_weights_wait_in_their_file_where_ranks_read_parts_of_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not where the process is alone, as for the page, and not where each rank has to hold all of them first."""
+    data = ("fabric.strategy=model_parallel", "fabric.data_parallel_size=2")
+    plan = "model.parallelize={head: colwise}"
+    save_file(Deep().state_dict(), tmp_path / "w.safetensors")
+    net = ("model.build._target_=tests.distributed.test_replicas.Deep", f"model.weights={tmp_path}/w.safetensors")
+
+    def waiting(*settings: str) -> bool:
+        model = from_config(composed(*net, *settings), None, ["tests.distributed.*"]).model
+        assert all(p.is_meta == (model.unfilled is not None) for p in model.module.parameters())
+        return model.unfilled is not None
+
+    assert not waiting(*data)
+    monkeypatch.setattr("igc_dist.distributed.environment", lambda: object())
+    assert waiting(*data)
+    assert waiting(*BOTH, plan)
+    assert not waiting(*BOTH, plan, "fabric.data_parallel_size=2")
+    assert not waiting()
