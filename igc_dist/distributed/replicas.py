@@ -114,7 +114,7 @@ class Replica:
 
     def say(self, word: Mapping[str, Any]) -> None:
         """Tell the others what is done next."""
-        text = json.dumps(word).encode()
+        text = json.dumps({"attempt": self.world.attempt, **word}).encode()
         assert len(text) <= WORD
         dist.broadcast(torch.frombuffer(bytearray(text.ljust(WORD)), dtype=torch.uint8), self.ranks[0], self.words)
 
@@ -131,6 +131,7 @@ class Replica:
                     attend(self.world, self.ranks[0])
             coming.wait()
         found: dict[str, Any] = json.loads(text.numpy().tobytes())
+        self.world.attempt = found["attempt"]  # they leave together, by the counters of this attempt
         return found
 
     def spread(self, tensors: Tensors | Sequence[tuple[list[int], torch.dtype]]) -> Tensors:

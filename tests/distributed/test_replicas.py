@@ -109,6 +109,15 @@ def test_replicas_find_the_numbers_of_one_rank(way: str, alone: Any, tmp_path: P
 
 
 @pytest.mark.slow
+def test_replicas_start_again_in_the_higher_precision(alone: Any, tmp_path: Path) -> None:
+    """The audit, and the fallback, of bf16-mixed: what is found then is what float32 finds."""
+    path = tmp_path / "store.zarr"
+    half = ["fabric.precision=bf16-mixed", "precision.tol=1e-6", "precision.on_error=fallback"]
+    values(run_ranks(4, command_here, path, *half, *replicas("data")))
+    check(path, alone)
+
+
+@pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("rank", [2, 3])
 def test_a_replica_ends_with_a_rank_that_is_killed(rank: int, alone: Any, tmp_path: Path) -> None:
