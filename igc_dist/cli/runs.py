@@ -127,14 +127,15 @@ def _show(cfg: Any, allow: Sequence[str], path: str | Path, beside: Path) -> Non
     tree, page = store.open(path), None
     if cfg.report.enabled:
         with files.Aside(f"the page in {beside}").trying():
-            fetch, means = None, dict[str, report.Mean]()
+            fetch, means, evidence = None, dict[str, report.Mean](), report.gather(tree)
             if cfg.report.images in NO_IMAGES:
                 report.forget_thumbnails(beside)
             else:
                 fetch = partial(_images, config.from_config(cfg, None, allow).source)
                 with files.Aside(f"the thumbnails in {beside}").trying():
-                    means = _kept(cfg.report, tree, beside, fetch)
-            page = report.write_report(tree, beside, cfg.report.max_outputs, beside=report.Beside(fetch, means, beside))
+                    means = _kept(cfg.report, tree, beside, fetch, evidence.samples)
+            known = report.Beside(fetch, means, beside, evidence)
+            page = report.write_report(tree, beside, cfg.report.max_outputs, beside=known)
     with on_screen():
         Console().print(report.summary_table(tree))
         if (scores := report.scores_table(tree)) is not None:
@@ -155,11 +156,13 @@ NO_IMAGES = (False, "none")
 """Values of report.images that keep all pictures of samples out."""
 
 
-def _kept(how: Any, tree: xr.DataTree, beside: Path, fetch: report.Fetch) -> dict[str, report.Mean]:
+def _kept(
+    how: Any, tree: xr.DataTree, beside: Path, fetch: report.Fetch, named: Sequence[int]
+) -> dict[str, report.Mean]:
     """Keep small pictures beside the page. Returns the means of each output's samples."""
     if how.thumbnails < 1:
         return {}
-    report.keep_thumbnails(tree, beside, fetch, how.thumbnails, how.max_outputs)
+    report.keep_thumbnails(tree, beside, fetch, how.thumbnails, how.max_outputs, named)
     return report.Thumbnails.beside(tree, beside).means
 
 

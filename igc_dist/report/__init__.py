@@ -1,7 +1,7 @@
 """Pages, figures and tables of a store. Only this wing imports matplotlib and jinja2.
 
-May import: statistics, secrets, files, records. Its public names stand in `__init__.pyi` and are loaded when they are
-first asked for.
+May import: results, statistics, secrets, files, records. Its public names stand in `__init__.pyi` and are loaded when
+they are first asked for.
 """
 
 import lazy_loader

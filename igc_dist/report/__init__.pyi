@@ -5,6 +5,7 @@ from .contents import labels as labels
 from .contents import leaf as leaf
 from .contents import span as span
 from .contents import title_of as title_of
+from .evidence import gather as gather
 from .exporting import write_export as write_export
 from .gallery import write_gallery as write_gallery
 from .intervals import interval as interval

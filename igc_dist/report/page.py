@@ -18,6 +18,7 @@ from igc_dist import files
 from igc_dist.records import printable
 from igc_dist.report.answer import answer, command_of
 from igc_dist.report.beside import Beside
+from igc_dist.report.carriers import evidenced
 from igc_dist.report.contents import (
     SUM,
     column,
@@ -37,6 +38,7 @@ from igc_dist.report.contents import (
     sum_of,
     title_of,
 )
+from igc_dist.report.evidence import gather
 from igc_dist.report.explorer import known, scripted
 from igc_dist.report.figures import MOST_INPUTS, draw_all, magnitudes
 from igc_dist.report.intervals import interval
@@ -46,8 +48,8 @@ from igc_dist.report.rendering import environment, image
 from igc_dist.report.samples import draw_behind, draw_samples
 from igc_dist.report.scores import metric_rows
 from igc_dist.report.selection import selected
+from igc_dist.report.slicing import slice_rows
 from igc_dist.report.standing import AVOID, LOOK, TRUST, Standing, standings
-from igc_dist.secrets import masked
 
 TABLE_ROWS = 2000  # a page with more table rows opens slowly; the store has all rows
 SKIPPED_ROWS = 200
@@ -94,45 +96,53 @@ def write_report(
     """
     folder, total = Path(os.path.expanduser(folder)), len(labels(tree))
     files.refuse_links(folder)
+    evidence = gather(tree, outputs, sort) if beside.evidence is None else beside.evidence
+    evident = evidenced(tree, evidence, beside.fetch)
     tree = discreet(selected(tree, outputs, sort))
     chosen = {} if outputs is None else {"outputs": f"{len(labels(tree)):,} of {total:,}"}
     judged = standings(tree)
     sizes = magnitudes(tree) if len(inputs(tree)) > MOST_INPUTS else {}
     drawings = draw_all(tree, folder / "figures", max_outputs)
     shown = draw_samples(tree, folder / "figures", beside.fetch)
-    context = scripted(tree, drawings.main) | {
-        "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
-        "facts": facts(tree) | chosen,
-        "answer": answer(tree, judged),
-        "verdicts": verdict_rows(tree, judged),
-        "command": command_of(tree, beside.run or folder),
-        "notices": notices_of(tree),
-        "summary": summary_rows(tree, tuple(SUMMARY)),
-        "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,
-        "metrics": metric_rows(tree, TABLE_ROWS),
-        "slices": slice_rows(tree),
-        "worst": {name: extreme(tree, name) for name in IDENTITY},
-        "arrays": {group: [title_of(name) for name in map_names(dataset)] for group, dataset in inputs(tree).items()},
-        "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
-        "per_sample": "samples" in tree.children,
-        "drawings": drawings,
-        "behind": draw_behind(tree, folder / "figures", beside.means, max_outputs),
-        "samples": shown,
-        "confident": any(each.confidence for each in shown),
-        "samples_total": kept(tree).get("samples", 0),
-        "sizes": sorted(
-            ((printable(name), number(size)) for name, size in sizes.items() if name not in drawings.main),
-            key=lambda row: natural(row[0]),
-        ),
-        "image": image,
-        "skipped": skipped(tree)[:SKIPPED_ROWS],
-        "skipped_total": len(tree.attrs.get("skipped", [])),
-        "ranks": rank_rows(mapping_of(tree, "provenance").get("ranks")),
-        "provenance": provenance_rows(tree),
-        "spec": pretty(tree.attrs.get("spec", {})),
-        "spec_hash": leaf(tree.attrs.get("spec_hash", "")),
-        "more_rows": max(tree.sizes.get("output", 0) - TABLE_ROWS, 0),
-    }
+    context = (
+        scripted(tree, drawings.main)
+        | evident
+        | {
+            "title": f"Report: {title_of(str(tree.attrs.get('method', 'attribution')))}",
+            "facts": facts(tree) | chosen,
+            "answer": answer(tree, judged),
+            "verdicts": verdict_rows(tree, judged),
+            "command": command_of(tree, beside.run or folder),
+            "notices": notices_of(tree),
+            "summary": summary_rows(tree, tuple(SUMMARY)),
+            "identity": summary_rows(tree, IDENTITY) if column(tree, SUM) is not None else None,
+            "metrics": metric_rows(tree, TABLE_ROWS),
+            "slices": slice_rows(tree, TABLE_ROWS),
+            "worst": {name: extreme(tree, name) for name in IDENTITY},
+            "arrays": {
+                group: [title_of(name) for name in map_names(dataset)] for group, dataset in inputs(tree).items()
+            },
+            "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
+            "per_sample": "samples" in tree.children,
+            "drawings": drawings,
+            "behind": draw_behind(tree, folder / "figures", beside.means, max_outputs),
+            "samples": shown,
+            "confident": any(each.confidence for each in shown),
+            "samples_total": kept(tree).get("samples", 0),
+            "sizes": sorted(
+                ((printable(name), number(size)) for name, size in sizes.items() if name not in drawings.main),
+                key=lambda row: natural(row[0]),
+            ),
+            "image": image,
+            "skipped": skipped(tree)[:SKIPPED_ROWS],
+            "skipped_total": len(tree.attrs.get("skipped", [])),
+            "ranks": rank_rows(mapping_of(tree, "provenance").get("ranks")),
+            "provenance": provenance_rows(tree),
+            "spec": pretty(tree.attrs.get("spec", {})),
+            "spec_hash": leaf(tree.attrs.get("spec_hash", "")),
+            "more_rows": max(tree.sizes.get("output", 0) - TABLE_ROWS, 0),
+        }
+    )
     page = environment().get_template("template.html.j2").render(context)
     return files.write(folder / "report.html", page.encode("utf-8", errors="backslashreplace"))
 
@@ -198,44 +208,6 @@ def summary_rows(tree: xr.DataTree, names: tuple[str, ...]) -> dict[str, Any]:
         for index, label in enumerate(labels(tree)[:TABLE_ROWS])
     ]
     return {"heads": [SUMMARY[name] for name in cells], "rows": rows, "flagged": any(flags)}
-
-
-def slice_rows(tree: xr.DataTree) -> dict[str, Any] | None:
-    """A table per slice and output, and the parts that add up to the whole.
-
-    It has n, correlation, sum of the map, and the share of the slice.
-    """
-    if "slices" not in tree.children:
-        return None
-    node = tree["slices"].to_dataset()
-    total = sum_of(node)
-    share = f"{total.removesuffix('_sum')}_share"
-    heads = {"n": "n", "correlation": "correlation", total: "sum of map", share: "share"}
-    columns = {title: node[name].values for name, title in heads.items() if name in node}
-    rows = [
-        {
-            "label": f"{printable(name)}, output {label}",
-            "numbers": [
-                f"{values[s, k]:.0f}" if title == "n" else number(float(values[s, k]))
-                for title, values in columns.items()
-            ],
-            "flag": "",
-        }
-        for s, name in enumerate(masked(node["slice"].values.tolist()))
-        for k, label in enumerate(labels(tree))
-    ]
-    between = f"{total.removesuffix('_sum')}_between"
-    parts = [
-        np.asarray(dataset[between]).reshape(len(labels(tree)), -1).sum(1)
-        for dataset in inputs(tree).values()
-        if between in dataset
-    ]
-    apart = (
-        [f"{label}: {number(float(value))}" for label, value in zip(labels(tree), sum(parts), strict=True)]
-        if parts
-        else []
-    )
-    return {"heads": list(columns), "rows": rows[:TABLE_ROWS], "between": apart[:TABLE_ROWS]}
 
 
 def verdict_rows(tree: xr.DataTree, judged: Sequence[Standing]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Int64
 
 from igc_dist.records import ConfigError, place_of
 from igc_dist.report.contents import SUM, Floats, column, labels
@@ -21,6 +22,13 @@ def selected(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort
     the smallest standard error of the correlation (else of the sum) first; NaN is last. Raises `ConfigError` for an
     output or a variable that the store does not have.
     """
+    return tree if outputs is None and sort is None else tree.isel(output=places_of(tree, outputs, sort))
+
+
+def places_of(
+    tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort: str | None = None
+) -> Int64[np.ndarray, " O"]:
+    """The positions of these outputs, in the order of `selected`."""
     names = labels(tree)
     places = (
         np.arange(len(names)) if outputs is None else np.array([place_of(name, names) for name in outputs], dtype=int)
@@ -28,7 +36,7 @@ def selected(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort
     if sort is not None:
         key = _key(tree, sort)[places]
         places = places[np.argsort(key if sort == "se" else -key, kind="stable")]  # NaN is sorted to the end
-    return tree if outputs is None and sort is None else tree.isel(output=places)
+    return places
 
 
 def _key(tree: xr.DataTree, sort: str) -> Floats:

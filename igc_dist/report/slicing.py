@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from igc_dist.records import ConfigError, printable
-from igc_dist.report.contents import inputs, labels
+from igc_dist.report.contents import inputs, labels, number, sum_of
 from igc_dist.report.maps import Maps, read_maps
 from igc_dist.report.panels import whole_heading
 from igc_dist.secrets import masked
@@ -59,6 +60,44 @@ def read_slices(tree: xr.DataTree, group: str, max_outputs: int) -> Maps:
         flags=[""] * len(shown),
         columns=len(heads),
     )
+
+
+def slice_rows(tree: xr.DataTree, most: int) -> dict[str, Any] | None:
+    """A table per slice and output, and the parts that add up to the whole.
+
+    It has n, correlation, sum of the map, and the share of the slice. At most `most` rows are listed.
+    """
+    if "slices" not in tree.children:
+        return None
+    node = tree["slices"].to_dataset()
+    total = sum_of(node)
+    share = f"{total.removesuffix('_sum')}_share"
+    heads = {"n": "n", "correlation": "correlation", total: "sum of map", share: "share"}
+    columns = {title: node[name].values for name, title in heads.items() if name in node}
+    rows = [
+        {
+            "label": f"{printable(name)}, output {label}",
+            "numbers": [
+                f"{values[s, k]:.0f}" if title == "n" else number(float(values[s, k]))
+                for title, values in columns.items()
+            ],
+            "flag": "",
+        }
+        for s, name in enumerate(masked(node["slice"].values.tolist()))
+        for k, label in enumerate(labels(tree))
+    ]
+    between = f"{total.removesuffix('_sum')}_between"
+    parts = [
+        np.asarray(dataset[between]).reshape(len(labels(tree)), -1).sum(1)
+        for dataset in inputs(tree).values()
+        if between in dataset
+    ]
+    apart = (
+        [f"{label}: {number(float(value))}" for label, value in zip(labels(tree), sum(parts), strict=True)]
+        if parts
+        else []
+    )
+    return {"heads": list(columns), "rows": rows[:most], "between": apart[:most]}
 
 
 def _known(maps: Maps) -> np.ndarray:

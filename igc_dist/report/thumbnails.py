@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,22 +73,26 @@ class Thumbnails:
         return [None if image is None else np.moveaxis(image, -1, 0) for image in found]
 
 
-def keep_thumbnails(tree: xr.DataTree, beside: str | Path, fetch: Fetch, most: int, max_outputs: int) -> None:
+def keep_thumbnails(
+    tree: xr.DataTree, beside: str | Path, fetch: Fetch, most: int, max_outputs: int, named: Sequence[int] = ()
+) -> None:
     """Write the pictures of at most `most` samples, and the means of at most `max_outputs` outputs.
+
+    The samples are those that are `named`, then the first ones whose attributions are kept.
 
     Data that is no picture, (H, W), or (C, H, W) with one or three channels, has none. Raises `ConfigError` for links,
     OSError for what cannot be written.
     """
     forget_thumbnails(beside)
     folder, written = files.folder(files.folder(beside) / "thumbnails"), 0
-    if "samples" in tree.children:
-        index = np.asarray(tree["samples/index"].values)[:most].tolist()
-        for start in range(0, len(index), AT_ONCE):
-            part = index[start : start + AT_ONCE]
-            for i, image in zip(part, list(fetch(part)), strict=True):
-                if image is not None and pictured(image):
-                    files.write(folder / f"{i}.jpg", jpeg(image))
-                    written += 1
+    first = np.asarray(tree["samples/index"].values)[:most].tolist() if "samples" in tree.children else []
+    index = [*dict.fromkeys([*named, *first])][:most]
+    for start in range(0, len(index), AT_ONCE):
+        part = index[start : start + AT_ONCE]
+        for i, image in zip(part, list(fetch(part)), strict=True):
+            if image is not None and pictured(image):
+                files.write(folder / f"{i}.jpg", jpeg(image))
+                written += 1
     means: list[list[Any]] = []
     for place, (name, mean) in enumerate(means_of(tree, fetch, max_outputs).items()):
         files.write(folder / f"mean-{place:04d}.jpg", jpeg(np.moveaxis(mean.image, -1, 0)))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from igc_dist.records import ConfigError
 from igc_dist.results.between import chosen
@@ -43,8 +43,8 @@ def influence(
     samples have the same targets and predictions, and ``twin``, the first of them (duplicates, or samples that the
     model does not tell apart); ``candidate``, true where the target may be wrong: of labels, another output is
     predicted; of other targets, it is more than 4 robust standard deviations from the line of the predictions. Only
-    samples against are candidates; ``predicted`` is the output that is largest. Per output: ``total``, and ``half``,
-    the least number of samples whose contributions add up to half of all that are for.
+    samples against are candidates; ``predicted`` is the output that is largest, ``label`` that of a label. Per output:
+    ``total``, and ``half``, the least number of samples whose contributions add up to half of all that are for.
 
     Raises `ConfigError` for a feature without stored attributions, or one that is not there.
     """
@@ -97,6 +97,11 @@ class Rows:
         """Whether the targets are labels: one of several outputs is 1, or none of those that were chosen."""
         target = self.target[~np.isnan(self.target).any(1)]
         return target.shape[1] > 1 and bool(np.isin(target, (0, 1)).all() and (target.sum(1) <= 1).all())
+
+    @cached_property
+    def label(self) -> Bool[np.ndarray, "N J"]:
+        """Which output is the label of a sample; none where targets are no labels."""
+        return (self.target == 1) & self.labelled
 
     @property
     def kept(self) -> bool:
@@ -168,9 +173,8 @@ class Rows:
     def candidates(self, place: int) -> np.ndarray:
         """Which targets may be wrong, (N,)."""
         if self.labelled:
-            label = self.target == 1
-            wrong = np.where(label, self.prediction, -np.inf).max(1) < self.prediction.max(1)
-            return label.any(1) & wrong
+            wrong = np.where(self.label, self.prediction, -np.inf).max(1) < self.prediction.max(1)
+            return self.label.any(1) & wrong
         y, r = self.target[:, place], self.prediction[:, place]
         fit = np.isfinite(y) & np.isfinite(r)
         r_c, y_c = r - r[fit].mean(), y - y[fit].mean()
@@ -210,6 +214,7 @@ def _of_output(rows: Rows, place: int, c: Float64[np.ndarray, " N"], most: int) 
                 ("prediction", rows.prediction[:, place]),
             )
         },
+        "label": np.where(there & rows.label[picked].any(-1), names[rows.label[picked].argmax(-1)], ""),
         "predicted": np.where(there, names[rows.prediction[picked].argmax(-1)], ""),
         "candidate": candidate,
         "twins": np.array([[len(each) for each in side] for side in twins]),

@@ -113,7 +113,7 @@ def test_labels_that_the_model_contradicts_are_candidates() -> None:
     rows = [row for row in samples_in(found) if row["candidate"]]
     assert {row["sample"] for row in rows} == {5, 9, 17}
     assert all(row["side"] == "against" for row in rows)
-    assert {row["predicted"] for row in rows if row["sample"] == 5} == {"2"}
+    assert {(row["label"], row["predicted"]) for row in rows if row["sample"] == 5} == {("0", "2")}
     assert found.attrs["labels"]
 
 
