@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from igc_dist.report.contents import Floats, labels, number
-from igc_dist.report.evidence import GROUPED, Evidence
+from igc_dist.report.contents import Floats, inputs, labels, number
+from igc_dist.report.evidence import SAMPLES, Evidence
 from igc_dist.report.maps import fold_features
 from igc_dist.report.panels import whole_heading
 from igc_dist.report.pictures import jpeg, strip
@@ -85,8 +85,7 @@ def evidenced(tree: xr.DataTree, evidence: Evidence, fetch: Fetch | None) -> dic
         "carried_maps": any(row["strongest"] for row in rows),
         "sure": any(row["confidence"] for row in rows),
         "clustered": clusters_of(shown, evidence.strategies),
-        "most_clustered": GROUPED.samples,
-        "shown_images": bool(shown.images),
+        "most_clustered": SAMPLES,
         "evidence_left": evidence.left,
     }
 
@@ -154,12 +153,13 @@ def clusters_of(shown: Shown, answer: xr.DataTree | None) -> list[dict[str, Any]
         return []
     root, found = answer.to_dataset(), []
     group = next(iter(answer.children))
+    features = {name: its for name, its in inputs(shown.tree)[group].coords.items() if name != "output"}
     for j, place in enumerate(places_in(shown.tree, root)):
         its, name = root.isel(output=j), whole_heading(labels(shown.tree)[place])
         rows = []
         for cluster in range(int(its["clusters"])):
             mean = answer[group].to_dataset()["mean"].isel(output=[j]).isel(cluster=cluster)
-            values, names = folded(mean)
+            values, names = folded(mean.assign_coords(features))
             drawn = strip(None, values)
             examples = [int(each) for each in its["example"].values[cluster] if each >= 0]
             seen = [(each, shown.seen(place, each, name, one=True)) for each in examples]
@@ -179,7 +179,7 @@ def clusters_of(shown: Shown, answer: xr.DataTree | None) -> list[dict[str, Any]
 def gap_of(its: xr.Dataset) -> str:
     """What the eigenvalues of an output say about the number of clusters."""
     number_of, p, values = int(its["clusters"]), float(its["p"]), its["eigenvalue"].values
-    of = f"those of {GROUPED.references} data sets without clusters"
+    of = "those of data sets without clusters"
     if number_of == 1:
         return f"No clusters stand out: the gaps between eigenvalues are like {of} (p = {p:.2g})."
     low, high = values[number_of - 1], values[number_of]
@@ -191,5 +191,5 @@ def gap_of(its: xr.Dataset) -> str:
 
 def places_in(tree: xr.DataTree, answer: xr.Dataset) -> list[int]:
     """The positions of the outputs of an answer in the tree that was asked."""
-    every = tree["output"].values.tolist()
-    return [every.index(name) for name in answer["output"].values.tolist()]
+    every = np.asarray(tree["output"]).tolist()
+    return [every.index(name) for name in np.asarray(answer["output"]).tolist()]

@@ -28,6 +28,8 @@ TITLES = {
     "ig_mean": "mean of IG",
     "ig_std": "standard deviation of IG",
     "igc_between": "IGC between slices",
+    "igc_per_area": "IGC per area",
+    "bsc_per_area": "BSC per area",
     "bsc": "BSC",
     "bsc_between": "BSC between slices",
     "baseline_shapley": "Baseline Shapley",
@@ -103,6 +105,8 @@ def main_map(group: xr.Dataset) -> str | None:
 
 def title_of(name: str) -> str:
     """The printed name of an array or a method. Without an entry it is the name, with spaces for underscores."""
+    if name.endswith("_se"):
+        return f"standard error of {title_of(name.removesuffix('_se'))}"
     return TITLES.get(name, printable(name.replace("_", " ")))
 
 

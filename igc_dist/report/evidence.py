@@ -17,9 +17,12 @@ OUTPUTS, EACH = 6, 4
 """Outputs whose samples are shown, and samples of each for and against it."""
 CELLS = 2**22
 """Samples times outputs: 32 MiB for each of a few arrays of targets, predictions and weights."""
-GROUPED = results.Grouping(most=6, samples=500, examples=4)
 CLUSTERED = 4
 """Outputs that are clustered: a second or two each."""
+MOST, SAMPLES, EXAMPLES = 6, 500, 4
+"""Clusters of an output, samples that are clustered, and examples of each."""
+FEWEST = 30
+"""The least number of samples to cluster."""
 VALUES = 2**24
 """Attributions that are clustered together: 128 MiB."""
 READ = 2**28
@@ -38,7 +41,7 @@ class Evidence:
     def samples(self) -> list[int]:
         """The indices that are named, those that carry an output before the examples of clusters."""
         arrays = [] if self.influence is None else [self.influence["sample"]]
-        arrays += [] if self.strategies is None else [self.strategies["example"]]
+        arrays += [] if self.strategies is None else [self.strategies.to_dataset()["example"]]
         named = dict.fromkeys(int(each) for array in arrays for each in array.values.ravel())
         return [each for each in named if each >= 0]
 
@@ -58,7 +61,8 @@ def gather(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort: 
         return Evidence()
     if cells > CELLS or not _consistent(tree):
         return Evidence(left=[f"Samples that carry an output: of {cells:,} predictions, which `igc-dist ask` reads"])
-    names = [printable(tree["output"].values[place]) for place in places]
+    every = np.asarray(tree["output"])
+    names = [printable(every[place]) for place in places]
     found = Evidence()
     try:
         found = replace(found, influence=results.influence(tree, names, most=EACH))
@@ -91,14 +95,14 @@ def _clusters(tree: xr.DataTree, names: Sequence[str], left: list[str]) -> xr.Da
     if not arrays:
         return None
     size = sum(int(np.prod(array.shape[2:], dtype=np.int64)) for array in arrays)
-    most, read = min(GROUPED.samples, VALUES // max(size, 1)), size * arrays[0].sizes["sample"]
-    if most < results.Grouping().references or read > READ:
+    most, read = min(SAMPLES, VALUES // max(size, 1)), size * arrays[0].sizes["sample"]
+    if most < FEWEST or read > READ:
         left.append(f"Clusters of samples: of {read:,} attributions to an output, which `igc-dist ask` reads")
         return None
-    found = []
+    how, found = results.Grouping(most=MOST, samples=most, examples=EXAMPLES), []
     for name in names:
         try:
-            found.append(results.strategies(tree, [name], how=replace(GROUPED, samples=most)))
+            found.append(results.strategies(tree, [name], how=how))
         except IgcError as error:
             left.append(f"Clusters of samples: {error}")
     return _joined(found) if found else None

@@ -20,7 +20,8 @@ from igc_dist import files
 from igc_dist.records import ConfigError, printable
 from igc_dist.report.charts import completeness_figure, convergence_figure
 from igc_dist.report.contents import column, inputs, labels, main_map, map_names, title_of
-from igc_dist.report.maps import Maps, defined, draw_maps, read_maps
+from igc_dist.report.drawing import draw_maps
+from igc_dist.report.maps import Maps, defined, read_maps
 from igc_dist.report.panels import NAMED_LINES, house_style
 from igc_dist.report.slicing import MOST, read_slices, slice_names, sliced_map
 
@@ -77,13 +78,16 @@ def draw_all(tree: xr.DataTree, folder: Path, max_outputs: int = 32) -> Drawings
             for name in map_names(dataset):
                 maps = defined(read_maps(tree, group, name, max_outputs))
                 path = folder / f"maps-{place}-{plain(group)}-{plain(name)}.png"
-                drawing = save(
-                    draw_maps(maps), path, title_of(name), map_caption(maps, group, tree.sizes.get("output", 0))
-                )
+                total = tree.sizes.get("output", 0)
+                drawing = save(draw_maps(maps, beside=False), path, title_of(name), map_caption(maps, group, total))
                 if name == first:
                     main[group] = drawing
                 else:
                     others[group].append(drawing)
+                if maps.values.ndim == 3 and (errors := maps.of_errors) is not None:
+                    path, title = path.with_stem(f"{path.stem}-se"), title_of(errors.name)
+                    caption = map_caption(errors, group, total)
+                    others[group].append(save(draw_maps(errors), path, title, caption))
             if sliced_map(tree, group):
                 slices[group] = draw_slices(tree, group, folder / f"slices-{place}-{plain(group)}.png", max_outputs)
         completeness = draw_completeness(tree, folder, max_outputs)
@@ -155,11 +159,7 @@ def left_out(total: int, drawn: int) -> str:
 def map_caption(maps: Maps, group: str, total: int) -> str:
     """The caption of a figure of maps: what it shows, how to read its scales, and what it leaves out."""
     what = f"{title_of(maps.name)} of input {printable(group)}"
-    beside = (
-        ""
-        if maps.errors is None
-        else (", beside its standard error" if maps.values.ndim == 3 else ", with its standard error")
-    )
+    beside = "" if maps.errors is None or maps.values.ndim == 3 else ", with its 95 % interval"
     colour = "Red is positive, blue negative, zero in the middle." if maps.signed else "The scale starts at zero."
     scale = "One scale for all outputs drawn, so maps can be compared with each other."
     hatched = "Hatched grey: undefined (NaN)." if not np.isfinite(maps.values).all() else ""

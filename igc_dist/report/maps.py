@@ -1,4 +1,4 @@
-"""Maps of one input: every output on one colour scale, beside its standard error.
+"""Maps of one input: an array of it over outputs, with standard errors.
 
 Shape legend: O outputs drawn, F feature dimensions as drawn (none, length, or height x width).
 """
@@ -10,38 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from igc_dist.report.contents import Floats, flags, inputs, labels, title_of
-from igc_dist.report.intervals import folds_of
+from igc_dist.report.contents import Floats, flags, inputs, labels
+from igc_dist.report.intervals import folds_of, student
 from igc_dist.report.panels import (
     MANY_BARS,
-    WIDTH,
-    axes_at,
-    bars_with_errors,
-    colours,
-    draw_image,
-    draw_scale,
-    entitle,
-    heading,
-    largest,
-    mark_missing,
-    positive_norm,
-    scale_beside,
-    short,
-    symmetric_norm,
-    whole_heading,
 )
-from igc_dist.report.significance import outline, significant
+from igc_dist.report.significance import significant
 
-HEAD, GAP = 0.75, 0.22  # inches: above a grid of images, for its scales; between two outputs
 NAMED = 8
 """The largest number of undefined outputs that a note names."""
-MAP = "map"
-"""The label of the axes that hold a map: others hold a scale or a standard error."""
-
 NewFigure = Callable[..., Figure]
 """What makes a figure: `Figure`, or pyplot's, which shows it."""
 
@@ -63,6 +42,8 @@ class Maps:
     """The number of folds that hold samples of each output."""
     undefined: int = 0
     """The number of outputs that were taken out by `defined`."""
+    axis: str = ""
+    """What the features are, in one dimension: segment, band, feature."""
 
     @property
     def sure(self) -> np.ndarray | None:
@@ -71,8 +52,21 @@ class Maps:
 
     @property
     def signed(self) -> bool:
-        """Whether values may be negative. Standard deviations are not, so their scale starts at zero."""
-        return not self.name.endswith("_std")
+        """Whether values may be negative. Deviations and areas are not, so their scale starts at zero."""
+        return not self.name.endswith(("_std", "_se")) and self.name != "area"
+
+    @property
+    def reach(self) -> Floats | None:
+        """Half widths of 95 % intervals, by Student's t of the folds; standard errors where folds are not known."""
+        if self.errors is None or self.folds is None:
+            return self.errors
+        t = np.where(self.folds > 1, student(np.maximum(self.folds - 1, 1), 0.95), np.nan)
+        return self.errors * t.reshape(-1, *(1,) * (self.errors.ndim - 1))
+
+    @property
+    def of_errors(self) -> Maps | None:
+        """The standard errors as maps of their own."""
+        return None if self.errors is None else replace(self, name=f"{self.name}_se", values=self.errors, errors=None)
 
 
 def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Maps:
@@ -89,6 +83,7 @@ def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Map
             "" if errors is None else " Its standard error is the sum over the same entries, which is an upper bound."
         )
     names = feature_names(array, values.shape[1:])
+    axes = [str(dim) for dim in array.dims if dim != "output" and (array.sizes[dim],) == values.shape[1:]]
     return Maps(
         name,
         values,
@@ -98,6 +93,7 @@ def read_maps(tree: xr.DataTree, group: str, name: str, max_outputs: int) -> Map
         names,
         note,
         folds=folds_of(tree)[:max_outputs],
+        axis=next(iter(axes), ""),
     )
 
 
@@ -154,135 +150,3 @@ def feature_names(array: xr.DataArray, shape: tuple[int, ...]) -> list[str]:
         if dim != "output" and array.sizes[dim] == shape[0] and dim in array.coords
     ]
     return [str(value) for value in named[0].tolist()] if named else []
-
-
-def draw_maps(maps: Maps, new: NewFigure = Figure) -> Figure:
-    """A figure of all outputs in `maps`: images for two feature dimensions, bars with standard errors for one or none.
-
-    Units: IGC and correlations have none; means and deviations of IG carry the unit of the model's output.
-    """
-    if maps.values.ndim == 3:
-        return draw_images(maps, new)
-    return draw_bars(maps, new) if maps.values.ndim == 2 else draw_scalars(maps, new)
-
-
-def draw_images(maps: Maps, new: NewFigure = Figure) -> Figure:
-    """A grid of images: map and standard error side by side.
-
-    All maps share one scale, and all errors share another; both are shown at the top.
-    """
-    count, height, width = maps.values.shape
-    aspect = float(np.clip(height / width, 0.25, 2.0))
-    layers = [(maps.values, *value_scale(maps), title_of(maps.name))]
-    if maps.errors is not None:
-        layers.append((maps.errors, positive_norm(maps.errors), colours("Purples"), "standard error"))
-    columns = maps.columns or min(max(count, 1), (8 if aspect >= 0.5 else 4) // len(layers))
-    group = min(2.5 * len(layers), WIDTH / columns)  # inches of one output, with the gap to the next
-    side = (group - GAP) / len(layers)
-    line = side * aspect + 0.36
-    rows = -(-max(count, 1) // columns)
-    figure = new(figsize=(max(columns * group, 3.2), HEAD + rows * line))
-    sure = maps.sure
-    for place, (values, norm, cmap, title) in enumerate(layers):
-        draw_scale(figure, place, len(layers), norm, cmap, title)
-        for index in range(count):
-            row, slot = divmod(index, columns)
-            axes = axes_at(
-                figure, slot * group + place * side + 0.06, HEAD + row * line + 0.26, side - 0.06, side * aspect - 0.06
-            )
-            draw_image(axes, values[index], norm, cmap, maps.flags[index])
-            if place == 0:
-                axes.set_label(MAP)
-                entitle(axes, heading(maps.labels[index]))
-                if sure is not None:
-                    outline(axes, sure[index])
-            else:
-                axes.set_title("standard error", loc="left", fontsize=7.5, color="#666666", pad=3)
-    return figure
-
-
-def value_scale(maps: Maps) -> tuple[Normalize, Colormap]:
-    """The common scale of all maps: symmetric about zero for signed values, from zero up for deviations."""
-    if maps.signed:
-        return symmetric_norm(maps.values), colours("RdBu_r")
-    return positive_norm(maps.values), colours("YlOrBr")
-
-
-def draw_bars(maps: Maps, new: NewFigure = Figure) -> Figure:
-    """One panel of bars per output with standard errors, all on one vertical scale.
-
-    The scale is symmetric about zero for signed values.
-    """
-    count, length = maps.values.shape
-    columns = maps.columns or min(max(count, 1), 3 if length > 12 else 4)
-    rows, side, line = -(-max(count, 1) // columns), 0.7, 1.7
-    width = min((WIDTH - side) / columns, 4.5)
-    figure = new(figsize=(side + columns * width, 0.3 + rows * line + (1.0 if maps.features else 0.3)))
-    figure.text(0.05 / (side + columns * width), 1 - 0.2 / figure.get_figheight(), title_of(maps.name), fontsize=9)
-    for index in range(count):
-        row, slot = divmod(index, columns)
-        axes = axes_at(figure, side + slot * width, 0.3 + row * line + 0.25, width - 0.15, line - 0.4)
-        axes.tick_params(labelsize=8, labelbottom=index + columns >= count, labelleft=slot == 0)
-        draw_bar_panel(axes, maps, index)
-        entitle(axes, heading(maps.labels[index]))
-        axes.set_label(MAP)
-    return figure
-
-
-def draw_bar_panel(axes: Axes, maps: Maps, index: int) -> None:
-    """The bars of one output, with their standard errors and the names of the features."""
-    bars_with_errors(axes, maps.values[index], None if maps.errors is None else maps.errors[index])
-    axes.set_ylim(*bar_limits(maps))
-    mark_missing(axes, maps.values[index], maps.flags[index])
-    if maps.features:
-        names = [short(name, 16) for name in maps.features]
-        axes.set_xticks(range(len(names)), labels=names, rotation=90, fontsize=7, parse_math=False)
-
-
-def draw_scalars(maps: Maps, new: NewFigure = Figure) -> Figure:
-    """One bar per output with its standard error, for inputs that are a single number."""
-    figure = new(figsize=(WIDTH * 0.7, 2.8), layout="constrained")
-    axes = figure.subplots()
-    draw_scalar_bars(axes, maps)
-    return figure
-
-
-def draw_scalar_bars(axes: Axes, maps: Maps) -> None:
-    """The bars of `draw_scalars`."""
-    axes.set_label(MAP)
-    bars_with_errors(axes, maps.values, maps.errors)
-    axes.set_ylim(*bar_limits(maps))
-    rotation = 90 if any(len(label) > 4 for label in maps.labels) else 0
-    names = [short(label) for label in maps.labels]
-    axes.set_xticks(range(len(names)), labels=names, fontsize=8, rotation=rotation, parse_math=False)
-    axes.set_ylabel(title_of(maps.name), fontsize=9)
-
-
-def bar_limits(maps: Maps) -> tuple[float, float]:
-    """The common vertical scale of all bars, with room for the longest whisker."""
-    errors = np.zeros_like(maps.values) if maps.errors is None else np.nan_to_num(maps.errors)
-    limit = 1.05 * largest(np.abs(maps.values) + errors)
-    return (-limit if maps.signed else 0.0, limit)
-
-
-def draw_on(panels: Sequence[Axes], maps: Maps) -> None:
-    """The maps on axes of somebody else, one for each output; inputs of one number take one for all.
-
-    All have one scale. For images it is beside them.
-    """
-    if maps.values.ndim == 1:
-        draw_scalar_bars(panels[0], maps)
-        return
-    norm, cmap = value_scale(maps)
-    sure = maps.sure if maps.values.ndim == 3 else None
-    for index, axes in enumerate(panels):
-        if maps.values.ndim == 3:
-            draw_image(axes, maps.values[index], norm, cmap, maps.flags[index])
-            if sure is not None:
-                outline(axes, sure[index])
-        else:
-            draw_bar_panel(axes, maps, index)
-            axes.set_ylabel(title_of(maps.name))
-        entitle(axes, whole_heading(maps.labels[index]))
-    if maps.values.ndim == 3:
-        scale_beside(panels, norm, cmap, title_of(maps.name))

@@ -40,6 +40,7 @@ from igc_dist.report.contents import (
 )
 from igc_dist.report.evidence import gather
 from igc_dist.report.explorer import known, scripted
+from igc_dist.report.features import feature_tables
 from igc_dist.report.figures import MOST_INPUTS, draw_all, magnitudes
 from igc_dist.report.intervals import interval
 from igc_dist.report.judgement import verdicts
@@ -125,6 +126,7 @@ def write_report(
             "kinds": sorted({name for dataset in inputs(tree).values() for name in map_names(dataset)}),
             "per_sample": "samples" in tree.children,
             "drawings": drawings,
+            "features": feature_tables(tree, [*drawings.main], max_outputs),
             "behind": draw_behind(tree, folder / "figures", beside.means, max_outputs),
             "samples": shown,
             "confident": any(each.confidence for each in shown),

@@ -199,9 +199,9 @@ def hatching(axes: Axes) -> Rectangle:
 
 
 def bars_with_errors(axes: Axes, values: Floats, errors: Floats | None) -> None:
-    """Draw bars in the colours of the maps, with standard errors as whiskers and hatched gaps.
+    """Draw bars in the colours of the maps, with whiskers of a length and hatched gaps.
 
-    Many bars are drawn as an outline, with the errors as a band.
+    Many bars are drawn as an outline, with the whiskers as a band.
     """
     place, edges = np.arange(values.size), np.arange(values.size + 1) - 0.5
     low, high = (values, values) if errors is None else (values - errors, values + errors)

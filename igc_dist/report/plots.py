@@ -22,7 +22,8 @@ from igc_dist.report.charts import (
 )
 from igc_dist.report.contents import all_inputs, inputs, labels, main_map, map_names
 from igc_dist.report.curves import curve_names, curves_figure, curves_on, scores_of
-from igc_dist.report.maps import MAP, Maps, draw_maps, draw_on, read_maps
+from igc_dist.report.drawing import MAP, draw_maps, draw_on
+from igc_dist.report.maps import Maps, read_maps
 from igc_dist.report.overlays import draw_overlay, overlay_of
 from igc_dist.report.panels import house_style, name_lines
 from igc_dist.report.ranked import ranked_figure, ranked_on, read_ranked

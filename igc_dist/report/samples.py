@@ -16,9 +16,20 @@ from igc_dist.report.contents import inputs, main_map, number, span, title_of
 from igc_dist.report.figures import Drawing, save
 from igc_dist.report.maps import defined, read_maps
 from igc_dist.report.overlays import Overlay, clipped_norm, draw_overlay, picture
-from igc_dist.report.panels import axes_at, colours, draw_image, entitle, heading, house_style
+from igc_dist.report.panels import (
+    NEGATIVE,
+    POSITIVE,
+    axes_at,
+    colours,
+    draw_image,
+    entitle,
+    heading,
+    house_style,
+    short,
+)
+from igc_dist.report.ranked import names_of
 from igc_dist.report.rows import Fetch, Row, first_group, rows_of
-from igc_dist.report.thumbnails import Mean
+from igc_dist.report.thumbnails import Mean, pictured
 
 MOST = 16
 """The largest number of samples on a page."""
@@ -27,6 +38,8 @@ ACROSS = 6
 """Overlays side by side."""
 SIDE, GAP, HEAD = 1.7, 0.08, 0.22
 """Inches: a panel, the space between two, the space for titles."""
+NAMES, LINE, LARGEST = 1.3, 0.18, 6
+"""Inches of the names beside bars and of a bar, and the largest number of bars."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ def draw_samples(tree: xr.DataTree, folder: Path, fetch: Fetch | None) -> list[S
     with house_style():
         for row in rows_of(tree, fetch, MOST):
             what = "map" if row.image is None else "sample, map and overlay"
+            what = "largest features" if row.map.ndim == 1 else what
             caption = f"{what} of sample {row.index} for {heading(row.output)}: red speaks for it, blue against it"
             drawing = save(strip(row), folder / f"sample-{row.index}.png", f"sample {row.index}", printable(caption))
             largest = row.order[:PREDICTIONS]
@@ -72,6 +86,8 @@ def draw_samples(tree: xr.DataTree, folder: Path, fetch: Fetch | None) -> list[S
 
 def strip(row: Row) -> Figure:
     """Sample, map and overlay beside each other, or the map alone. Colours end at the 99th percentile."""
+    if row.map.ndim == 1:
+        return bars(row)
     values = np.atleast_2d(row.map)
     count = 3 if row.image is not None and row.map.ndim == 2 else 1
     figure = Figure(figsize=(count * (SIDE + GAP), SIDE + HEAD))
@@ -84,6 +100,29 @@ def strip(row: Row) -> Figure:
         draw_overlay(panels[2], row.image, Overlay(row.map, ""))
         for axes, title in zip(panels, ("sample", "map", "overlay"), strict=True):
             entitle(axes, title)
+    return figure
+
+
+def bars(row: Row) -> Figure:
+    """The sample, where it is a picture, beside its largest features by value."""
+    seen = row.image is not None and pictured(row.image)
+    chosen = np.argsort(-np.abs(np.nan_to_num(row.map)), kind="stable")[:LARGEST]
+    chosen = chosen[np.argsort(-row.map[chosen], kind="stable")]
+    names = names_of(row.attribution, row.map.size)
+    width, high = float(seen) * (SIDE + GAP), SIDE if seen else 0.35 + LINE * len(chosen)
+    figure = Figure(figsize=(width + NAMES + 1.5 * SIDE, high + GAP))
+    if row.image is not None and seen:
+        image = axes_at(figure, 0.0, GAP / 2, SIDE, SIDE)
+        image.imshow(picture(row.image), cmap="gray", aspect="equal")
+        image.set(xticks=[], yticks=[])
+    axes = axes_at(figure, width + NAMES, GAP / 2, 1.5 * SIDE - GAP, min(0.1 + LINE * len(chosen), high - 0.35))
+    values, place = row.map[chosen], np.arange(len(chosen))
+    axes.barh(place, np.nan_to_num(values), color=np.where(values < 0, NEGATIVE, POSITIVE).tolist(), height=0.7)
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.set_yticks(place, labels=[short(names[each], 18) for each in chosen], fontsize=8, parse_math=False)
+    axes.set_ylim(len(place) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.locator_params(axis="x", nbins=4)
     return figure
 
 

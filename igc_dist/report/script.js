@@ -89,6 +89,8 @@
   const map = labelled("Map", make("select", { id: "map" }), tools);
   data.maps.forEach((each, value) => make("option", { value, text: each.title }, map));
   map.parentElement.hidden = data.maps.length === 1;
+  const shows = labelled("Show", make("select", { id: "shows" }), tools);
+  for (const [value, text] of [["value", "the map"], ["width", "half of its 95 % interval"]]) make("option", { value, text }, shows);
   const scale = labelled("Scale", make("select", { id: "scale" }), tools);
   for (const [value, text] of [["own", "of this output"], ["all", "one for all"]]) make("option", { value, text }, scale);
   const clip = labelled("ends at", make("select", { id: "clip" }), tools);
@@ -162,13 +164,18 @@
     const values = valuesOf(each, state.chosen);
     const widths = widthsOf(each, state.chosen);
     const flat = each.shape.length === 2;
+    shows.parentElement.hidden = !widths;
+    const wide_map = Boolean(widths) && shows.value === "width";
+    const most = wide_map ? each.widest : each.most;
+    const signed = each.signed && !wide_map;
     for (const control of [smooth, patches]) control.parentElement.hidden = !flat;
     outlined.parentElement.hidden = !flat || !each.sure;
     const side_of_patch = flat ? Number(patches.value) : 1;
-    const near = smooth.checked && flat ? smoothed(values, height, width) : values;
+    const source = wide_map ? widths : values;
+    const near = smooth.checked && flat ? smoothed(source, height, width) : source;
     const shown = side_of_patch > 1 ? summed(near, height, width, side_of_patch) : near;
     const part = Number(clip.value);
-    const limit = scale.value === "all" && side_of_patch === 1 ? Math.max(...each.most.slice(0, each.count)) * part || 1 : limitOf(shown, part);
+    const limit = scale.value === "all" && side_of_patch === 1 ? Math.max(...most.slice(0, each.count)) * part || 1 : limitOf(shown, part);
     const bars = each.shape.length === 1;
     const side = bars ? Math.max(4, Math.min(40, Math.floor(900 / width))) : Math.max(4, Math.min(48, Math.floor(480 / Math.max(height, width))));
     canvas.width = width * side;
@@ -181,13 +188,18 @@
       const pale = sure.checked && widths && !(Math.abs(values[c]) > widths[c]);
       const share = value / limit;
       pen.globalAlpha = pale ? 0.25 : 1;
-      pen.fillStyle = Number.isNaN(value) ? "#d0d0d0" : `rgb(${colour(bars ? Math.sign(share) : share, each.signed).join(",")})`;
+      pen.fillStyle = Number.isNaN(value) ? "#d0d0d0" : `rgb(${colour(bars ? Math.sign(share) : share, signed).join(",")})`;
       if (!bars) pen.fillRect(column * side, row * side, side, side);
       else if (Number.isNaN(value)) pen.fillRect(column * side, 0, side - 1, 240);
       else {
-        const [zero, room] = each.signed ? [120, 116] : [236, 232];
+        const [zero, room] = signed ? [120, 116] : [236, 232];
         const length = Math.max(-1, Math.min(1, share)) * room;
         pen.fillRect(column * side, Math.min(zero, zero - length), side - 1, Math.abs(length));
+        if (widths && !wide_map && !Number.isNaN(widths[c])) {
+          const half = (widths[c] / limit) * room;
+          pen.fillStyle = "#111";
+          pen.fillRect(column * side + Math.floor(side / 2) - 1, zero - length - half, 1, 2 * half);
+        }
       }
     });
     pen.globalAlpha = 1;
@@ -213,7 +225,7 @@
     const name = each.features[state.cell] || (bars ? `feature ${state.cell}` : `row ${row * each.patch}, column ${column * each.patch}`);
     const wide = widths && !Number.isNaN(widths[state.cell])
       ? ` (95 %: ${number(value - widths[state.cell])} to ${number(value + widths[state.cell])})` : "";
-    told.textContent = `${data.outputs[state.chosen]}, ${name}${size}: ${Number.isNaN(value) ? "undefined" : number(value) + wide}. Scale: ${each.signed ? "-" + number(limit) + " (blue) to " : "0 to "}${number(limit)}${each.signed ? " (red)" : ""}.`;
+    told.textContent = `${data.outputs[state.chosen]}, ${name}${size}: ${Number.isNaN(value) ? "undefined" : number(value) + wide}. Scale: ${signed ? "-" + number(limit) + " (blue) to " : "0 to "}${number(limit)}${signed ? " (red)" : ""}.`;
     canvas.setAttribute("aria-label", `${each.title} of ${data.outputs[state.chosen]}: arrow keys read its cells`);
   };
   const choose = (place) => {
@@ -236,7 +248,7 @@
   }
   output.addEventListener("input", () => choose(Number(output.value)));
   map.addEventListener("input", () => { state.map = Number(map.value); choose(state.chosen); });
-  for (const control of [scale, clip, smooth, patches, sure, outlined]) control.addEventListener("input", draw);
+  for (const control of [shows, scale, clip, smooth, patches, sure, outlined]) control.addEventListener("input", draw);
   const point = (event) => {
     const each = data.maps[state.map];
     const [height, width] = shape(each);

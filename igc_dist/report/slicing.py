@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from igc_dist.records import ConfigError, printable
-from igc_dist.report.contents import inputs, labels, number, sum_of
+from igc_dist.report.contents import Floats, inputs, labels, number, sum_of
+from igc_dist.report.intervals import quantile
 from igc_dist.report.maps import Maps, read_maps
 from igc_dist.report.panels import whole_heading
 from igc_dist.secrets import masked
@@ -59,45 +61,74 @@ def read_slices(tree: xr.DataTree, group: str, max_outputs: int) -> Maps:
         labels=shown,
         flags=[""] * len(shown),
         columns=len(heads),
+        folds=None if first.folds is None else np.repeat(first.folds, len(heads)),
     )
 
 
 def slice_rows(tree: xr.DataTree, most: int) -> dict[str, Any] | None:
-    """A table per slice and output, and the parts that add up to the whole.
+    """A table per slice and output, that of differences from the first slice, and the parts that add up to the whole.
 
-    It has n, correlation, sum of the map, and the share of the slice. At most `most` rows are listed.
+    It has n, correlation, sum of the map, both with 95 % intervals, and the share of the slice. At most `most` rows are
+    listed.
     """
     if "slices" not in tree.children:
         return None
     node = tree["slices"].to_dataset()
     total = sum_of(node)
-    share = f"{total.removesuffix('_sum')}_share"
-    heads = {"n": "n", "correlation": "correlation", total: "sum of map", share: "share"}
-    columns = {title: node[name].values for name, title in heads.items() if name in node}
-    rows = [
-        {
-            "label": f"{printable(name)}, output {label}",
-            "numbers": [
-                f"{values[s, k]:.0f}" if title == "n" else number(float(values[s, k]))
-                for title, values in columns.items()
-            ],
-            "flag": "",
-        }
-        for s, name in enumerate(masked(node["slice"].values.tolist()))
-        for k, label in enumerate(labels(tree))
-    ]
-    between = f"{total.removesuffix('_sum')}_between"
-    parts = [
-        np.asarray(dataset[between]).reshape(len(labels(tree)), -1).sum(1)
+    kind, t = total.removesuffix("_sum"), quantile(tree)
+    titles = {"correlation": "correlation", total: "sum of map"}
+    slices = [printable(name) for name in masked(node["slice"].values.tolist())]
+    each: dict[str, Any] = {"n": node["n"].values} if "n" in node else {}
+    apart: dict[str, Any] = {}
+    for name, title in titles.items():
+        if name not in node:
+            continue
+        values = np.asarray(node[name].values, np.float64)
+        errors = node[f"{name}_se"].values if f"{name}_se" in node else np.full_like(values, np.nan)
+        each |= {title: values, f"95 % of {title}": _around(values, t * errors)}
+        apart |= {title: values - values[0]}
+        apart[f"95 % of {title}"] = _around(values - values[0], t * np.hypot(errors, errors[0]))
+    if f"{kind}_share" in node:
+        each["share"] = node[f"{kind}_share"].values
+    between = [
+        np.asarray(dataset[f"{kind}_between"]).reshape(len(labels(tree)), -1).sum(1)
         for dataset in inputs(tree).values()
-        if between in dataset
+        if f"{kind}_between" in dataset
     ]
-    apart = (
-        [f"{label}: {number(float(value))}" for label, value in zip(labels(tree), sum(parts), strict=True)]
-        if parts
-        else []
-    )
-    return {"heads": list(columns), "rows": rows[:most], "between": apart[:most]}
+    parts = zip(labels(tree), sum(between), strict=True) if between else ()
+    rest = [f"{name} - {slices[0]}" for name in slices[1:]]
+    return {
+        **_rows(slices, labels(tree), each, most),
+        "first": slices[0] if slices else "",
+        "apart": _rows(rest, labels(tree), apart, most, 1) if apart and rest else None,
+        "between": [f"{label}: {number(float(value))}" for label, value in parts][:most],
+    }
+
+
+def _around(value: Floats, half: Floats) -> Floats:
+    """The ends of intervals, (S, J, 2)."""
+    return np.stack([value - half, value + half], -1)
+
+
+def _rows(
+    slices: list[str], outputs: list[str], columns: Mapping[str, np.ndarray], most: int, first: int = 0
+) -> dict[str, Any]:
+    """A table with a row for each slice, from the number `first` on, and output."""
+    rows = []
+    for s, name in enumerate(slices, first):
+        cells = {title: values[s] for title, values in columns.items()}
+        for k, label in enumerate(outputs):
+            numbers = [_text(title, cell, k) for title, cell in cells.items()]
+            rows.append({"label": f"{name}, output {label}", "numbers": numbers, "flag": ""})
+            if len(rows) == most:
+                break
+    return {"heads": [*columns], "rows": rows[:most]}
+
+
+def _text(title: str, cell: np.ndarray, k: int) -> str:
+    if cell.ndim == 2:
+        return " to ".join(number(float(end)) for end in cell[k])
+    return f"{cell[k]:.0f}" if title == "n" else number(float(cell[k]))
 
 
 def _known(maps: Maps) -> np.ndarray:

@@ -15,9 +15,9 @@ import igc_dist
 from igc_dist.report import gather, keep_thumbnails, write_report
 from igc_dist.report.beside import Beside
 from igc_dist.report.carriers import gap_of
-from igc_dist.report.evidence import EACH, GROUPED
+from igc_dist.report.evidence import EACH, EXAMPLES, MOST
 from igc_dist.report.pictures import SIDE, SPACE, UNKNOWN, framed, jpeg, strip
-from igc_dist.results import samples_in, strategies
+from igc_dist.results import Grouping, samples_in, strategies
 from tests.report.test_report import SCRIPT, Page
 
 N, WRONG, TWIN, LEFT, RIGHT = 120, 75, (80, 100), range(40), range(40, 70)
@@ -85,7 +85,7 @@ def test_strategies_are_beside_their_maps_and_examples(
     page = Page(tree.igc.report(tmp_path, data=data).read_text(encoding="utf-8"))
     rows = rows_below(page, "mean map")
     assert [row[0] for row in rows[:2]] == ["40", "30"]
-    examples = strategies(tree, ["1"], how=GROUPED)["example"].values[0]
+    examples = strategies(tree, ["1"], how=Grouping(most=MOST, examples=EXAMPLES))["example"].values[0]
     for row, its, where in zip(rows, examples, (LEFT, RIGHT), strict=False):
         assert row[3] == "".join(map(str, its))
         assert {*its.tolist()} <= {*where}
@@ -97,7 +97,7 @@ def test_strategies_are_beside_their_maps_and_examples(
 
 def test_no_clusters_are_said_to_be_none() -> None:
     its = xr.Dataset({"clusters": 1, "p": 0.5, "eigenvalue": ("eigen", np.zeros(7))})
-    assert gap_of(its).startswith("No clusters stand out: the gaps between eigenvalues are like those of 39 ")
+    assert gap_of(its).startswith("No clusters stand out: the gaps between eigenvalues are like those of data")
 
 
 def test_what_is_left_out_is_said(tree: xr.DataTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

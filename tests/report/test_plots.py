@@ -105,7 +105,7 @@ def test_slices_and_their_differences() -> None:
     bars = sums.igc.plot.slices(outputs=[1], ax=pyplot.subplots(1, 5)[1])
     spread = sums["slices/x/igc_se"].values[:2, 1]
     ends = np.stack([segment[:, 1] for segment in bars[3].collections[0].get_segments()])
-    np.testing.assert_allclose(np.diff(ends)[:, 0] / 2, np.hypot(*spread))
+    np.testing.assert_allclose(np.diff(ends)[:, 0] / 2, 3.182446305284263 * np.hypot(*spread))  # t of three degrees
 
 
 def test_segments_are_ranked_with_their_intervals() -> None:

@@ -46,7 +46,7 @@ def test_each_row_has_the_numbers_of_its_sample(tree: xr.DataTree, tmp_path: Pat
         assert float(row[4]) == pytest.approx(float(samples["delta"].values[i, i % 4]), abs=1e-4)
     assert "The first 16 of 20 samples" in page.text
     assert path.read_text(encoding="utf-8").count("<script") == 2  # the page's own
-    pictures = [attrs for tag, attrs in page.tags if tag == "img" and "overlay of sample" in str(attrs["alt"])]
+    pictures = [attrs for tag, attrs in page.tags if tag == "img" and "red speaks for it" in str(attrs["alt"])]
     assert len(pictures) == MOST
     assert str(pictures[3]["alt"]).startswith("sample, map and overlay of sample 3 for $x_{:")
 

@@ -10,8 +10,9 @@ import scipy.stats
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from igc_dist.report.drawing import draw_images
 from igc_dist.report.explorer import bits
-from igc_dist.report.maps import Maps, draw_images
+from igc_dist.report.maps import Maps
 from igc_dist.report.significance import outline, significant
 
 

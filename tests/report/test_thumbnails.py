@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import matplotlib.image
@@ -117,7 +118,7 @@ def test_a_page_of_the_store_alone(tree: xr.DataTree, tmp_path: Path, monkeypatc
     (tmp_path / "a").mkdir()
     call("report", tmp_path / "a", tmp_path / "page")
     text = (tmp_path / "page/report.html").read_text()
-    assert text.count("sample, map and overlay of sample") == 5
+    assert len(re.findall("sample, map and overlay of sample [^:]*: red speaks", text)) == 5
     assert (
         "over the mean of samples whose target lies above its mean, for labels those of the class (10 of each" in text
     )
