@@ -53,13 +53,13 @@ def gather(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort: 
     result without the states of its folds, or with outputs of its own for each sample, has neither.
     """
     correlation = column(tree, "correlation")
-    if correlation is None or not _known(tree):
+    if correlation is None or not askable(tree):
         return Evidence()
     places = [int(place) for place in places_of(tree, outputs, sort) if np.isfinite(correlation[place])][:OUTPUTS]
     cells = tree["known"].sizes["sample"] * tree.sizes["output"]
     if not places:
         return Evidence()
-    if cells > CELLS or not _consistent(tree):
+    if cells > CELLS or not consistent(tree):
         return Evidence(left=[f"Samples that carry an output: of {cells:,} predictions, which `igc-dist ask` reads"])
     every = np.asarray(tree["output"])
     names = [printable(every[place]) for place in places]
@@ -71,7 +71,7 @@ def gather(tree: xr.DataTree, outputs: Sequence[str | int] | None = None, sort: 
     return replace(found, strategies=_clusters(tree, names[:CLUSTERED], found.left))
 
 
-def _known(tree: xr.DataTree) -> bool:
+def askable(tree: xr.DataTree) -> bool:
     """Whether there is what questions are answered from."""
     groups, recipe = tree.children, tree.attrs.get("recipe")
     return (
@@ -82,7 +82,7 @@ def _known(tree: xr.DataTree) -> bool:
     )
 
 
-def _consistent(tree: xr.DataTree) -> bool:
+def consistent(tree: xr.DataTree) -> bool:
     """Whether the recipe has as many samples as the store: a plan is made of it."""
     pieces = mapping_of(tree, "recipe")["plan"]["pieces"]
     return sum(int(n) for n, _ in pieces) == tree["known"].sizes["sample"]

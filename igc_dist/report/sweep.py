@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from igc_dist import files
-from igc_dist.records import ConfigError, printable
+from igc_dist import files, results
+from igc_dist.records import ConfigError, IgcError, printable
 from igc_dist.report.comparison import ABSENT, spec_differences
 from igc_dist.report.contents import SUM, Floats, column, discreet, inputs, labels, main_map, mapping_of, number
+from igc_dist.report.evidence import askable, consistent
 from igc_dist.report.intervals import quantile
 from igc_dist.report.maps import fold_features
 from igc_dist.report.pictures import map_png
@@ -30,8 +31,9 @@ OUTPUTS = 200
 def write_sweep(trees: Mapping[str, xr.DataTree], folder: str | Path) -> Path:
     """Write sweep.html and sweep.csv about these stores, by their names, into a folder. Returns the page.
 
-    A difference is from the first store, for the outputs that both have, with a 95 % interval of ``sqrt(SE^2 + SE'^2)``
-    and Student's t of the fewer folds: that of independent runs. Runs over the same samples are closer than it says.
+    A difference is from the first store, for the outputs that both have. Its 95 % interval is over the same folds where
+    the runs share them (`results.paired_numbers`), else that of independent runs: of ``sqrt(SE^2 + SE'^2)`` and
+    Student's t of the fewer folds.
     Raises `ConfigError` for fewer than two stores and for links, OSError for what cannot be written.
     """
     if len(trees) < 2:
@@ -97,24 +99,39 @@ def small_map(tree: xr.DataTree, place: int) -> str | None:
 
 
 def differences_of(name: str, trees: Mapping[str, xr.DataTree]) -> list[dict[str, Any]]:
-    """A row for each output that a store has in common with the first one."""
+    """A row for each output that a store has in common with the first one; `paired`: over the same folds."""
     (first, one), two = next(iter(trees.items())), trees[name]
     ours, theirs = labels(one), labels(two)
-    found = []
     what = quantity(trees)
-    pair = [(column(tree, what), column(tree, f"{what}_se"), quantile(tree)) for tree in (one, two)]
-    (before, se, t), (after, se2, t2) = pair
-    if before is None or after is None or name == first:
+    (before, se, t), (after, se2, t2) = [
+        (column(tree, what), column(tree, f"{what}_se"), quantile(tree)) for tree in (one, two)
+    ]
+    places = [a for a, label in enumerate(ours) if label in theirs]
+    if before is None or after is None or name == first or not places:
         return []
-    for a, label in enumerate(ours):
-        if label not in theirs:
-            continue
-        b, half = theirs.index(label), np.nan
-        gap = float(after[b] - before[a])
-        if se is not None and se2 is not None:
-            half = float(np.fmax(t[a], t2[b]) * np.hypot(se[a], se2[b]))
-        found.append({"run": name, "output": label, "gap": gap, "low": gap - half, "high": gap + half})
-    return found
+    others = [theirs.index(ours[a]) for a in places]
+    gap, half = after[others] - before[places], np.full(len(places), np.nan)
+    if se is not None and se2 is not None:
+        half = np.fmax(t[places], t2[others]) * np.hypot(se[places], se2[others])
+    found = paired_of(one, two, places, others, sums=what == SUM)
+    if found is not None:
+        half = np.where(np.isfinite(found), found, half)
+    ends = zip(places, gap.tolist(), (gap - half).tolist(), (gap + half).tolist(), strict=True)
+    paired = found is not None
+    return [
+        {"run": name, "output": ours[a], "gap": g, "low": lo, "high": hi, "paired": paired} for a, g, lo, hi in ends
+    ]
+
+
+def paired_of(one: xr.DataTree, two: xr.DataTree, places: list[int], others: list[int], *, sums: bool) -> Floats | None:
+    """Half widths of intervals over the same folds; None where two results have no folds, or others."""
+    if not all(askable(tree) and consistent(tree) for tree in (one, two)):
+        return None
+    try:
+        found = results.paired_numbers(one, two, places, others, sums=sums)
+    except IgcError:
+        return None
+    return None if found is None else found[1]
 
 
 def quantity(trees: Mapping[str, xr.DataTree]) -> str:

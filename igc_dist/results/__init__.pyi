@@ -35,3 +35,4 @@ from .replicates import Replicates as Replicates
 from .replicates import replicates as replicates
 from .two import between_data as between_data
 from .two import between_models as between_models
+from .two import paired_numbers as paired_numbers

@@ -17,7 +17,7 @@ from igc_dist.results.block import Recipe
 from igc_dist.results.exchange import Slots
 from igc_dist.results.recipe import Recorded, recorded
 from igc_dist.results.recomputed import without
-from igc_dist.statistics import Agreement, Centre, deviations, leave_one_out, tree_sum
+from igc_dist.statistics import Agreement, Centre, State, deviations, leave_one_out, tree_sum
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,15 @@ class Folds:
         `of`: the name of a map, here igc. With `slices` each has a first axis of slices. The sum is there where the
         sum over features has a meaning.
         """
-        return estimates(self._slots(outputs), self.job.recipe, self.inputs, of, slices=slices)
+        return estimates(self._slots(outputs, self.inputs), self.job.recipe, self.inputs, of, slices=slices)
 
-    def _slots(self, outputs: Sequence[int]) -> Slots:
+    def correlations(self, outputs: Sequence[int]) -> Estimate:
+        """Those of some outputs, (J,), from the sums that have no features."""
+        whole, left, folds = _states(self._slots(outputs, ()), self.job.recipe, slices=False)
+        mine, its = (Agreement().finalize(state).outputs["correlation"] for state in (whole, left))
+        return _estimate(mine, its, folds.scalars[""])
+
+    def _slots(self, outputs: Sequence[int], inputs: Sequence[str]) -> Slots:
         """The states of the folds that were walked, (G, T, C, J, *P), added over blocks of baselines as in a run."""
         plan, walked = self.job.plan, self.tree["shards/attribute"]
         used = int(self.tree.attrs["budget"]["used"]["attribute"])
@@ -150,7 +156,7 @@ class Folds:
             self._centre.outputs(np.asarray(outputs)),
             self.job.terms,
             read("scalars"),
-            tuple(read(f"{name}/sums") for name in self.inputs),
+            tuple(read(f"{name}/sums") for name in inputs),
         )
 
     @cached_property
@@ -183,6 +189,12 @@ def estimates(slots: Slots, recipe: Recipe, inputs: Sequence[str], of: str, *, s
         for name, here, there in zip(inputs, one.features, others.features, strict=True):
             found[name] = _estimate(here[result], there[result], weight)
     return found
+
+
+def _states(slots: Slots, recipe: Recipe, *, slices: bool) -> list[State]:
+    """The states of all samples, of all but those of each fold, and of each fold."""
+    states = [slots.state(change) for change in (tree_sum, leave_one_out, lambda array: array)]
+    return [state.union(recipe.cells.n_groups, slices=slices) for state in states]
 
 
 def _estimate(value: np.ndarray, without: np.ndarray, weight: np.ndarray) -> Estimate:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float64
 
 from igc_dist.records import ConfigError, printable
 from igc_dist.results.between import Asked, Pair, Parts, chosen
-from igc_dist.results.differences import Level
-from igc_dist.results.folds import Folds
+from igc_dist.results.differences import Level, reach
+from igc_dist.results.folds import Estimate, Folds
 from igc_dist.store import differences
 
 APART = ("plan.", "samples", "replicates", "slices", "device", "seed")
@@ -67,6 +68,38 @@ def between_data(
         raise ConfigError("drift: both results are of the same data; to compare parts of them, give slices to the run")
     said = "not paired, as the samples are others"
     return _between(one, two, outputs, of, how, {"question": "drift", "paired": False, "pairing": said})
+
+
+CELLS = 2**24
+"""Numbers in the states of an input of two results, whose sums are compared: 128 MiB of each."""
+
+
+def paired_numbers(
+    tree: xr.DataTree, other: xr.DataTree, places: Sequence[int], theirs: Sequence[int], *, sums: bool
+) -> tuple[Float64[np.ndarray, " J"], Float64[np.ndarray, " J"]] | None:
+    """Differences of correlations over the same folds, `other` less `tree`, and half of their 95 % intervals.
+
+    `places`, `theirs`: positions of outputs. With `sums` those of the sums of the maps. What all runs find hard or easy
+    in a fold cancels. None for other data or other folds, and for sums that are not there, or of more than 2^24 numbers
+    in the states. Raises `StoreError` for results without the states of their folds.
+    """
+    both = Folds(tree), Folds(other)
+    if not _same(*both, "data") or not _same_folds(*both):
+        return None
+    found: list[Estimate] = []
+    for folds, some in zip(both, (places, theirs), strict=True):
+        if not sums:
+            found.append(folds.correlations(some))
+            continue
+        states, name = folds.tree["shards/attribute"], folds.map_name(None)
+        if sum(states[f"{group}/sums"].size for group in folds.inputs) > CELLS:
+            return None
+        parts = folds.estimates(some, name, slices=False)
+        if f"{name}_sum" not in parts:
+            return None
+        found.append(parts[f"{name}_sum"])
+    gap = found[1].minus(found[0], paired=True)
+    return gap.value, reach(gap, 0.95)
 
 
 def _between(

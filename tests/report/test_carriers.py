@@ -12,8 +12,7 @@ import torch
 import xarray as xr
 
 import igc_dist
-from igc_dist.report import gather, keep_thumbnails, write_report
-from igc_dist.report.beside import Beside
+from igc_dist.report import Beside, gather, keep_thumbnails, write_report
 from igc_dist.report.carriers import gap_of
 from igc_dist.report.evidence import EACH, EXAMPLES, MOST
 from igc_dist.report.pictures import SIDE, SPACE, UNKNOWN, framed, jpeg, strip

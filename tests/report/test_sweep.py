@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+import igc_dist
 from igc_dist.records import ConfigError
 from igc_dist.report import write_sweep
 from igc_dist.report.sweep import differences_of
@@ -60,6 +62,46 @@ def test_runs_of_one_correlation_differ_in_their_sums() -> None:
     trees = {"one": store(0), "two": store(0)}
     trees["two"]["igc_sum"] = trees["two"]["igc_sum"] + 0.25
     assert [each["gap"] for each in differences_of("two", trees)][:2] == pytest.approx([0.25, 0.25])
+
+
+def attributed(net: torch.nn.Module, method: str = "igc", seed: int = 0) -> xr.DataTree:
+    x = torch.randn(90, 4, generator=torch.Generator().manual_seed(1))
+    y = x @ torch.arange(8.0).reshape(4, 2) + torch.randn(90, 2, generator=torch.Generator().manual_seed(2)) ** 3 * 3
+    return igc_dist.attribute(net, (x, y), method=method, n_steps=2, n_folds=6, threads=1, seed=seed)
+
+
+def jackknifed(trees: list[xr.DataTree], k: int) -> float:
+    """Half of the interval of a difference of correlations, from the samples: each fold is left out once."""
+    rows = [tree["shards/predict"].to_dataset() for tree in trees]  # in the order of the folds
+    y = rows[0]["target"].values[:, k]
+    folds = np.arange(len(y)) // int(trees[0].attrs["spec"]["plan"]["fold_size"])
+
+    def gap(kept: np.ndarray) -> float:
+        one, two = (np.corrcoef(row["prediction"].values[kept, k], y[kept])[0, 1] for row in rows)
+        return float(two - one)
+
+    left = np.array([gap(folds != fold) for fold in range(6)])
+    return 2.570581835636314 * math.sqrt(5 / 6 * ((left - left.mean()) ** 2).sum())  # t of five degrees of freedom
+
+
+def test_runs_over_the_same_folds_are_paired() -> None:
+    """Two models on the same data, two methods on one model; other folds are not paired."""
+    torch.manual_seed(0)
+    nets = [torch.nn.Linear(4, 2), torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Tanh())]
+    trees = {str(place): attributed(net) for place, net in enumerate(nets)}
+    found = differences_of("1", trees)
+    for k, each in enumerate(found):
+        assert each["paired"]
+        assert each["high"] - each["gap"] == pytest.approx(jackknifed([*trees.values()], k), rel=0.02)
+    assert not differences_of("2", {"0": trees["0"], "2": attributed(nets[1], seed=1)})[0]["paired"]
+    same = {"igc": trees["1"], "bsc": attributed(nets[1], "bsc")}
+    (sums, _), half = (
+        differences_of("bsc", same),
+        np.hypot(*(tree[f"{m}_sum_se"].values[0] for m, tree in same.items())),
+    )
+    assert sums["gap"] == pytest.approx(float(same["bsc"]["bsc_sum"][0] - same["igc"]["igc_sum"][0]))
+    assert sums["paired"]
+    assert sums["high"] - sums["gap"] < 2.57 * half / 2
 
 
 def test_one_run_has_no_page(tmp_path: Path) -> None:
