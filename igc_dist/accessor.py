@@ -50,7 +50,7 @@ class Results:
         """
         tree = report.selected(self._whole(), outputs, sort)
         columns: dict[str, Any] = {}
-        for name, array in tree.data_vars.items():
+        for name, array in sorted(tree.data_vars.items(), key=_place):
             if array.dims != ("output",):
                 continue
             columns[str(name)] = array.values
@@ -159,6 +159,16 @@ def _fetched(data: Any, indices: list[int]) -> list[np.ndarray]:
 def _first(data: Any, indices: list[int]) -> np.ndarray:
     """The first input of samples, (n, *P)."""
     return _fetched(data, indices)[0]
+
+
+FIRST = ("n", "correlation")
+"""Columns of a summary that lead; the sums of the maps follow."""
+
+
+def _place(item: tuple[Any, Any]) -> int:
+    """Where a result stands in a summary; others keep their order."""
+    name = str(item[0]).removesuffix("_se")
+    return FIRST.index(name) if name in FIRST else len(FIRST) + (not name.endswith("_sum"))
 
 
 def _is_result(tree: xr.DataTree) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import json
 import re
 import tomllib
@@ -44,6 +45,37 @@ def found(pattern: str) -> list[tuple[str, str]]:
 def test_the_page_of_the_card_has_the_table_of_its_report() -> None:
     report = json.loads((ROOT / "tests/benchmarks/gpu/h200-2026-11-27.json").read_text())
     assert table(report["lines"]) in PAGES["docs/cuda.md"]
+
+
+FIGURES = re.findall(r'^    "(.+\.png)": ', (ROOT / "docs/figures.py").read_text(), re.MULTILINE)
+"""What `docs/figures.py` draws at each build, relative to docs/."""
+
+
+@pytest.mark.parametrize(("page", "path"), found(r"!\[[^\]]{20,}\]\((\S+)\)"))
+def test_a_picture_is_drawn_by_the_build_or_stands_beside_its_command(page: str, path: str) -> None:
+    """Or else it may be older than the code. Every picture has an alternative text that says what it shows."""
+    assert len(re.findall(r"!\[", PAGES[page])) == len(re.findall(r"!\[[^\]]{20,}\]\(", PAGES[page]))
+    if path.removeprefix("docs/") in FIGURES:
+        return
+    beside = PAGES[page].split(f"]({path})")[1][:400]
+    (command,) = re.findall(r"`(igc-dist[^`]*)`", beside)
+    for group, choice in re.findall(r"\b(\w+)=(\w+)", command.replace("data.build.n", "")):
+        assert group != "experiment" or (ROOT / f"conf/experiment/{choice}.yaml").exists()
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme_is_what_the_build_draws(tmp_path: Path) -> None:
+    """But for the last bits of other machines and versions of matplotlib."""
+    from matplotlib import image
+
+    drawing = importlib.util.spec_from_file_location("docs_figures", ROOT / "docs/figures.py")
+    assert drawing
+    assert drawing.loader
+    module = importlib.util.module_from_spec(drawing)
+    drawing.loader.exec_module(module)
+    assert [*module.FIGURES] == FIGURES
+    kept, drawn = image.imread(ROOT / "docs/audit.png"), image.imread(module.draw("audit.png", tmp_path))
+    assert np.abs(kept - drawn).mean() < 0.01
 
 
 def test_the_citation_is_of_this_version() -> None:

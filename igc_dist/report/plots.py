@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib import pyplot
@@ -91,7 +93,7 @@ class Plots:
         tree, most = selected(self._tree, outputs), _many(outputs, max_outputs)
         if (parts := gap_parts(tree)) is None:
             raise ConfigError("the maps of this method need not sum to the correlation: there is no completeness")
-        with house_style():
+        with _style():
             if ax is None:
                 return _panels(completeness_figure(tree, most, pyplot.figure))
             panels = _given(ax, {1, 1 + len(parts)})
@@ -105,7 +107,7 @@ class Plots:
         tree, most = selected(self._tree, outputs), _many(outputs, max_outputs)
         if not (series := curves_of(tree)):
             raise ConfigError("this result has no convergence: it needs the samples in two folds or more (n_folds)")
-        with house_style():
+        with _style():
             if ax is None:
                 return _panels(convergence_figure(tree, most, pyplot.figure))
             panels = _given(ax, {1, len(series)})
@@ -129,7 +131,7 @@ class Plots:
         ranked = read_ranked(
             tree, group, name or main_map(inputs(tree)[group]), _many(outputs, max_outputs), top, level
         )
-        with house_style():
+        with _style():
             if ax is None:
                 return _panels(ranked_figure(ranked, pyplot.figure))
             ranked_on(_given(ax, {len(ranked)}), ranked)
@@ -154,7 +156,7 @@ class Plots:
         images, names = self._fetch(data, [i]), all_inputs(self._tree)
         if len(images) != len(names):
             raise ConfigError(f"samples of these data have {len(images)} inputs, those of the result {_told(names)}")
-        with house_style():
+        with _style():
             ax = ax or pyplot.figure(figsize=(4.6, 4.2), layout="constrained").subplots()
             draw_overlay(ax, images[names.index(group)][0], drawn)
         return ax
@@ -166,7 +168,7 @@ class Plots:
         """
         scores = scores_of(self._tree) if scores is None else scores
         names = curve_names(scores)
-        with house_style():
+        with _style():
             if ax is None:
                 return _panels(curves_figure(scores, level, pyplot.figure))
             curves_on(_given(ax, {len(names)}), scores, level)
@@ -187,8 +189,20 @@ class Plots:
         return group
 
 
-def _maps(maps: Maps, ax: Panels) -> Panels:
+@contextmanager
+def _style() -> Iterator[None]:
+    """The page's style, which leaves the interactive mode as it is at the end.
+
+    The backend of notebooks turns it on when the first figure is made; restored, later pictures would not be shown.
+    """
     with house_style():
+        yield
+        interactive = matplotlib.is_interactive()
+    matplotlib.interactive(interactive)
+
+
+def _maps(maps: Maps, ax: Panels) -> Panels:
+    with _style():
         if ax is None:
             return _panels(draw_maps(maps, pyplot.figure))
         draw_on(_given(ax, {1 if maps.values.ndim == 1 else len(maps.labels)}), maps)

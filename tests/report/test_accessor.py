@@ -46,6 +46,7 @@ def test_the_array_of_an_input_keeps_its_name() -> None:
 def test_names_are_escaped_and_dead_outputs_are_flagged() -> None:
     tree = store()
     table = tree.igc.summary()
+    assert [*table][:5] == ["n", "correlation", "correlation_ci_low", "correlation_ci_high", "correlation_se"]
     assert table["flag"].iloc[DEAD] == "constant target"
     assert np.isnan(table["correlation"].iloc[DEAD])
     page = tree.igc._repr_html_()

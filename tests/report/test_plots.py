@@ -77,6 +77,23 @@ def test_axes_of_the_user_keep_their_settings_and_get_whole_names() -> None:
     figure.canvas.draw()  # what is between two "$" would raise here
 
 
+def test_a_backend_that_is_interactive_from_the_first_figure_on_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of notebooks, which shows no picture afterwards if the mode is put back."""
+    made = pyplot.figure
+
+    def first(**settings: Any) -> Any:
+        matplotlib.interactive(True)
+        return made(**settings)
+
+    monkeypatch.setattr(pyplot, "figure", first)
+    assert not matplotlib.is_interactive()
+    try:
+        result().igc.plot.completeness()
+        assert matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(False)
+
+
 def test_whole_pictures_have_all_their_panels() -> None:
     plot = store().igc.plot
     assert len(plot.completeness()) == len(plot.convergence()) == 3
