@@ -541,7 +541,8 @@ def test_leftovers_are_found() -> None:
 def test_files_that_are_spoken_of_are_there() -> None:
     """A path of ours in a text, or the name of a Python file in backticks, is that of a file of the repository; but for
     files of the reader's, which begin with "my"."""
-    files = {f"/{path.relative_to(ROOT).as_posix()}" for part in (PACKAGE, TESTS) for path in part.rglob("*.py")}
+    parts = (PACKAGE, TESTS, ROOT / "docs")
+    files = {f"/{path.relative_to(ROOT).as_posix()}" for part in parts for path in part.rglob("*.py")}
     wrong = []
     for name, text in texts().items():
         if name == Path(__file__).relative_to(ROOT).as_posix():
