@@ -71,8 +71,8 @@ class Decoding:
         from PIL import Image, ImageOps
 
         with Image.open(path) as opened:
-            planes = _planes(ImageOps.exif_transpose(opened), tuple(self.background))
-        planes = [self._fitted(plane, self.interpolation) for plane in planes]
+            ImageOps.exif_transpose(opened, in_place=True)  # a copy of the whole photograph takes 3 % of all
+            planes = [self._fitted(plane, self.interpolation) for plane in _planes(opened, tuple(self.background))]
         values = np.concatenate([np.asarray(plane, np.float32).reshape(*plane.size[::-1], -1) for plane in planes], 2)
         largest = 1.0 if planes[0].mode == "F" else 255.0
         return torch.from_numpy(values / np.float32(largest)).clamp(0, 1).movedim(2, 0).expand(3, -1, -1).contiguous()
@@ -130,4 +130,4 @@ def _planes(image: Any, background: tuple[int, ...]) -> list[Any]:
         image = image.convert("RGBA")
         below = Image.new("RGBA", image.size, (*background, 255))
         return [Image.alpha_composite(below, image).convert("RGB")]
-    return [image.convert("RGB")]
+    return [image if image.mode == "RGB" else image.convert("RGB")]
