@@ -233,7 +233,7 @@ class Effort(NamedTuple):
     """What a metric spends on one map, at most.
 
     `rows` of forward passes, and `gradients` of single outputs. `walks`: how often the method goes again, for all
-    outputs of a sample together. `seconds` beside the model, of one core of `planning.Machine`: codecs, filling in,
+    outputs of a sample together. `seconds` beside the model, of one core: codecs, filling in,
     likeness of maps. Bytes: `held` for each map of a batch, `row` for each row of a forward pass beside the row itself,
     and `fixed` in any case.
     """

@@ -20,7 +20,7 @@ from igc_dist.metrics.similarity import LIKENESS, spearman, ssim
 from igc_dist.records import ConfigError
 
 JPEG = 3e-7
-"""Seconds per pixel to write and read a JPEG file; rates as those of `planning.Machine`."""
+"""Seconds per pixel to write and read a JPEG file, on one core of an Intel Xeon at 2.5 GHz."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ NEIGHBOURS = {(down, right): 1 / 6 if 0 in (down, right) else 1 / 12
 """The weights of the eight neighbours of a pixel."""
 
 SECONDS, SYSTEM = 4e-6, 1500
-"""Seconds and bytes per pixel to fill half of an image; rates as those of `planning.Machine`."""
+"""Seconds and bytes per pixel to fill half of an image, on one core of an Intel Xeon at 2.5 GHz."""
 
 
 @dataclass(frozen=True)

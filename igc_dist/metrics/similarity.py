@@ -15,7 +15,7 @@ SIGMA, REACH = 1.5, 5
 """Of the Gaussian window: 11 x 11 pixels."""
 
 LIKENESS = 1e-6
-"""Seconds per position to compare two maps by SSIM and rank correlation; rates as those of `planning.Machine`."""
+"""Seconds per position to compare two maps by SSIM and rank correlation, on one core of an Intel Xeon at 2.5 GHz."""
 
 
 def _parts(a: Float64[np.ndarray, "H W"], b: Float64[np.ndarray, "H W"], data_range: float) -> tuple[float, float]:

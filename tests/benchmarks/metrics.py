@@ -19,7 +19,7 @@ from tests.benchmarks.models import SEED, resnet
 
 def run() -> Iterator[Report]:
     """Insertion of 256 photos (3, 64, 64), one map each: at most 1.15 times its 21 forward passes. IG of each of 64
-    photos' own of 1,000 outputs: at most 1.1 times that of a net with one output. SIC of 64 photos: two workers
+    photos' own of 1,000 outputs: at most 1.1 times that of a net with one output. SIC of 24 photos: two workers
     at least 1.7 times as fast as one."""
     yield insertion()
     yield own_output()
@@ -64,7 +64,7 @@ def own_output(n: int = 64, outputs: int = 1000, steps: int = 8) -> Report:
     return report("metrics/own_output", **timed, at_most=1.1, samples=n, outputs=outputs, steps=steps)
 
 
-def sic(name: str, net: nn.Module, n: int = 64, rounds: int = 5) -> Report:
+def sic(name: str, net: nn.Module, n: int = 24, rounds: int = 4) -> Report:
     """One worker against two, in turns; with a net that takes no time next to the codecs and the inpainting, and with
     one that takes a core of its own."""
     draws = np.random.default_rng(SEED)
