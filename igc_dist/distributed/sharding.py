@@ -16,7 +16,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from igc_dist.model import Parts
 from igc_dist.records import ConfigError
 
-STYLES = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
+SPLITS = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
 
 
 def divided(module: nn.Module, mesh: DeviceMesh, parts: Parts) -> nn.Module:
@@ -29,7 +29,7 @@ def divided(module: nn.Module, mesh: DeviceMesh, parts: Parts) -> nn.Module:
         return _own(module, mesh, parts.how)
     if isinstance(parts.how, Mapping):
         check(module, parts.how)
-        plan = {name: STYLES[style]() for name, style in parts.how.items()}
+        plan = {name: SPLITS[style]() for name, style in parts.how.items()}
         parallelize_module(module, mesh["tensor_parallel"], plan)
     if parts.data > 1:
         for block in blocks(module):

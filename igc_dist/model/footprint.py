@@ -24,9 +24,9 @@ class Peak(Operators):
         self._seen: set[int] = set()
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
-        before = {id_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        before = {id_of(_held(t)) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         result = func(*args, **kwargs)
-        for tensor in tree_leaves(result):
+        for tensor in map(_held, tree_leaves(result)):
             if isinstance(tensor, torch.Tensor) and id_of(tensor) not in self._seen | before:
                 self._enter(tensor.untyped_storage())
         return result
@@ -41,6 +41,11 @@ class Peak(Operators):
     def _leave(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.alive -= size
+
+
+def _held(leaf: Any) -> Any:
+    """What this rank holds of a tensor that several ranks hold together (a DTensor)."""
+    return getattr(leaf, "_local_tensor", leaf)
 
 
 def id_of(tensor: torch.Tensor) -> int:

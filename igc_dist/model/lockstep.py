@@ -22,7 +22,8 @@ from igc_dist.model.footprint import out_of_memory
 from igc_dist.records import ConfigError, PeerError
 from igc_dist.tensors import Tensors
 
-ROWS, COLUMNS = "colwise", "rowwise"
+STYLES = ("colwise", "rowwise")
+"""How a layer is split among ranks, in torch's words: by its outputs, or by its inputs."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Parts:
                 "fabric.tensor_parallel_size, or leave it out"
             )
         plan = isinstance(self.how, Mapping)
-        if plan and (wrong := {*self.how.values()} - {ROWS, COLUMNS}):
+        if plan and (wrong := {*self.how.values()} - {*STYLES}):
             raise ConfigError(f"model.parallelize has {min(map(str, wrong))!r}: choose colwise or rowwise for a layer")
         if self.tensor > 1 and self.how is None:
             raise ConfigError(

@@ -21,7 +21,7 @@ from igc_dist.model import Parts, Unfilled, fillable, without_weights
 from igc_dist.records import ConfigError, ModelError
 from igc_dist.store import Store
 from tests.commands import TINY, until
-from tests.ranks import ranks, run_ranks, values
+from tests.ranks import arrays, ranks, run_ranks, values
 
 pytestmark = pytest.mark.dist
 
@@ -106,6 +106,16 @@ def test_replicas_find_the_numbers_of_one_rank(way: str, alone: Any, tmp_path: P
     check(path, alone)
     about = json.loads((path / "zarr.json").read_text())["attributes"]["provenance"]
     assert (about["ranks"], about["ranks_of_a_replica"]) == (1 if way == "both" else 2, 4 if way == "both" else 2)
+
+
+@pytest.mark.slow
+def test_any_number_of_replicas_gives_the_same_bits(tmp_path: Path) -> None:
+    found = []
+    for n in (2, 6):
+        path = tmp_path / str(n) / "store.zarr"
+        values(run_ranks(n, command_here, path, *replicas("data")))
+        found.append(arrays(igc_dist.open(path)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow
