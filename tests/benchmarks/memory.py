@@ -133,6 +133,7 @@ CASES = {
     "page_of_images": Case("linear", 8, outputs=32, side=224, n_steps=1, page=32, arguments={"n_folds": 4}),
     "page_of_many_outputs": Case("linear", 16, outputs=1000, side=32, n_steps=1, page=32, arguments={"n_folds": 4}),
     "page_of_samples": Case("tiny", 20_000, outputs=100, n_steps=1, page=32, arguments={"n_folds": 2, "samples": True}),
+    "many_patches": Case("patches", 5000, outputs=1000, side=14, n_steps=1, arguments={"final_layer": "3"}),
     "one_sample": Case("resnet64", 1),
     "two_samples": Case("resnet64", 2),
 }
@@ -167,6 +168,10 @@ def task_of(case: Case) -> Task:
     if case.task == "tiny":
         module = nn.Sequential(nn.Linear(4, case.outputs), nn.Tanh()).eval()
         return Task("tiny", module, torch.rand(case.samples, 4), torch.randn(case.samples, case.outputs))
+    if case.task == "patches":  # what is left of images and of a large net: 14 x 14 patches, few latents
+        module = nn.Sequential(nn.Flatten(), nn.Linear(case.side**2, 16), nn.Tanh(), nn.Linear(16, case.outputs))
+        x, y = torch.rand(case.samples, case.side, case.side), torch.arange(case.samples) % case.outputs
+        return Task("patches", module.eval(), x, y)
     x = torch.rand(case.samples, 3, case.side, case.side)
     y = torch.randn(case.samples, case.outputs) if case.task != "labels" else torch.arange(case.samples) % case.outputs
     module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * (case.side // 4) ** 2, case.outputs), nn.Tanh())
