@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, MissingMandatoryValue, OmegaConf
 
 from igc_dist.planning import Audit, Budget, Limits, Rates
 from igc_dist.records import ConfigError, near
@@ -215,6 +215,12 @@ def typed(cfg: Any) -> Config:
         return OmegaConf.to_object(cfg)  # type: ignore[return-value]
     except ConfigError:
         raise
+    except MissingMandatoryValue as error:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        raise ConfigError(
+            f"{' and '.join(missing)} must be given: a value, or for an object of yours "
+            f"--allow-target mypkg {missing[0]}._target_=mypkg.name"
+        ) from error
     except Exception as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
 

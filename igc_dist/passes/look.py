@@ -55,7 +55,11 @@ def first_look(
         raise
     except Exception as error:
         shapes = [tuple(x.shape) for x in taken]
-        raise ModelError(f"the model failed on inputs of shapes {shapes}: {type(error).__name__}: {error}") from error
+        name = type(model.module).__name__
+        own = ", the demo's, which a run takes that names no other (model=...)" if name == "DigitsCNN" else ""
+        raise ModelError(
+            f"the model failed on inputs of shapes {shapes}: {type(error).__name__}: {error}. It is {name}{own}"
+        ) from error
     targets.select(y.shape[1])
     targets.encode(few.target, y.shape[1])
     inputs.prove(taken)

@@ -203,9 +203,9 @@ MANY = (
         (("model.weights=nowhere.safetensors",), 3, ["nowhere.safetensors", "no such file"]),
         (("model.build._target_=os.getcwd",), 2, ["os.getcwd", "not allowed", "--allow-target os"]),
         (("--allow-target",), 2, ["--allow-target needs a package"]),
-        (("--allow-target", "tests.ranks.*", "data.build._target_=tests.ranks.Rows"), 3, ["the model failed on inputs "
-"of "
-"shapes"]),
+        (("--allow-target", "tests.ranks.*", "data.build._target_=tests.ranks.Rows"), 3,
+         ["the model failed on inputs of shapes", "It is DigitsCNN, the demo's"]),
+        (("model=module",), 2, ["model.build.module must be given", "--allow-target mypkg model.build.module._targ"]),
         (("verify", "nowhere.zarr"), 2, ["nowhere.zarr", "there is nothing"]),
         (("verify",), 2, ["igc-dist verify takes a store"]),
         (("compare", "a.zarr"), 2, ["takes stores"]),
