@@ -92,9 +92,12 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def map_names(group: xr.Dataset) -> list[str]:
-    """The arrays over outputs in an input's group, igc and igac first. Standard errors of other arrays are left out."""
+    """The arrays over outputs in an input's group, igc and igac first, areas of segments last.
+
+    Standard errors of other arrays are left out.
+    """
     names = [str(name) for name, array in group.data_vars.items() if "output" in array.dims]
-    names = sorted(names, key=lambda name: (name != "igc", name != "igac", name))
+    names = sorted(names, key=lambda name: (name != "igc", name != "igac", name.endswith("area"), name))
     return [name for name in names if not (name.endswith("_se") and name.removesuffix("_se") in names)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from igc_dist.records import ConfigError, printable
-from igc_dist.report.contents import Floats, inputs, labels, number, sum_of
+from igc_dist.report.contents import Floats, inputs, labels, map_names, number, sum_of
 from igc_dist.report.intervals import quantile
 from igc_dist.report.maps import Maps, read_maps
 from igc_dist.report.panels import whole_heading
@@ -32,7 +32,7 @@ def sliced_map(tree: xr.DataTree, group: str) -> str | None:
     if not slice_names(tree) or group not in tree["slices"].children:
         return None
     known = tree[f"slices/{group}"].data_vars
-    return next((str(name) for name in inputs(tree)[group].data_vars if name in known and f"{name}_se" in known), None)
+    return next((name for name in map_names(inputs(tree)[group]) if name in known and f"{name}_se" in known), None)
 
 
 def read_slices(tree: xr.DataTree, group: str, max_outputs: int) -> Maps:

@@ -30,7 +30,7 @@ AXE = Path(os.environ.get("IGC_AXE", ROOT / "node_modules/axe-core/axe.min.js"))
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)"),
-    pytest.mark.skipif(not AXE.exists(), reason="needs axe-core (npm install --no-save axe-core, or IGC_AXE=.../axe.min.js)"),
+    pytest.mark.skipif(not AXE.exists(), reason="needs axe-core (npm install --no-save axe-core), or IGC_AXE"),
 ]
 
 RUN = """<script>

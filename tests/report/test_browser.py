@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+import igc_dist
 from igc_dist.report import write_report
 from tests.report.test_explorer import outputs_of
 
@@ -199,3 +201,35 @@ def test_what_differs_is_outlined_and_patches_have_sums(page: Path) -> None:
     assert found["inside"] == found["off"] == found["beyond"] == [255, 255, 255, 255]
     assert found["patch"] == [178, 24, 43, 255]
     assert "in a patch of 2 x 2 whose sum is 8.00" in found["told"]
+
+
+def test_samples_and_clusters_are_folded_and_printed_whole(tmp_path: Path) -> None:
+    """Only the first output is open; in print all are, and no picture is wider than its cell."""
+    torch.manual_seed(0)
+    x, label = torch.rand(90, 1, 8, 8), torch.arange(90) % 3
+    data = x, torch.eye(3)[label]
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    tree = igc_dist.attribute(net, data, n_steps=2, n_folds=3, threads=1, samples=True)
+    written = tree.igc.report(tmp_path, data=data)
+    found = seen(
+        written,
+        """
+        const all = [...document.querySelectorAll("#carriers ~ details")];
+        seen.open = all.map((each) => each.open);
+        all[1].querySelector("summary").click(); seen.clicked = all[1].open;
+        seen.broken = [...document.images].filter((each) => each.complete && !each.naturalWidth).length;
+        """,
+    )
+    assert found["faults"] == []
+    assert found["requests"] == []
+    assert found["open"][:3] == [True, False, False]
+    assert found["clicked"]
+    assert found["broken"] == 0
+    pdf = tmp_path / "page.pdf"
+    subprocess.run(
+        [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", f"--print-to-pdf={pdf}", written.as_uri()],
+        capture_output=True, timeout=100, check=True,
+    )  # fmt: skip
+    if (reader := shutil.which("pdftotext")) is not None:
+        text = subprocess.run([reader, "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
+        assert text.count("against") > 3 * 4  # four of each output

@@ -10,13 +10,14 @@ import xarray as xr
 from scipy.stats import t as student
 
 from igc_dist.report import interval, write_report
+from igc_dist.report.contents import map_names
 from igc_dist.report.drawing import draw_maps
 from igc_dist.report.features import feature_tables
 from igc_dist.report.figures import draw_all
 from igc_dist.report.maps import read_maps
 from igc_dist.report.rows import Row
 from igc_dist.report.samples import strip
-from igc_dist.report.slicing import slice_rows
+from igc_dist.report.slicing import slice_rows, sliced_map
 from tests.report.test_report import Page
 
 FOLDS = 5
@@ -126,3 +127,13 @@ def test_a_sample_of_segments_is_beside_its_bars() -> None:
         assert len(axes) == count
         assert [text.get_text() for text in axes[-1].get_yticklabels()] == ["c", "a", "b"]
         assert [patch.get_width() for patch in axes[-1].patches] == [1.0, 0.1, -2.0]
+
+
+def test_areas_are_not_what_a_reader_looks_at_first() -> None:
+    """Whatever the map is called: neither in the figures nor beside slices."""
+    tree = segmented()
+    group = tree["x"].to_dataset().rename({name: name.replace("igc", "bsc") for name in tree["x"] if "igc" in name})
+    tree["x"] = xr.DataTree(group)
+    tree["slices/x"] = xr.DataTree(xr.concat([group, group], "slice"))
+    assert map_names(group) == ["bsc", "area", "bsc_per_area"]
+    assert sliced_map(tree, "x") == "bsc"
