@@ -84,6 +84,11 @@ class Subject(Placed):
     n_weights: int = 0
 
     @property
+    def worked(self) -> int:
+        """Positions, as far as they take time: the calls for an image, of any size, take that of 100 more."""
+        return self.n_positions + 100
+
+    @property
     def size(self) -> int:
         """Elements of a map."""
         return int(np.prod(self.shape))

@@ -50,7 +50,7 @@ class Lossy(OfImages):
     def effort(self, subject: Subject) -> Effort:
         return Effort(
             walks=len(self.qualities),
-            seconds=len(self.qualities) * (JPEG / self.workers + LIKENESS) * subject.n_positions,
+            seconds=len(self.qualities) * (JPEG / self.workers + LIKENESS) * subject.worked,
             held=3 * FOUR * subject.size,
         )
 

@@ -99,7 +99,7 @@ class Performance(OfImages):
     def effort(self, subject: Subject) -> Effort:
         return Effort(
             2 + len(self.shares),
-            seconds=self._seconds * subject.n_positions / self.workers,
+            seconds=self._seconds * subject.worked / self.workers,
             held=(FOUR + 2 + len(self.shares)) * subject.size + FOUR * self.points,
             row=FOUR * subject.size,
             fixed=self.workers * TRIANGLES * subject.n_positions,

@@ -46,7 +46,7 @@ class Randomisation(Metric):
     def effort(self, subject: Subject) -> Effort:
         return Effort(
             walks=subject.n_layers,
-            seconds=subject.n_layers * LIKENESS * subject.n_positions,
+            seconds=subject.n_layers * LIKENESS * subject.worked,
             held=FOUR * subject.size,
             fixed=2 * 8 * subject.n_weights,
         )

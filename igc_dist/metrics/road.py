@@ -63,7 +63,7 @@ class Road(Metric):
     def effort(self, subject: Subject) -> Effort:
         return Effort(
             len(self.shares),
-            seconds=len(self.shares) * SECONDS * subject.n_positions,
+            seconds=len(self.shares) * SECONDS * subject.worked,
             held=FOUR * subject.size,
             row=FOUR * subject.size,
             fixed=SYSTEM * subject.n_positions,

@@ -57,3 +57,10 @@ def test_a_metric_spends_what_it_says(metric: Metric) -> None:
 
 def test_steps_of_a_run_is_of_two_walks() -> None:
     assert Steps().effort(Subject(1, SHAPE, torch.zeros(J, dtype=torch.float64))).walks == 2
+
+
+def test_workers_share_the_codecs_and_a_map_holds_its_images() -> None:
+    subject = Subject(1, SHAPE, torch.zeros(J, dtype=torch.float64))
+    one, two, more = (Sic(**some).effort(subject) for some in ({}, {"workers": 2}, {"thresholds": 25}))
+    assert 0 < 2 * two.seconds == one.seconds < more.seconds
+    assert more.held - one.held == 12 * subject.size  # a byte for each pixel of 12 more images
