@@ -93,7 +93,7 @@ def test_a_command_composes(line: str) -> None:
         return
     words[:1] = ["experiment=audit"] if words[:1] == ["audit"] else words[:1]
     overrides = [
-        re.sub(r"=([^\[,]+),.*", r"=\1", word)
+        re.sub(r"=([^\[{,]+),.*", r"=\1", word)
         for word in words
         if word not in ("run", "plan", "-m", "[run]", "[overrides]", "...")
     ]
