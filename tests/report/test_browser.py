@@ -203,6 +203,24 @@ def test_what_differs_is_outlined_and_patches_have_sums(page: Path) -> None:
     assert "in a patch of 2 x 2 whose sum is 8.00" in found["told"]
 
 
+def test_half_widths_of_intervals_are_on_demand(page: Path) -> None:
+    """Output 7 has 8 in cell 7 with a standard error of 0.8, and no error elsewhere: t of five degrees is 2.57."""
+    found = seen(
+        page,
+        """
+        pick("#output", "7"); pick("#outline", false);
+        seen.before = [pixel(2 * 48 + 24, 48 + 20), pixel(24, 20)]; seen.scale = text("#told").split("Scale")[1];
+        pick("#shows", "width");
+        seen.widths = [pixel(2 * 48 + 24, 48 + 20), pixel(24, 20)]; seen.wide = text("#told").split("Scale")[1];
+        """,
+    )
+    assert found["faults"] == []
+    assert found["before"][0][:3] != found["before"][1][:3]
+    assert [each[:3] for each in found["widths"]] == [[153, 52, 4], [255, 255, 255]]
+    assert "(blue)" in found["scale"]
+    assert found["wide"].startswith(": 0 to 2.06")
+
+
 def test_samples_and_clusters_are_folded_and_printed_whole(tmp_path: Path) -> None:
     """Only the first output is open; in print all are, and no picture is wider than its cell."""
     torch.manual_seed(0)
