@@ -41,8 +41,14 @@ def joined(
     do its shard (None: a sixth of `timeout`). `threads`: CPU threads of each rank; None keeps the number that the
     process has. The bits are the same for any number of ranks only if `threads` is the same, because a BLAS may split
     its sums by threads. `meeting`: the folder where the ranks of one machine meet; None: at a cluster's address.
-    `strategy`: Lightning's name of one, or how several ranks hold the model together.
+    `strategy`: Lightning's name of one, or how several ranks hold the model together. Raises `ConfigError` for
+    "model_parallel", which does not say how.
     """
+    if strategy == "model_parallel":
+        raise ConfigError(
+            "strategy='model_parallel': several ranks hold one model on the command line alone, which builds the model "
+            "(igc-dist fabric.strategy=model_parallel ...): take strategy='auto' here"
+        )
     found = environment()
     size = 1 if found is None else int(found.world_size())
     if accelerator == "auto":  # not MPS, which lacks float64 for the sums

@@ -18,7 +18,7 @@ from igc_dist import seeds
 from igc_dist.data import Sliced
 from igc_dist.job import Job
 from igc_dist.planning import Budget, Limits, Plan, Work
-from igc_dist.records import Price, Shapes, StoreError
+from igc_dist.records import Effort, Price, Shapes, StoreError
 from igc_dist.results.block import Recipe
 from igc_dist.statistics import STATISTICS, Cells, Statistic, feature_terms
 from igc_dist.store import TYPES
@@ -197,6 +197,9 @@ def plan_of(found: Mapping[str, Any]) -> Joined:
     work = _fields(Work, plan["work"])
     if work.get("price") is not None:
         work["price"] = Price(**_fields(Price, work["price"]))
+    # before there were seconds and bytes in them, they were not in a group of their own
+    efforts = ((label, own[0] if isinstance(own[0], tuple) else own) for label, *own in work.get("efforts", ()))
+    work["efforts"] = tuple((label, Effort(*own)) for label, own in efforts)
     pieces = tuple((int(n), int(size)) for n, size in plan["pieces"])
     shapes, cuts = Shapes(**_fields(Shapes, plan["shapes"])), {name: plan[name] for name in CUTS}
     if not all(isinstance(cut, int) and cut > 0 for cut in (*cuts.values(), work["n_baselines"])):

@@ -173,6 +173,7 @@ def of_preset() -> tuple[Any, Any, nn.Module, Tensor, np.ndarray]:
     return per_sample, folded, model, x, label
 
 
+@pytest.mark.slow
 def test_presets() -> None:
     """The settings of the files, and references at their documented address."""
     per_sample, folded, model, x, label = of_preset()

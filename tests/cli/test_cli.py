@@ -92,6 +92,7 @@ def test_three_ranks_of_the_command_store_the_same_bytes(alone: Path, tmp_path: 
     }
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_skipped(alone: Path) -> None:
     """Nothing is computed and nothing is written again."""
     before = {p: p.stat().st_mtime_ns for p in alone.rglob("*")}

@@ -132,7 +132,9 @@ def test_one_rank_needs_no_launcher(tmp_path: Path) -> None:
     assert not {"lightning", "sklearn", "rich"} & ended.packages
 
 
-@pytest.mark.parametrize("name", ["info", "open", "attribute", "plan"])
+@pytest.mark.parametrize(
+    "name", ["info", "open", *(pytest.param(name, marks=pytest.mark.slow) for name in ("attribute", "plan"))]
+)
 def test_a_broken_library_beside_us_stops_nothing(name: str, stores: Path, broken: Path) -> None:
     known = LIGHT | {
         "attribute": (ATTRIBUTE, (), 0, "[8]"),

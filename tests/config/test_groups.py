@@ -21,8 +21,8 @@ OF_DATA = {"classes"}
 """Fields of an object that its data set fills in."""
 
 SCHEMAS: dict[type, tuple[type, dict[str, str], set[str]]] = {
-    # families are functions in Python, `igc_dist.models`
-    igc_dist.Model: (schemas.ModelConfig, {"build": "module"}, {"name", "classes"}),
+    # families are functions in Python, `igc_dist.models`; replicas are of the command line
+    igc_dist.Model: (schemas.ModelConfig, {"build": "module"}, {"name", "classes", "parallelize"}),
     # in Python, what a folder of images is made of is said to `ImageFolder`
     igc_dist.Data: (schemas.DataConfig, {"build": "dataset", "x": "fields", "y": "fields"}, FOLDER),
     igc_dist.Targets: (schemas.TargetConfig, {}, set()),
@@ -32,7 +32,11 @@ SCHEMAS: dict[type, tuple[type, dict[str, str], set[str]]] = {
     igc_dist.Statistic: (schemas.StatisticConfig, {}, set()),
     igc_dist.Store: (schemas.StoreConfig, {}, set()),
     # who starts the ranks says how many there are; rates are for `igc-dist plan`
-    igc_dist.Fabric: (schemas.FabricConfig, {}, {"devices", "num_nodes", "rates"}),
+    igc_dist.Fabric: (
+        schemas.FabricConfig,
+        {},
+        {"devices", "num_nodes", "rates", "data_parallel_size", "tensor_parallel_size"},
+    ),
 }
 """The schema of each group, what its fields are called in Python, and those that Python does not have."""
 

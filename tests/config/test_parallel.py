@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
+import igc_dist
 from igc_dist.config import from_config
 from igc_dist.records import ConfigError
 from tests.config.test_conf import composed
@@ -27,6 +29,13 @@ BOTH = ("fabric.strategy=model_parallel", "fabric.tensor_parallel_size=2")
 def test_settings_that_do_not_go_together_are_refused(settings: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         from_config(composed(*settings), None)
+
+
+def test_python_has_no_parts() -> None:
+    """It is told so, as the model that it gives is whole."""
+    net = torch.nn.Linear(3, 2)
+    with pytest.raises(ConfigError, match="on the command line alone"):
+        igc_dist.attribute(net, (torch.randn(8, 3), torch.randn(8, 2)), strategy="model_parallel")
 
 
 def test_the_settings_are_the_parts_of_the_model() -> None:

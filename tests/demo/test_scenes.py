@@ -62,7 +62,7 @@ def test_the_shortcut_has_the_strength_that_was_asked() -> None:
 
 
 @cache
-def audited(trained: str, n: int = N) -> xr.DataTree:
+def audited(trained: str, n: int) -> xr.DataTree:
     """What the experiment `shortcut` computes, of some scenes."""
     return igc_dist.attribute(
         scene_net(trained), Scenes(n), target="one_hot", slices="site", reduce=Masks(), baseline=Resampled(4),
@@ -72,7 +72,7 @@ def audited(trained: str, n: int = N) -> xr.DataTree:
 
 def found(trained: str, site: str, segment: str) -> tuple[float, float]:
     """The IGC of a segment for cats at a site, and half its interval of 95 %."""
-    tree = audited(trained)
+    tree = audited(trained, N)
     at = {"slice": site, "segment": segment}
     value = float(tree["slices/x/igc"].sel(at)[0])
     return value, float(interval(tree, "slices/x/igc")[1].sel(at)[0]) - value
@@ -90,7 +90,7 @@ def test_the_audit_names_no_watermark_in_a_clean_network() -> None:
     """The scenes have it all the same; the object carries the agreement at both sites."""
     value, half = found("clean", "south", "watermark")
     assert abs(value) <= half
-    assert abs(audited("clean")["slices/x/igc"].sel(segment="watermark")).max() < 0.02
+    assert abs(audited("clean", N)["slices/x/igc"].sel(segment="watermark")).max() < 0.02
     for site in ("north", "south"):
         value, half = found("clean", site, "object")
         assert value - half > 0.1

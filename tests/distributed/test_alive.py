@@ -39,8 +39,14 @@ def survivor(victim: int, group: object) -> Ended:
     return group.ends(1.0)[1 - victim]  # type: ignore[attr-defined, no-any-return]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [
+        pytest.param(victim, number, marks=() if (victim, number) == (0, signal.SIGSTOP) else pytest.mark.slow)
+        for victim in (0, 1)
+        for number in SIGNALS
+    ],
+)
 def test_a_rank_ends_when_another_is_gone(victim: int, number: signal.Signals, tmp_path: Path) -> None:
     """In pass 2, far within the timeout of half an hour; rank 0 holds the store of the ranks. A rerun completes."""
     path = tmp_path / "a.zarr"

@@ -125,7 +125,7 @@ def sleeping(path: Path | None, marks: Path, **settings: Any) -> dict[str, bytes
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("in_memory", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_bits_do_not_change_when_a_rank_sleeps(in_memory: bool, tmp_path: Path) -> None:
     """Rank 0 does all four shards while rank 1 sleeps; then both end well, with the same files and results as alone."""
     attribute(tmp_path / "alone.zarr")

@@ -127,7 +127,8 @@ def test_a_folder_beside_the_store_that_is_read_only(folder: Path, undisturbed: 
     assert arrays(igc_dist.open(folder / "a.zarr")) == undisturbed
 
 
-@pytest.mark.parametrize("stream", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("stream", [1, 2])
+@pytest.mark.slow
 def test_a_screen_that_is_full(folder: Path, stream: int) -> None:
     """stdout or stderr on a full disk, as of a batch system: the run is done, and its exit code says so."""
     arguments = [*TINY, f"store.path={folder / 'a.zarr'}"]

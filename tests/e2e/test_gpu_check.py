@@ -18,6 +18,7 @@ def begun(out: Path, seconds: float = 60.0) -> Check:
     return Check(out, False, time.monotonic() + seconds, {"steps": []}, {})
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_ended(tmp_path: Path) -> None:
     """With its children; what it said before is kept."""
     began = time.monotonic()

@@ -373,6 +373,7 @@ def test_identity_shares_memory_with_the_input_and_leaves_the_model_alone() -> N
     assert (model.calls, seen) == (0, [0])
 
 
+@pytest.mark.slow
 def test_shapley_of_a_run_does_not_depend_on_its_cuts() -> None:
     """Permutations follow the sample and the number of the baseline through folds, micro-batches and blocks; another
     seed, others."""

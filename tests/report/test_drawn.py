@@ -40,6 +40,7 @@ def test_of_many_inputs_the_largest_are_drawn(tmp_path: Path) -> None:
     assert "and 7 more" in page.text[: page.text.index("How to read this")]
 
 
+@pytest.mark.slow
 def test_of_many_inputs_with_several_maps_fewer_are_drawn(tmp_path: Path) -> None:
     tree = many(MOST_INPUTS + 3)
     for place in range(1, MOST_INPUTS + 4):
@@ -71,7 +72,8 @@ def test_undefined_outputs_are_named_and_not_drawn(tmp_path: Path) -> None:
     assert defined(read_maps(whole, "x", "ig_mean", 32)).note == ""
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.slow
 def test_slices_are_drawn_beside_each_other(tmp_path: Path, count: int) -> None:
     tree = store(names=["a", "b"])
     parts = xr.concat([maps(s, 2, {"row": 6, "column": 5}) for s in range(count)], "slice")

@@ -48,6 +48,7 @@ def test_data_without_a_mask_are_refused() -> None:
     assert runs._mask(composed("data=simulation", "model=simulation", "data.build.task=D"), ()).shape == (4, 1, 64, 64)
 
 
+@pytest.mark.slow
 def test_every_entry_of_the_benchmark_composes() -> None:
     """All four tasks, all methods, the statistic and the network."""
     cfg = composed("experiment=igc_simulation")

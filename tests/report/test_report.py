@@ -587,6 +587,7 @@ def test_standard_errors_are_no_maps_of_their_own() -> None:
     assert map_names(group) == ["igc", "noise_se"]
 
 
+@pytest.mark.slow
 def test_order_does_not_hang_on_the_file_system(tmp_path: Path) -> None:
     """A store lists groups and arrays as its directory does; the report must not. Numbered inputs count, igc comes
     first."""

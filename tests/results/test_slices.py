@@ -144,6 +144,17 @@ WEIGHTS, NOISE = np.array([[1.0, 0.6, 0.3], [1.0, 0.2, 0.3]]), 1.5
 """Of the features, in each of two slices."""
 
 
+def test_a_result_with_metrics_of_an_earlier_version_is_asked(tmp_path: Path) -> None:
+    """What a metric spends was four entries in a row there."""
+    net, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), torch.rand(12, 3, 2, 2)
+    settings: dict[str, Any] = {"slices": np.arange(12) % 2, "n_folds": 3, "n_steps": 2, "store": tmp_path / "a"}
+    igc_dist.attribute(net, (x, torch.randn(12, 2)), metrics=["insertion"], baseline=0.0, **settings)
+    tree = igc_dist.open(tmp_path / "a")
+    expected = tree.igc.ask.slices()
+    tree.attrs["recipe"]["plan"]["work"]["efforts"] = [["insertion", 21, 0, 0]]
+    assert tree.igc.ask.slices().equals(expected)
+
+
 def simulated(seed: int, n_folds: int, outputs: int, n: int = 60) -> Slots:
     """States of two slices: ``f = sum_i w_i (u_i + u_i**2 / 2)``, y = f + e; each output is a repetition."""
     rng = np.random.default_rng(seed)

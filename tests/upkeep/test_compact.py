@@ -120,6 +120,7 @@ def test_a_job_is_not_done_again_over_a_compact_store(limited: Path, tmp_path: P
     assert "x/igc/c.0.0: changed (its digest does not match)" in verify(small).lines
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_compact_is_refused(limited: Path, made: Made, tmp_path: Path) -> None:
     half = tmp_path / "half"
     shutil.copytree(limited, half)

@@ -106,6 +106,7 @@ def test_merging_is_associative(made: Made, tmp_path: Path) -> None:
     assert len(one.attrs["spec"]["data"]["merged"]) == 3
 
 
+@pytest.mark.slow
 def test_a_merged_store_reports_compares_and_is_not_gone_on_with(made: Made, tmp_path: Path) -> None:
     out = str(made("a+b+c"))
     assert commands.call("info", [out]) == commands.call("compare", [str(made("all")), out]) == 0
