@@ -67,7 +67,9 @@ def block(folder: Path, text: str) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("place", PYTHON)
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=pytest.mark.slow if place.startswith("metrics") else ()) for place in PYTHON]
+)
 def test_python_runs(place: str, tmp_path: Path) -> None:
     """Each block as it stands, in an empty folder."""
     values(run_ranks(1, block, tmp_path, PYTHON[place]))

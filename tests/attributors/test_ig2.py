@@ -407,6 +407,7 @@ def test_nothing_is_left_behind() -> None:
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
+@pytest.mark.slow
 def test_the_path_is_not_kept() -> None:
     """As many tensors of the size of a point live at a time in a long walk as in a short one."""
 

@@ -176,6 +176,7 @@ def guided(gradient: Callable[[float, float], tuple[float, float]], x: Any, **se
     return GuidedIG().GetMask(x, called, {"foo": "bar"}, **settings)
 
 
+@pytest.mark.slow
 def test_guided_case_74() -> None:
     """Linear and separable functions give Integrated Gradients; a dependent one gives it without a distance or with all
     features at once, another map with a free path, and one between with a bound."""

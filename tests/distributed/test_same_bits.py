@@ -166,11 +166,12 @@ def cut(path: Path | None, outputs: int, settings: dict[str, Any]) -> dict[str, 
     return run(path, {**CUTS, **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         {"output_block": 4, "baseline_block": 1, "baseline": 2},
-        pytest.param({"budget": Budget(rel_se=0.3, replicates=2), "baseline": Resampled(2)}, marks=pytest.mark.slow),
+        {"budget": Budget(rel_se=0.3, replicates=2), "baseline": Resampled(2)},
     ],
 )
 def test_outputs_are_dealt_to_ranks(settings: dict[str, Any], tmp_path: Path) -> None:

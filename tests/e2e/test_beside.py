@@ -95,6 +95,7 @@ def test_a_run_whose_folder_is_removed_goes_on(folder: Path, undisturbed: dict[s
     assert arrays(igc_dist.open(folder / "a.zarr")) == undisturbed
 
 
+@pytest.mark.slow
 def test_metrics_that_vanish_are_begun_again(folder: Path) -> None:
     metrics = folder / "a.zarr.run/logs/csv/metrics.csv"
     code, words = run(folder, SLOW, during=metrics.unlink)

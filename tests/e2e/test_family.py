@@ -195,6 +195,7 @@ def test_shapley_over_every_permutation_is_ig_of_a_quadratic(monkeypatch: pytest
     np.testing.assert_allclose(bs["samples/x/attribution"], exact, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_shapley_is_ig_of_a_quadratic_in_expectation() -> None:
     """Over drawn permutations the difference is noise: its mean over 11 samples and 2,000 draws is within 4.5 standard
     errors of 0."""

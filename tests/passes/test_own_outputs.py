@@ -47,7 +47,9 @@ def picked(maps: Any, which: np.ndarray) -> np.ndarray:
     return np.take_along_axis(maps.values, which.reshape(*which.shape, *(1,) * len(SHAPE)), 1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow if "_" in name else ()) for name in METHODS]
+)
 def test_every_method_finds_the_maps_of_all_outputs_picked(method: str) -> None:
     settings = {"method": method, "baseline": START.get(method), "micro_batch": 7, "seed": 4}
     every = run(None, **settings)

@@ -286,7 +286,7 @@ def test_default_limits_of_the_t_test() -> None:
     ).all()
 
 
-@pytest.mark.parametrize("method", ["igc", "bsc"])
+@pytest.mark.parametrize("method", ["igc", pytest.param("bsc", marks=pytest.mark.slow)])
 def test_the_report_shows_slices(method: str, tmp_path: Path) -> None:
     """A row per slice and output, with its share; and what is between the slices. The sum of the map is that of the
     method."""

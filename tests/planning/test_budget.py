@@ -178,6 +178,7 @@ def test_seconds_end_at_the_first_look() -> None:
     assert attribute(Budget(seconds=1e9)).attrs["budget"]["reason"] == "all folds"
 
 
+@pytest.mark.slow
 def test_where_the_noise_comes_from() -> None:
     """Samples that are all the same but for their draws, or draws that are all the same but for the samples: shares
     near 1 and 0."""

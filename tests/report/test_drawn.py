@@ -52,6 +52,7 @@ def test_of_many_inputs_with_several_maps_fewer_are_drawn(tmp_path: Path) -> Non
     assert sum(tag == "img" for tag, _ in page.tags) == MOST_MAPS + 2
 
 
+@pytest.mark.slow
 def test_undefined_outputs_are_named_and_not_drawn(tmp_path: Path) -> None:
     """Hatched panels take no space; an array that has nothing at all keeps its panels, with the reason."""
     read = read_maps(store(), "x", "igc", 32)

@@ -293,6 +293,7 @@ def test_notices_name_what_spoils_the_numbers(tmp_path: Path) -> None:
     assert "1 sample was skipped" in text
 
 
+@pytest.mark.slow
 def test_notices_of_a_budget(tmp_path: Path) -> None:
     """How far the run went and why, what to add, that it fell back, that memory ran out: in the page and in `info`."""
     tree = store()

@@ -130,6 +130,7 @@ def test_a_profile_has_operators_and_changes_no_bit(done: tuple[Path, dict[str, 
     assert files(tmp_path / "a.zarr") == files(folder / "a.zarr")
 
 
+@pytest.mark.slow
 def test_what_a_run_survived(tmp_path: Path) -> None:
     """Killed, it is left as running; taken up again, it says what was there; found complete, the document stays as it
     is."""
