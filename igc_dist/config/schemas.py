@@ -217,9 +217,11 @@ def typed(cfg: Any) -> Config:
         raise
     except MissingMandatoryValue as error:
         missing = sorted(OmegaConf.missing_keys(cfg))
+        one = missing[0].removesuffix("._target_")
+        word = "" if missing[0] != one else "+"  # what is not in the file is added
         raise ConfigError(
             f"{' and '.join(missing)} must be given: a value, or for an object of yours "
-            f"--allow-target mypkg {missing[0]}._target_=mypkg.name"
+            f"--allow-target mypkg {word}{one}._target_=mypkg.name (--path DIR for its folder)"
         ) from error
     except Exception as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
