@@ -206,7 +206,7 @@ MANY = (
         (("--allow-target",), 2, ["--allow-target needs a package"]),
         (("--allow-target", "tests.ranks.*", "data.build._target_=tests.ranks.Rows"), 3,
          ["the model failed on inputs of shapes", "It is DigitsCNN, the demo's"]),
-        (("model=module",), 2, ["model.build.module._target_ must be given", "--allow-target mypkg model.build.module._t"]),
+        (("model=module",), 2, ["model.build.module._target_ must be given", "--allow-target mypkg model.build"]),
         (("verify", "nowhere.zarr"), 2, ["nowhere.zarr", "there is nothing"]),
         (("verify",), 2, ["igc-dist verify takes a store"]),
         (("compare", "a.zarr"), 2, ["takes stores"]),
