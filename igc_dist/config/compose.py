@@ -13,7 +13,7 @@ from igc_dist.config.permitted import TRUST, check_public
 from igc_dist.data import filtered, sliced, weighted
 from igc_dist.job import Job, named, named_statistics, skipping
 from igc_dist.metrics import Metric, labelled
-from igc_dist.model import AUTO, Model, Parts, Unfilled, Vision, fillable, load, without_weights
+from igc_dist.model import AUTO, PARALLEL, Model, Parts, Unfilled, Vision, fillable, load, without_weights
 from igc_dist.paths import ensure_design, ensure_rule
 from igc_dist.records import ConfigError
 from igc_dist.statistics import Statistic
@@ -21,9 +21,6 @@ from igc_dist.targets import Targets
 
 OF_INPUTS = ("embedding", "embedding_kwargs", "n_categorical", "categories")
 """The settings of a model that say what its inputs are, beside `layer`."""
-
-PARALLEL = "model_parallel"
-"""Lightning's name of the strategy for models that several ranks hold together."""
 
 
 def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class HuggingFace(Labelled):
         self.root = Path(os.path.expanduser(root))
         table = _opened(self.root)
         wanted = [label] if isinstance(label, str) else [*label]
-        self.segments, self.masks = segments_of(masks, mask_names), masks
+        self.segments, self.maps_from = segments_of(masks, mask_names), masks
         pictures = [image] if masks in (None, image) else [image, masks]
         for name in (*pictures, *wanted):
             if name not in table.column_names:
@@ -74,11 +74,6 @@ class HuggingFace(Labelled):
         for name in pictures:  # they stay bytes: `Decoding` reads all images in one way
             self._images = self._images.cast_column(name, type(table.features[name])(decode=False))
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What the samples are made of, as JSON, for the spec of a run."""
-        return {**super().identity, **({"masks": self.masks, "segments": self.segments} if self.segments else {})}
-
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
         """The image of a sample."""
         return self.decoded(_file(self._images[int(index)][self._name]))
@@ -86,8 +81,8 @@ class HuggingFace(Labelled):
     def label_map(self, index: int) -> Integer[np.ndarray, "height width"]:
         """The label of each pixel of a sample."""
         row = self._images[int(index)]
-        map_file, image_file = _file(row[self.masks]), _file(row[self._name])
-        return self.decoded.labels(f"{self.masks} of row {index}", f"{self._name} of it", (map_file, image_file))
+        map_file, image_file = _file(row[self.maps_from]), _file(row[self._name])
+        return self.decoded.labels(f"{self.maps_from} of row {index}", f"{self._name} of it", (map_file, image_file))
 
 
 def _opened(root: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,7 @@ class ImageFolder(Labelled):
         self.segments = segments_of(masks, mask_names)
         if masks is not None:
             self.masks = self._masks(masks)
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What the samples are made of, as JSON, for the spec of a run."""
-        masks = {"masks": self.masks.digest, "segments": self.segments} if self.segments else {}
-        return {**super().identity, **masks}
+            self.maps_from = self.masks.digest
 
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
         """The image of a sample."""

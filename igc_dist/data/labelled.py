@@ -34,6 +34,10 @@ class Labelled(Dataset[Any]):
     decoded: Decoding
     digest: str
     """SHA-256 of all that the samples are read from."""
+    segments: Mapping[int, str]
+    """The names of the segments of label maps, by their labels; empty without such maps."""
+    maps_from: str | None = None
+    """What label maps are read from: a digest of files, or what `data.masks` says."""
 
     @abstractmethod
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
@@ -47,6 +51,7 @@ class Labelled(Dataset[Any]):
     @property
     def identity(self) -> Mapping[str, Any]:
         """What the samples are made of, as JSON, for the spec of a run."""
+        maps = {"masks": self.maps_from, "segments": self.segments} if self.segments else {}
         return {
             "files": self.digest,
             "classes": self.classes,
@@ -54,6 +59,7 @@ class Labelled(Dataset[Any]):
             "resize": self.decoded.resize,
             "background": list(self.decoded.background),
             "interpolation": self.decoded.interpolation,
+            **maps,
         }
 
     def __len__(self) -> int:

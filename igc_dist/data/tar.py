@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -64,9 +64,12 @@ class TarFolder(Labelled):
         found = [_index(file, digest) for file, digest in zip(tars, made.hashes, strict=True)]
         self.tars = [str(file) for file in tars]
         self.segments = segments_of(masks, mask_names)
-        self.masks = None if masks is None else masks.lower().lstrip(".")
+        self.maps_from = None if masks is None else masks.lower().lstrip(".")
         every = [
-            (n, *chosen, one.fields) for n, its in enumerate(found) for one in its if (chosen := one.chosen(self.masks))
+            (n, *chosen, one.fields)
+            for n, its in enumerate(found)
+            for one in its
+            if (chosen := one.chosen(self.maps_from))
         ]
         if not every:
             raise DataError(f"data: no image in the tar files of {self.root}: images end with {', '.join(KINDS)}")
@@ -77,7 +80,7 @@ class TarFolder(Labelled):
         if masks and lost:
             raise DataError(
                 f"data: {len(lost)} of {len(every)} images have no label map, the first is {lost[0]}: each sample has "
-                f"a member whose name ends with .{self.masks} (data.masks)"
+                f"a member whose name ends with .{self.maps_from} (data.masks)"
             )
         fields = [one[-1] for one in every]
         if isinstance(label, str) and not any(label in one for one in fields):
@@ -87,18 +90,13 @@ class TarFolder(Labelled):
         self.classes, self.y = coded(labels, class_names(classes) or several)
         self.decoded = Decoding(**decoding)
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What the samples are made of, as JSON, for the spec of a run."""
-        return {**super().identity, **({"masks": self.masks, "segments": self.segments} if self.segments else {})}
-
     def image(self, index: int) -> Float[Tensor, "3 height width"]:
         """The image of a sample."""
         return self.decoded(self._read(self._images, index))
 
     def label_map(self, index: int) -> Integer[np.ndarray, "height width"]:
         """The label of each pixel of a sample."""
-        name = f"{_split(self.paths[index])[0]}.{self.masks}"
+        name = f"{_split(self.paths[index])[0]}.{self.maps_from}"
         opened = self._read(self._maps, index), self._read(self._images, index)
         return self.decoded.labels(name, self.paths[index], opened)
 

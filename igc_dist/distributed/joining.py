@@ -20,7 +20,7 @@ from igc_dist.distributed.environments import environment
 from igc_dist.distributed.handshake import agree, meet
 from igc_dist.distributed.reasons import together
 from igc_dist.distributed.world import World
-from igc_dist.model import Parts, numerics
+from igc_dist.model import PARALLEL, Parts, numerics
 from igc_dist.records import ConfigError
 
 
@@ -44,10 +44,10 @@ def joined(
     `strategy`: Lightning's name of one, or how several ranks hold the model together. Raises `ConfigError` for
     "model_parallel", which does not say how.
     """
-    if strategy == "model_parallel":
+    if strategy == PARALLEL:
         raise ConfigError(
-            "strategy='model_parallel': several ranks hold one model on the command line alone, which builds the model "
-            "(igc-dist fabric.strategy=model_parallel ...): take strategy='auto' here"
+            f"strategy={strategy!r}: several ranks hold one model on the command line alone, which builds the model "
+            f"(igc-dist fabric.strategy={PARALLEL} ...): take strategy='auto' here"
         )
     found = environment()
     size = 1 if found is None else int(found.world_size())

@@ -13,6 +13,7 @@ from .forward import PRECISIONS as PRECISIONS
 from .forward import TF32 as TF32
 from .function import Model as Model
 from .layers import Cut as Cut
+from .lockstep import PARALLEL as PARALLEL
 from .lockstep import Links as Links
 from .lockstep import Parts as Parts
 from .lockstep import divide as divide

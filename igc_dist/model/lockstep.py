@@ -22,6 +22,9 @@ from igc_dist.model.footprint import out_of_memory
 from igc_dist.records import ConfigError, PeerError
 from igc_dist.tensors import Tensors
 
+PARALLEL = "model_parallel"
+"""Lightning's name of the strategy for models that several ranks hold together."""
+
 STYLES = ("colwise", "rowwise")
 """How a layer is split among ranks, in torch's words: by its outputs, or by its inputs."""
 
