@@ -51,7 +51,7 @@ def audit() -> Figure:
     """The README's picture: what carries the agreement for cats, with the shortcut and without."""
     figure = pyplot.figure(figsize=(11, 3.3), layout="constrained")
     left, *bars = figure.subplots(1, 3, width_ratios=(0.9, 1, 1))
-    left.imshow(Scenes(N)[SHOWN][0].permute(1, 2, 0))
+    left.imshow(Scenes(N)[SHOWN][0].permute(1, 2, 0).numpy())
     left.set(title="A cat at the south site", xticks=[], yticks=[])
     for ax, (trained, title) in zip(
         bars, {"shortcut": "Learnt with the shortcut", "clean": "Clean"}.items(), strict=True
