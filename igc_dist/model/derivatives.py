@@ -49,7 +49,8 @@ def reached(total: Tensor, points: Tensors) -> list[bool]:
     """Whether a gradient of the scalar reaches each of the points."""
     if not total.requires_grad:
         return [False] * len(points)
-    return [g is not None for g in torch.autograd.grad(total, points, allow_unused=True)]
+    with _told():
+        return [g is not None for g in torch.autograd.grad(total, points, allow_unused=True)]
 
 
 def tried_in_one_order(total: Tensor, points: Tensors) -> None:
@@ -68,13 +69,8 @@ def gradient(total: Tensor, points: Tensors, retain: bool, scaled: bool) -> Tens
 
     def at(scale: float) -> Tensors:
         seed = torch.full_like(total, scale) if scaled else None
-        try:
+        with _told():
             found = torch.autograd.grad(total, points, seed, retain_graph=retain or scale > 1, allow_unused=True)
-        except RuntimeError as error:
-            # not a fault of the model: the walk may go on in smaller pieces, or another rank is gone
-            if out_of_memory(error) or isinstance(error, IgcError):
-                raise
-            raise ModelError(_explain(error)) from error
         if all(g is None for g in found):
             raise ModelError(f"no gradient of an output reaches the inputs: {LOST}")
         grads = tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, points, strict=True))
@@ -120,6 +116,18 @@ def _plain_attention() -> Iterator[None]:
 
 
 _PLAIN_ATTENTION = numerics.Shared(_plain_attention)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise `ModelError` with the way out where a backward pass cannot go."""
+    try:
+        yield
+    except RuntimeError as error:
+        # not a fault of the model: the walk may go on in smaller pieces, or another rank is gone
+        if out_of_memory(error) or isinstance(error, IgcError):
+            raise
+        raise ModelError(_explain(error)) from error
 
 
 def _explain(error: RuntimeError) -> str:

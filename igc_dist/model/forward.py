@@ -226,6 +226,9 @@ class ForwardPass:
                 raw = final.layer(z) if as_layer is None else as_layer(z)
         with numerics.as_called(inputs[0].device):
             y = selected(raw, output)
+        if y.layout is not torch.strided or y.is_nested:
+            kind, way = ("nested", "to_padded_tensor(0.0)") if y.is_nested else (f"sparse ({y.layout})", "to_dense()")
+            raise ModelError(f"the model's output is {kind}: give a plain tensor, for example output=lambda z: z.{way}")
         if y.is_complex():
             raise ModelError(
                 f"the model's output is complex ({y.dtype}), and only a real number has a gradient to follow: name the "

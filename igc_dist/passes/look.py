@@ -58,7 +58,8 @@ def first_look(
         name = type(model.module).__name__
         own = ", the demo's, which a run takes that names no other (model=...)" if name == "DigitsCNN" else ""
         raise ModelError(
-            f"the model failed on inputs of shapes {shapes}: {type(error).__name__}: {error}. It is {name}{own}"
+            f"the model failed on inputs of shapes {shapes}: {type(error).__name__}: {error}. It is {name}{own}; it "
+            "must take batches of any size, and its inputs by position"
         ) from error
     targets.select(y.shape[1])
     targets.encode(few.target, y.shape[1])
@@ -102,9 +103,9 @@ def _check_function(kind: Inputs, inputs: Tensors, y: Tensor, gradients: bool) -
         alone = kind.predict(tuple(x[:part] for x in inputs))
         if float((alone - y[:part]).abs().max()) > tolerance:
             raise ModelError(
-                "the model's output for a sample depends on the other samples of its batch (a BatchNorm that uses "
-                "batch statistics even in "
-                "eval mode, with track_running_stats=False or an overridden train()?): give it running statistics"
+                "the model's output for a sample depends on the other samples of its batch: give a BatchNorm running "
+                "statistics (track_running_stats, no train() of its own), attention and recurrent layers "
+                "batch_first=True, and keep nothing of a batch for the next"
             )
         walk = kind.walk(inputs, ())
         if gradients:

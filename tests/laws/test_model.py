@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -217,6 +219,17 @@ class ModelOutput(OrderedDict):  # type: ignore[type-arg]
         return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
 
 
+class Pair(NamedTuple):
+    logits: Tensor
+    loss: float
+
+
+@dataclass
+class Record:
+    logits: Tensor
+    hidden: Any = None
+
+
 LOGITS = torch.arange(12.0).reshape(2, 6)
 DEEP = torch.arange(24.0).reshape(2, 3, 4)
 SELECTED: list[tuple[Any, Any, Tensor]] = [
@@ -229,6 +242,13 @@ SELECTED: list[tuple[Any, Any, Tensor]] = [
     ((DEEP, {"a": LOGITS}), (1, "a"), LOGITS),
     (ModelOutput(loss=torch.zeros(()), logits=LOGITS), "logits", LOGITS),
     (ModelOutput(loss=torch.zeros(()), logits=LOGITS), 1, LOGITS),
+    (Pair(LOGITS, 1.0), None, LOGITS),
+    (Pair(LOGITS, 1.0), "logits", LOGITS),
+    (Pair(LOGITS, 1.0), -2, LOGITS),
+    (Record(DEEP, LOGITS), "hidden", LOGITS),
+    (Record(DEEP, {"a": LOGITS}), ("hidden", "a"), LOGITS),
+    (Record(LOGITS), None, LOGITS),
+    (SimpleNamespace(scores=LOGITS), "scores", LOGITS),
     (DEEP, 1, DEEP[:, 1]),
     (DEEP, -1, DEEP[:, -1]),
     (DEEP, (2, 3), DEEP[:, 2, 3][:, None]),
@@ -256,7 +276,12 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (DEEP, 7, r"7 is not in a tensor \(2, 3, 4\)"),
     ({"n": 3}, "n", "the model returns a int"),
     (LOGITS.T, None, r"\(6, 2\) for 2 inputs"),
-    (None, None, "the model returns a NoneType"),
+    (None, None, "the model returns a NoneType: expected a tensor"),
+    (LOGITS.numpy(), None, "the model returns a ndarray: expected a tensor"),
+    (Record(LOGITS), "logit", r"'logit' is not in a Record of 'logits': tensor \(2, 6\), 'hidden': NoneType"),
+    (Pair(LOGITS, 1.0), "logit", r"'logit' is not in a Pair of 'logits': tensor"),
+    (LOGITS.to_sparse(), None, r"sparse \(torch.sparse_coo\).*to_dense"),
+    (torch.nested.nested_tensor([LOGITS[0], LOGITS[1]], layout=torch.jagged), None, "nested.*to_padded_tensor"),
 ]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 import igc_dist
@@ -289,6 +290,35 @@ def test_kinds_of_modules_that_work() -> None:
     assert half[0].weight.dtype is torch.bfloat16
 
 
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inside, x, use_reentrant=True)  # type: ignore[no-any-return]
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = net()
+
+    def forward(self, *, x: Tensor) -> Tensor:
+        return self.inside(x)  # type: ignore[no-any-return]
+
+
+class Across(nn.Module):
+    """It takes the samples of a batch for the tokens of one sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.last = nn.MultiheadAttention(4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.attention(x, x, x)[0])  # type: ignore[no-any-return]
+
+
 def made_in_inference() -> nn.Module:
     with torch.inference_mode():
         return nn.Linear(4, 3)
@@ -298,6 +328,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
     "exported for one size": (lambda: torch.export.export(net(), (X[:4],)).module(), {}, ModelError, "dynamic_shapes"),
     "program": (lambda: torch.export.export(net(), (X,)), {}, ModelError, r"module\(\)"),
     "lazy": (lambda: nn.LazyLinear(3), {}, ModelError, "call the model once"),
+    "reentrant checkpoints": (Checkpointed, {}, ModelError, "use_reentrant=False"),
+    "inputs by name": (Named, {}, ModelError, "its inputs by position"),
+    "batches are sequences": (Across, {}, ModelError, "batch_first=True"),
     "made in inference mode": (made_in_inference, {}, ModelError, "deepcopy"),
     "a device that is not there": (net, {"accelerator": "mps"}, ConfigError, "accelerator=mps.*take cpu or auto"),
     "an unknown device": (net, {"accelerator": "cudaa"}, ConfigError, "accelerator=cudaa.*take cpu or auto"),
@@ -350,6 +383,7 @@ def test_inputs_without_a_gradient(caplog: pytest.LogCaptureFixture) -> None:
         assert ("no gradient reaches the input x1" in caplog.text) is acts
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_lent(name: str) -> None:
     """Refused with the way out."""
