@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import jaxtyping
@@ -28,12 +29,19 @@ def light(function: Any = None, *, typechecker: Any = None) -> Any:
     """`jaxtyping.jaxtyped`, but without its frame for functions whose annotations have no shapes.
 
     The frame keeps the sizes of dimensions: it binds the arguments of each call by `inspect`, and checks them twice.
+    `__init__` of a dataclass, class methods and properties come here too, from inside of jaxtyping.
     """
     if function is None:
         return lambda found: light(found, typechecker=typechecker)
-    if not inspect.isfunction(function) or shaped(function):
+    if not inspect.isfunction(function):
         return whole(function, typechecker=typechecker)
-    return plain(function)
+    if function.__code__ not in SHAPED:  # read once: one inside another is defined at every call of that other
+        SHAPED[function.__code__] = shaped(function)
+    return whole(function, typechecker=typechecker) if SHAPED[function.__code__] else plain(function)
+
+
+SHAPED: dict[CodeType, bool] = {}
+"""Whether the functions of a piece of code have an annotation with a shape."""
 
 
 def shaped(function: Callable[..., Any]) -> bool:
@@ -44,6 +52,8 @@ def shaped(function: Callable[..., Any]) -> bool:
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """`checked`, where names that are not there yet, or for type checkers only, may be anything, as in jaxtyping."""
+    if "<locals>" in function.__qualname__:
+        return function
     texts = function.__annotations__
     function.__annotations__ = {name: known(text, function.__globals__) for name, text in texts.items()}
     found = checked(function)
@@ -60,4 +70,4 @@ def known(annotation: Any, names: dict[str, Any]) -> Any:
         return Any
 
 
-jaxtyping.jaxtyped = light
+jaxtyping.jaxtyped = jaxtyping._decorator.jaxtyped = light

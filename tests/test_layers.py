@@ -170,17 +170,29 @@ def tree(path: Path) -> ast.Module:
 
 
 @cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file, kept: each of some 400 files is walked by a dozen tests."""
+    return tuple(ast.walk(tree(path)))
+
+
+@cache
+def dotted(path: Path) -> tuple[str, ...]:
+    """What a file writes with a dot: ``torch.distributed.barrier``."""
+    return tuple(ast.unparse(node) for node in nodes(path) if isinstance(node, ast.Attribute))
+
+
+@cache
 def imports(path: Path) -> tuple[Import, ...]:
     """What a file imports, at the top or inside functions, but not what it imports for type checkers."""
     skipped = {
         id(inner)
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
         for inner in ast.walk(node)
     }
     late = {id(inner) for node in functions(path) for inner in ast.walk(node)}
     found: list[Import] = []
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if id(node) in skipped:
             continue
         if isinstance(node, ast.Import):
@@ -196,7 +208,7 @@ def imports(path: Path) -> tuple[Import, ...]:
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (node for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def wing_of(name: str) -> str:
@@ -217,8 +229,8 @@ def handed_on(wing: str) -> dict[str, str]:
     stub = PACKAGE / wing / "__init__.pyi"
     if stub.is_file():
         assert all(isinstance(node, ast.ImportFrom) and node.level == 1 for node in tree(stub).body), stub
-        nodes = [node for node in tree(stub).body if isinstance(node, ast.ImportFrom)]
-        return {alias.asname or alias.name: node.module or "" for node in nodes for alias in node.names}
+        lines = [node for node in tree(stub).body if isinstance(node, ast.ImportFrom)]
+        return {alias.asname or alias.name: node.module or "" for node in lines for alias in node.names}
     lists = [
         node.value
         for node in tree(PACKAGE / wing / "__init__.py").body
@@ -232,13 +244,13 @@ def reached(path: Path) -> Iterator[tuple[str, str, int]]:
     """``wing.name`` in the code of a file that imports a wing as a whole: wing, name, line."""
     bound = {
         alias.asname or alias.name: alias.name
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.module == "igc_dist"
         for alias in node.names
         if alias.name in FOLDERS
     }
-    shadowed = {node.arg for node in ast.walk(tree(path)) if isinstance(node, ast.arg)}
-    for node in ast.walk(tree(path)):
+    shadowed = {node.arg for node in nodes(path) if isinstance(node, ast.arg)}
+    for node in nodes(path):
         if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
             continue
         if node.value.id in bound and node.value.id not in shadowed:
@@ -386,12 +398,7 @@ def test_what_a_wing_hands_on_is_there(wing: str) -> None:
 def test_a_heavy_dependency_has_one_door(door: str) -> None:
     allowed = {*DOORS[door]}
     through = {name for name in FILES for found in imports(PACKAGE / name) if f"{found.dotted}.".startswith(f"{door}.")}
-    through |= {
-        name
-        for name in FILES
-        for node in ast.walk(tree(PACKAGE / name))
-        if isinstance(node, ast.Attribute) and f"{ast.unparse(node)}.".startswith(f"{door}.")
-    }
+    through |= {name for name in FILES for said in dotted(PACKAGE / name) if f"{said}.".startswith(f"{door}.")}
     wrong = sorted(name for name in through if wing_of(name) not in allowed)
     assert not wrong, f"{wrong} reach for {door}"
     assert through or not allowed or door == "torch.func", f"nobody takes the door to {door}"
@@ -402,7 +409,7 @@ def test_ranks_exchange_no_pickles() -> None:
     wrong = {
         f"{name}:{node.lineno} {found}"
         for name in FILES
-        for node in ast.walk(tree(PACKAGE / name))
+        for node in nodes(PACKAGE / name)
         if (found := getattr(node, "attr", getattr(node, "id", getattr(node, "name", "")))) in PICKLED
     }
     assert not wrong, wrong
@@ -415,7 +422,7 @@ def test_autograd_is_in_the_model_only() -> None:
     names = {
         name
         for name in FILES
-        for node in ast.walk(tree(PACKAGE / name))
+        for node in nodes(PACKAGE / name)
         if (isinstance(node, ast.Attribute) and node.attr in AUTOGRAD)
         or (isinstance(node, ast.Name) and node.id in AUTOGRAD)
     }

@@ -416,10 +416,12 @@ def test_what_hydra_refuses_is_said_in_our_words(argument: str, words: str) -> N
         (("-m", "seed=1,2", "plan.n_folds=8", "name=x"), ["seed=1", "seed=2"]),
         (("--multirun", "seed=range(2,3)", "baseline=zeros", "fabric.devices=1,2"), ["seed=2", "seed=2"]),
         (("-m", "target.outputs=[0,1],[2]", "+name2=a"), ["target.outputs=_0_1_-HASH", "target.outputs=_2_-HASH"]),
-        (("-m", "store.path='a/b','a b'"), ["store.path=a_b-HASH", "store.path=a_b-HASH"]),
+        pytest.param(
+            ("-m", "store.path='a/b','a b'"), ["store.path=a_b-HASH", "store.path=a_b-HASH"], marks=pytest.mark.slow
+        ),
         (("-m", f"model.forward={'n' * 300},b"), [f"model.forward={'n' * 146}-HASH", "model.forward=b"]),
-        (("-m", "seed=1,2", "hydra.sweep.subdir=${hydra.job.num}"), ["0", "1"]),
-        (("-m", "seed=1"), ["."]),
+        pytest.param(("-m", "seed=1,2", "hydra.sweep.subdir=${hydra.job.num}"), ["0", "1"], marks=pytest.mark.slow),
+        pytest.param(("-m", "seed=1"), ["."], marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_folders_of_a_sweep_are_named_by_what_is_swept(

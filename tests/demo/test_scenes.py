@@ -18,7 +18,7 @@ from igc_dist.features import Masks, Patches
 from igc_dist.report import interval
 from igc_dist.targets import Targets
 
-N = 500
+N = 300
 
 
 def test_a_scene_is_a_function_of_seed_and_index() -> None:
