@@ -30,9 +30,9 @@ from .recomputed import View as View
 from .recomputed import found_in as found_in
 from .recomputed import passed_in as passed_in
 from .recomputed import remembered as remembered
-from .recomputed import without as without
 from .replicates import Replicates as Replicates
 from .replicates import replicates as replicates
+from .stored import without as without
 from .two import between_data as between_data
 from .two import between_models as between_models
 from .two import paired_numbers as paired_numbers

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from igc_dist.records import ConfigError, place_of, printable
 from igc_dist.results.differences import Level, band, corrected, reach
 from igc_dist.results.folds import Estimate, Folds
+from igc_dist.results.stored import chosen
 
 
 def between_slices(
@@ -66,14 +66,6 @@ class Pair:
     second: str
 
 
-def chosen(folds: Folds, outputs: Sequence[str | int] | None) -> list[int]:
-    """Places of outputs, by names or numbers. Raises `ConfigError` for one that is not there."""
-    names = [printable(name) for name in folds.job.names.tolist()]
-    if outputs is not None and not len(outputs):
-        raise ConfigError("no outputs were chosen: give at least one, or None for all")
-    return [*range(len(names))] if outputs is None else [place_of(output, names) for output in outputs]
-
-
 @dataclass(frozen=True)
 class Asked:
     """Estimates of two populations for each pair, a few outputs at a time. `paired`: over the same folds."""
@@ -91,11 +83,11 @@ class Asked:
             for path in rows[0]:
                 columns.setdefault(path, []).append(np.stack([row[path] for row in rows]))
         whole = {path: np.concatenate(cuts, axis=1) for path, cuts in columns.items()}
-        shapes = self.folds.job.plan.shapes
+        shapes = self.folds.plan.shapes
         dims_of = {"": (), **dict(zip(shapes.input_names, shapes.dims, strict=True))}
         coords = {
             "pair": [pair.name for pair in pairs],
-            "output": self.folds.job.names[list(self.outputs)],
+            "output": self.folds.names[list(self.outputs)],
         }
         groups: dict[str, dict[str, Any]] = {group: {} for group in dims_of}
         groups[""] = {f"pair_{at}": ("pair", [getattr(pair, at) for pair in pairs]) for at in ("first", "second")}

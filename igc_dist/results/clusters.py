@@ -13,9 +13,8 @@ from jaxtyping import Float64, Int64
 
 from igc_dist import seeds
 from igc_dist.records import ConfigError
-from igc_dist.results.between import chosen
-from igc_dist.results.folds import Folds
 from igc_dist.results.influential import Rows
+from igc_dist.results.stored import Stored, chosen
 
 NEIGHBOURS, BINS, FEWEST = 10, 16, 30
 """Neighbours of a sample in the graph; bins of a dimension of features; the least number of samples to cluster."""
@@ -69,20 +68,20 @@ def strategies(
     17, 395-416 (eigengap, graph); Tibshirani, Walther, Hastie 2001 (comparison with data without clusters).
     Raises `ConfigError` without attributions of samples (``samples=True``), and for fewer than 30 samples.
     """
-    folds = Folds(tree)
-    rows, places = Rows(folds), chosen(folds, outputs)
+    stored = Stored(tree)
+    rows, places = Rows(stored), chosen(stored, outputs)
     if not rows.kept:
         raise ConfigError(
             "strategies are clusters of the attributions of single samples, which were not kept: run with samples=True "
             "(store.samples=true), best with reduce= to regions or segments"
         )
     found = [_of_output(rows, place, everyone, how) for place in places]
-    shapes = folds.job.plan.shapes
+    shapes = stored.plan.shapes
     dims_of: dict[str, tuple[str, ...]] = {
         "clusters": (), "p": (), "eigenvalue": ("eigen",), "size": ("cluster",), "share": ("cluster",),
         "example": ("cluster", "example"), "cluster_of": ("sample",),
     }  # fmt: skip
-    coords = {"output": folds.job.names[places]}
+    coords = {"output": stored.names[places]}
     groups = {"/": xr.Dataset(_stacked(found, dims_of), coords)}
     for name, dims in zip(shapes.input_names, shapes.dims, strict=True):
         means = _stacked([each["means"] for each in found], {name: ("cluster", *dims)})
@@ -101,7 +100,7 @@ def _of_output(rows: Rows, place: int, everyone: bool, how: Grouping) -> dict[st
     """The arrays of an output."""
     y, weight = rows.target[:, place], rows.weight[:, place]
     members = np.flatnonzero(np.isfinite(y) & (weight != 0 if everyone else weight > 0))
-    name = rows.folds.job.names[place]
+    name = rows.stored.names[place]
     if len(members) < FEWEST:
         raise ConfigError(
             f"output {name}: {len(members)} samples count{'' if everyone else ' and have a target above its mean'}, "
@@ -110,7 +109,7 @@ def _of_output(rows: Rows, place: int, everyone: bool, how: Grouping) -> dict[st
     if len(members) > how.samples:
         draw = seeds.generator(how.seed, place, "ask.strategies")
         members = np.sort(draw.choice(members, how.samples, replace=False))
-    maps = {each: rows.maps(place, members, each) for each in rows.folds.inputs}
+    maps = {each: rows.maps(place, members, each) for each in rows.stored.inputs}
     flat = np.concatenate([_binned(values) for values in maps.values()], axis=1) * weight[members, None]
     size = np.linalg.norm(flat, axis=1)
     kept, flat = np.flatnonzero(size > 0), flat[size > 0] / size[size > 0, None]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from igc_dist.results.between import chosen
 from igc_dist.results.differences import Level, reach, within_outputs
 from igc_dist.results.folds import Estimate, Folds
+from igc_dist.results.stored import chosen
 from igc_dist.statistics import benjamini_hochberg, p_values
 
 KINDS = ("", "absent", "reversed", "weaker")
@@ -47,8 +47,8 @@ def spurious(
     for some in folds.cuts(places):
         found = folds.estimates(some, name, slices=True)
         cuts.append(_found({each: found[each][order] for each in folds.inputs}, labels, how))
-    groups = {"/": xr.Dataset(coords={"output": folds.job.names[places]})}
-    for each, dims in zip(folds.inputs, folds.job.plan.shapes.dims, strict=True):
+    groups = {"/": xr.Dataset(coords={"output": folds.names[places]})}
+    for each, dims in zip(folds.inputs, folds.plan.shapes.dims, strict=True):
         arrays = {key: np.concatenate([cut[each][key] for cut in cuts]) for key in cuts[0][each]}
         named: Mapping[Any, Any] = {dim: at for dim, at in tree.children[each].coords.items() if dim in dims}
         groups[f"/{each}"] = xr.Dataset({key: (("output", *dims), values) for key, values in arrays.items()}, named)

@@ -8,15 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float64
 
 from igc_dist.passes import centre_of
-from igc_dist.records import ConfigError, StoreError, near_names
+from igc_dist.records import ConfigError, near_names
 from igc_dist.results.block import Recipe
 from igc_dist.results.exchange import Slots
 from igc_dist.results.recipe import Recorded, recorded
-from igc_dist.results.recomputed import without
+from igc_dist.results.stored import Stored
 from igc_dist.statistics import Agreement, Centre, State, deviations, leave_one_out, tree_sum
 
 
@@ -56,33 +55,12 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Folds:
-    """The states of the folds in a tree of `attribute` or `open`, which keeps them in its group /shards.
-
-    Raises `StoreError` for a tree without them.
-    """
-
-    tree: xr.DataTree
+class Folds(Stored):
+    """The states of the folds in a tree of `attribute` or `open`, with what finalizes them."""
 
     @cached_property
     def job(self) -> Recorded:
-        about: dict[str, Any] = {str(name): value for name, value in self.tree.attrs.items()}
-        if about.get("recipe") is None:
-            raise StoreError(f"this result cannot be asked: {without(about)}")
-        if "shards" not in self.tree.children:
-            raise StoreError("this result cannot be asked: it has no group /shards with the states of its folds")
-        names = np.asarray(self.tree["output"].values)
-        job = recorded(about["recipe"], about, names.astype(object) if names.dtype.kind in "OTU" else names)
-        if job.plan.work.each:
-            raise ConfigError(
-                "each sample is explained for outputs of its own here, so outputs have no samples in common: run again "
-                "with target=one_hot or chosen target.outputs"
-            )
-        return job
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return tuple(self.job.plan.shapes.input_names)
+        return recorded(self.about["recipe"], self.about, self.names)
 
     def map_name(self, of: str | None) -> str:
         """The name of a map with standard errors: `of`, or that of the first statistic.
@@ -121,7 +99,7 @@ class Folds:
 
     def cuts(self, outputs: Sequence[int]) -> Iterator[list[int]]:
         """The places of `outputs`, for as many at once as the plan finalizes together."""
-        step = max(1, self.job.plan.finalize_outputs)
+        step = max(1, self.plan.finalize_outputs)
         for start in range(0, len(outputs), step):
             yield list(outputs[start : start + step])
 
@@ -141,7 +119,7 @@ class Folds:
 
     def _slots(self, outputs: Sequence[int], inputs: Sequence[str]) -> Slots:
         """The states of the folds that were walked, (G, T, C, J, *P), added over blocks of baselines as in a run."""
-        plan, walked = self.job.plan, self.tree["shards/attribute"]
+        plan, walked = self.plan, self.tree["shards/attribute"]
         used = int(self.tree.attrs["budget"]["used"]["attribute"])
         blocks = 1 if self.job.document.get("folded") else plan.n_baseline_blocks
 

@@ -11,8 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float64, Int64
 
 from igc_dist.records import ConfigError
-from igc_dist.results.between import chosen
-from igc_dist.results.folds import Folds
+from igc_dist.results.stored import Stored, chosen
 
 SIDES = ("for", "against")
 
@@ -48,17 +47,17 @@ def influence(
 
     Raises `ConfigError` for a feature without stored attributions, or one that is not there.
     """
-    folds = Folds(tree)
-    places = chosen(folds, outputs)
+    stored = Stored(tree)
+    places = chosen(stored, outputs)
     if most < 1:
         raise ConfigError(f"most={most}: give the number of samples, 1 or more")
-    rows = Rows(folds)
+    rows = Rows(stored)
     found = [_of_output(rows, place, rows.contributions(place, feature, of), most) for place in places]
     dims = ("output", "side", "rank")
     arrays = {key: (dims[: np.ndim(found[0][key]) + 1], np.stack([each[key] for each in found])) for key in found[0]}
     return xr.Dataset(
         arrays,
-        {"output": folds.job.names[places], "side": [*SIDES]},
+        {"output": stored.names[places], "side": [*SIDES]},
         {"question": "influence", "total_of": rows.total_of(feature), "labels": int(rows.labelled)},
     )
 
@@ -67,29 +66,29 @@ def influence(
 class Rows:
     """What a store knows of each sample, in the order of the data."""
 
-    folds: Folds
+    stored: Stored
 
     @cached_property
     def _order(self) -> Int64[np.ndarray, " N"]:
-        return np.argsort(self.folds.job.plan.order)
+        return np.argsort(self.stored.plan.order)
 
     @cached_property
     def weight(self) -> Float64[np.ndarray, "N J"]:
         """``v_n (y_n - mean y) / (W std y std f)``; 0 for a sample that does not count."""
-        return np.asarray(self.folds.tree["known/weight"].values, np.float64)
+        return np.asarray(self.stored.tree["known/weight"].values, np.float64)
 
     @cached_property
     def target(self) -> Float64[np.ndarray, "N J"]:
-        return np.asarray(self.folds.tree["shards/predict/target"].values, np.float64)[self._order]
+        return np.asarray(self.stored.tree["shards/predict/target"].values, np.float64)[self._order]
 
     @cached_property
     def prediction(self) -> Float64[np.ndarray, "N J"]:
-        return np.asarray(self.folds.tree["shards/predict/prediction"].values, np.float64)[self._order]
+        return np.asarray(self.stored.tree["shards/predict/prediction"].values, np.float64)[self._order]
 
     @cached_property
     def own(self) -> Float64[np.ndarray, " N"]:
         """The weight of each sample."""
-        known = self.folds.tree["known"].data_vars
+        known = self.stored.tree["known"].data_vars
         return np.asarray(known["sample_weight"].values) if "sample_weight" in known else np.ones(len(self.target))
 
     @cached_property
@@ -106,7 +105,7 @@ class Rows:
     @property
     def kept(self) -> bool:
         """Whether attributions of samples were kept."""
-        return "samples" in self.folds.tree.children and bool(self.folds.tree["samples"].children)
+        return "samples" in self.stored.tree.children and bool(self.stored.tree["samples"].children)
 
     def total_of(self, feature: Sequence[int] | None) -> str:
         """What contributions add up to."""
@@ -117,9 +116,9 @@ class Rows:
     @cached_property
     def _sums(self) -> np.ndarray | None:
         """Sums of the attributions of each sample, (N, J); None where they are not known."""
-        if not self.kept or "delta" not in self.folds.tree["samples"].data_vars:
+        if not self.kept or "delta" not in self.stored.tree["samples"].data_vars:
             return None
-        samples = self.folds.tree["samples"].to_dataset()
+        samples = self.stored.tree["samples"].to_dataset()
         rise = samples["prediction"] - samples["prediction_baseline"] + samples["delta"]
         return np.asarray(rise.values, np.float64) if np.isfinite(rise.values).any() else None
 
@@ -137,15 +136,15 @@ class Rows:
 
     def attribution(self, place: int, feature: Sequence[int], of: str | None) -> Float64[np.ndarray, " N"]:
         """The attribution of each sample to a feature. Raises `ConfigError` where it is not there."""
-        name = self.folds.inputs[0] if of is None else of
+        name = self.stored.inputs[0] if of is None else of
         if not self.kept:
             raise ConfigError(
                 "the attributions of single samples were not kept: run with samples=True (store.samples=true), or ask "
                 "without a feature"
             )
-        if name not in self.folds.inputs:
-            raise ConfigError(f"there is no input {name!r}: choose from {', '.join(self.folds.inputs)}")
-        array = self.folds.tree[f"samples/{name}"].to_dataset()["attribution"]
+        if name not in self.stored.inputs:
+            raise ConfigError(f"there is no input {name!r}: choose from {', '.join(self.stored.inputs)}")
+        array = self.stored.tree[f"samples/{name}"].to_dataset()["attribution"]
         shape = array.shape[2:]
         if len(feature) != len(shape) or not all(0 <= at < n for at, n in zip(feature, shape, strict=True)):
             raise ConfigError(f"feature {','.join(map(str, feature))}: give {len(shape)} numbers below {shape}")
@@ -153,7 +152,7 @@ class Rows:
 
     def maps(self, place: int, samples: Int64[np.ndarray, " n"], name: str) -> Float64[np.ndarray, "n *P"]:
         """The attributions of some samples to an input, where they were kept."""
-        array = self.folds.tree[f"samples/{name}"].to_dataset()["attribution"]
+        array = self.stored.tree[f"samples/{name}"].to_dataset()["attribution"]
         return np.asarray(array.isel(output=place).isel(sample=samples).values, np.float64)
 
     def twins(self, sample: int, place: int) -> Int64[np.ndarray, " T"]:
@@ -202,7 +201,7 @@ def _of_output(rows: Rows, place: int, c: Float64[np.ndarray, " N"], most: int) 
         share = c / total
     candidate = rows.candidates(place)[picked] & there
     candidate[0] = False
-    names = np.array([str(name) for name in rows.folds.job.names.tolist()], dtype=object)
+    names = np.array([str(name) for name in rows.stored.names.tolist()], dtype=object)
     return {
         "sample": np.where(there, picked, -1),
         **{

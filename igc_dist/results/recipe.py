@@ -7,23 +7,19 @@ contains the same facts in another form, plus what was decided by the data and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
-from igc_dist import seeds
 from igc_dist.data import Sliced
 from igc_dist.job import Job
-from igc_dist.planning import Budget, Limits, Plan, Work
-from igc_dist.records import Effort, Price, Shapes, StoreError
+from igc_dist.planning import Budget, Plan
 from igc_dist.results.block import Recipe
+from igc_dist.results.joined import CUTS, Joined, plan_of, read
 from igc_dist.statistics import STATISTICS, Cells, Statistic, feature_terms
 from igc_dist.store import TYPES
-
-CUTS = ("fold_size", "baseline_block", "output_block", "samples_per_batch", "points_per_batch")
 
 
 @dataclass(frozen=True)
@@ -37,39 +33,6 @@ class Labels:
     def label(self, result: str) -> str:
         """Name in the store of a statistic's result."""
         return self.named.get(result, f"{self.prefix}{result}")
-
-
-@dataclass(frozen=True)
-class Joined(Plan):
-    """The plan of several data sets, one after the other. `pieces`: the samples and the fold size of each."""
-
-    pieces: tuple[tuple[int, int], ...] = ()
-
-    @cached_property
-    def _starts(self) -> list[int]:
-        """The row at which each fold begins, and the end of the last one."""
-        starts, first = [0], 0
-        for n, size in self.pieces:
-            starts += [first + min(at + size, n) for at in range(0, n, size)]
-            first += n
-        return starts
-
-    @property
-    def n_folds(self) -> int:
-        return len(self._starts) - 1
-
-    def fold(self, number: int) -> range:
-        """The rows of a fold, in fold order."""
-        return range(self._starts[number], self._starts[number + 1])
-
-    @cached_property
-    def order(self) -> Int64[np.ndarray, " N"]:
-        """The global index of each row in fold order. Each data set is permuted by itself, as in its own run."""
-        orders, first = [], 0
-        for n, _ in self.pieces:
-            orders.append(first + seeds.generator(self.seed, 0, "plan.folds").permutation(n).astype(np.int64))
-            first += n
-        return np.concatenate(orders)
 
 
 @dataclass(frozen=True)
@@ -182,50 +145,19 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _fields(kind: type, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass from JSON, with lists as tuples."""
-
-    def frozen(value: Any) -> Any:
-        return tuple(map(frozen, value)) if isinstance(value, list) else value
-
-    return {f.name: frozen(found[f.name]) for f in fields(kind) if f.name in found}
-
-
-def plan_of(found: Mapping[str, Any]) -> Joined:
-    """The plan in a recipe."""
-    plan = found["plan"]
-    work = _fields(Work, plan["work"])
-    if work.get("price") is not None:
-        work["price"] = Price(**_fields(Price, work["price"]))
-    # before there were seconds and bytes in them, they were not in a group of their own
-    efforts = ((label, own[0] if isinstance(own[0], tuple) else own) for label, *own in work.get("efforts", ()))
-    work["efforts"] = tuple((label, Effort(*own)) for label, own in efforts)
-    pieces = tuple((int(n), int(size)) for n, size in plan["pieces"])
-    shapes, cuts = Shapes(**_fields(Shapes, plan["shapes"])), {name: plan[name] for name in CUTS}
-    if not all(isinstance(cut, int) and cut > 0 for cut in (*cuts.values(), work["n_baselines"])):
-        raise ValueError("its cuts are no numbers of at least 1")
-    if not isinstance(plan["seed"], int) or not -(1 << 63) <= plan["seed"] < 1 << 63:
-        raise ValueError("its seed is no number of 64 bits")
-    return Joined(shapes, Work(**work), Limits(host_memory=plan["host_memory"]), plan["seed"], **cuts, pieces=pieces)
-
-
 def recorded(found: Mapping[str, Any], about: Mapping[str, Any], names: np.ndarray) -> Recorded:
     """The job of a recipe, from the root attributes `about`, without the weights of the samples.
 
     Raises `StoreError` for a document that no run writes.
     """
-    try:
-        plan = plan_of(found)
+    plan = plan_of(found)
+    with read():
         statistics = tuple(STATISTICS[entry["name"]](**entry["settings"]) for entry in found["statistics"])
         labels = Labels(
             str(found["labels"]["prefix"]), dict(found["labels"]["named"]), bool(found["labels"]["complete"])
         )
         cells = Cells(n_slices=plan.work.n_slices, grouping=next((s for s in statistics if s.n_groups > 1), None))
-        if (
-            sum(n for n, _ in plan.pieces) != plan.shapes.n_samples
-            or len(cells) != plan.work.n_cells
-            or min(map(min, plan.pieces)) < 1
-        ):
+        if len(cells) != plan.work.n_cells:
             raise ValueError("its numbers do not add up")
         recipe = Recipe(statistics, labels, cells, bool(found["complete"]), bool(found["residuals"]))
         budget = Budget(**about.get("budget", {}).get("wish", {}))
@@ -243,10 +175,6 @@ def recorded(found: Mapping[str, Any], about: Mapping[str, Any], names: np.ndarr
             filter=dict(about.get("filter") or {}).get("filter"),
             classes=found.get("classes"),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise StoreError(
-            f"the recipe in the root document says what no run writes ({type(error).__name__}: {error})"[:300]
-        ) from error
 
 
 def _said(slices: Sliced | None) -> dict[str, Any] | None:

@@ -21,8 +21,9 @@ from igc_dist.records import StoreError
 from igc_dist.results.exchange import Walked
 from igc_dist.results.finalize import Finalizer, Passed
 from igc_dist.results.recipe import Recorded, recorded
+from igc_dist.results.stored import without
 from igc_dist.statistics import tree_sum
-from igc_dist.store import SCHEMA, Array, Store, array_of, unsealed
+from igc_dist.store import Array, Store, array_of, unsealed
 
 STATES = ("fold", "row", "sample")
 """First dimensions of arrays in a folded store with one entry per fold or sample. Other arrays have one per part."""
@@ -183,13 +184,6 @@ def remembered(store: Store, about: Mapping[str, Any]) -> Recorded:
     weights = np.empty(plan.shapes.n_samples)
     weights[plan.order] = store.array("known/sample_weight")[...]
     return replace(job, weights=weights)
-
-
-def without(about: Mapping[str, Any]) -> str:
-    """The reason why a store has no recipe."""
-    old = about.get("written", SCHEMA) < SCHEMA
-    why = f"schema {about['written']} had none" if old else "a statistic is not of this package"
-    return f"it has no recipe to make its results by ({why})"
 
 
 def found_in(view: View, job: Recorded) -> Findings:

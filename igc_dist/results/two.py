@@ -10,9 +10,10 @@ import xarray as xr
 from jaxtyping import Float64
 
 from igc_dist.records import ConfigError, printable
-from igc_dist.results.between import Asked, Pair, Parts, chosen
+from igc_dist.results.between import Asked, Pair, Parts
 from igc_dist.results.differences import Level, reach
 from igc_dist.results.folds import Estimate, Folds
+from igc_dist.results.stored import chosen
 from igc_dist.store import differences
 
 APART = ("plan.", "samples", "replicates", "slices", "device", "seed")
@@ -110,7 +111,7 @@ def _between(
         raise ConfigError(
             f"the features are others: {_said(one)} here, {_said(two)} there: run both with the same inputs and reduce"
         )
-    names, theirs = ([printable(each) for each in folds.job.names.tolist()] for folds in (one, two))
+    names, theirs = ([printable(each) for each in folds.names.tolist()] for folds in (one, two))
     common = [at for at, output in enumerate(names) if output in theirs]
     places = common if outputs is None else chosen(one, outputs)
     if missing := [names[at] for at in places if at not in common]:
@@ -128,7 +129,7 @@ def _between(
 
 
 def _shapes(folds: Folds) -> list[tuple[int, ...]]:
-    return [tuple(features) for features in folds.job.plan.shapes.features]
+    return [tuple(features) for features in folds.plan.shapes.features]
 
 
 def _said(folds: Folds) -> str:

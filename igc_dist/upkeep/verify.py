@@ -30,7 +30,7 @@ def verify(path: str | Path, quick: bool = False) -> Verdict:
         return Verdict(lines)
     about = attributes(path)
     if about.get("recipe") is None:
-        return Verdict([], results.recomputed.without(about))
+        return Verdict([], results.without(about))
     with consistent(path):
         view, job = results.recomputed.opened(store, about)
         found = results.recomputed.found_in(view, job)
