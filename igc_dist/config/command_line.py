@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 from hydra._internal import hydra as internal
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
@@ -160,8 +161,7 @@ def override(key: str, value: Any) -> str:
 
 
 def _in_quotes(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def for_ranks(arguments: Sequence[str]) -> list[str]:

@@ -115,9 +115,24 @@ def command_of(tree: xr.DataTree, folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     words = [_QUOTED.sub(r"\1\2", each) for each in overrides]
-    return masked_text(printable(shlex.join(["igc-dist", *options, *words]))) if same else None
+    line = " ".join(["igc-dist", *map(shlex.quote, options), *map(_for_shell, words)])
+    return masked_text(printable(line)) if same else None
 
 
-_QUOTED = re.compile(r"^([\w.+~@/-]+=)'([\w.-]*/[\w./-]*)'$", re.ASCII)
+_QUOTED = re.compile(r"^([\w.+~@/-]+=)'([\w.+:@%-]*/(?:[\w./+:@%-]| (?! |$))*)'$", re.ASCII)
 """A path that is quoted for Hydra without need, as a launcher does it for its ranks. A quoted number would be another
 value without."""
+
+
+def _for_shell(word: str) -> str:
+    """An override, quoted for a shell as shortly as it can be.
+
+    Hydra's own quotes are single ones most often, and `shlex.quote` writes five letters for each. So either the shell
+    gets double quotes, or Hydra does, which takes both.
+    """
+    forms = [shlex.quote(word)]
+    if not {*word} & {'"', "\\"}:  # then quotes are a pair round a text, and none is a part of it
+        forms.append(shlex.quote(word.replace("'", '"')))
+    if not {*word} & {"$", "`", "!"}:  # which a shell replaces in double quotes
+        forms.append('"' + re.sub(r'([\\"])', r"\\\1", word) + '"')
+    return min(forms, key=len)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import html
 import json
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import igc_dist
-from igc_dist import files
+from igc_dist import config, files
 from igc_dist.__main__ import main
 from igc_dist.report import write_report
 from igc_dist.report.answer import answer, command_of
@@ -136,10 +138,43 @@ def test_the_command_is_that_of_the_run(tmp_path: Path) -> None:
     assert "zoo model=digits &#39;name=a b&#39; &#39;key=&lt;b&gt;&#39;" in text
     assert "pw@" not in text
     words = shlex.split(html.unescape(text.split("<code>igc-dist ")[1].split("</code>")[0]))
-    assert words[8:] == ["store.path='/a/b=1.zarr'", "store.path=/a/b.zarr", "model.build.name='3'"]
+    assert words[8:] == ['store.path="/a/b=1.zarr"', "store.path=/a/b.zarr", 'model.build.name="3"']
     for other in (json.dumps(account | {"spec_hash": "other"}), "{", "[]", json.dumps({"spec_hash": "abc123"})):
         (tmp_path / "run.json").write_text(other)
         assert command_of(tree, tmp_path) is None
+
+
+PATHS = {
+    "/a/b.zarr": "store.path=/a/b.zarr",
+    "/a/my maps/b": "'store.path=/a/my maps/b'",
+    "s3://maps/b:2": "store.path=s3://maps/b:2",
+    "/a/model=net,x=1": """'store.path="/a/model=net,x=1"'""",
+    "/a/{b}(c)[d]": """'store.path="/a/{b}(c)[d]"'""",
+    "/a/$HOME`b`!": """'store.path="/a/$HOME`b`!"'""",
+    "/ü/ b": """'store.path="/ü/ b"'""",
+    "/a/it's": r""" "store.path='/a/it\\'s'" """,
+    '/a/"b"': r""" "store.path='/a/\"b\"'" """,
+    '/a/"$b"': """ 'store.path='"'"'/a/"$b"'"'"'' """,
+    "/a\\b": r""" "store.path='/a\\b'" """,
+    "/a\\": r""" "store.path='/a\\\\'" """,
+}
+"""Paths, and the word of the command for each."""
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_command_is_read_back_by_a_shell_and_by_hydra(path: str, tmp_path: Path) -> None:
+    """Of a run on several ranks, whose launcher gives a path in Hydra's quotes."""
+    account = {"spec_hash": "abc123", "overrides": [config.override("store.path", path)]}
+    (tmp_path / "run.json").write_text(json.dumps(account))
+    command = command_of(store(), tmp_path)
+    assert command is not None
+    assert command == f"igc-dist {PATHS[path].strip()}"
+    printed = subprocess.run(
+        ["sh", "-c", command.replace("igc-dist", "printf %s", 1)], check=True, capture_output=True, text=True
+    ).stdout
+    assert [printed] == shlex.split(command)[1:]
+    (said,) = OverridesParser.create().parse_overrides([printed])
+    assert (said.key_or_group, said.value()) == ("store.path", path)
 
 
 def test_the_command_is_found_from_any_folder(tmp_path: Path) -> None:
