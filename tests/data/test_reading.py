@@ -228,7 +228,13 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
-@pytest.mark.parametrize("broken", [(5,), (0, 1, 2, 3, 6, 11)], ids=["one", "those of the first look"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param((5,), id="one", marks=pytest.mark.slow),
+        pytest.param((0, 1, 2, 3, 6, 11), id="those of the first look"),
+    ],
+)
 def test_samples_that_cannot_be_read_are_left_out_and_listed(name: str, broken: tuple[int, ...]) -> None:
     """The numbers are those of the other samples, for what is not drawn from them."""
     settings = {**SETTINGS, "precision": "64-true", "on_bad_sample": "skip", **LEFT_OUT[name]}

@@ -38,7 +38,7 @@ def small_tables(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     "settings",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"samples": True, "weights": np.linspace(0.1, 1, N)},
+        {"samples": True, "weights": np.linspace(0.1, 1, N), "n_steps": 2},
         {"design": "pairs", "n_draws": 2},
         {"n_others": 2, "n_steps": 2},
         {"baseline": igc_dist.baselines.Resampled(3, stratify=True), "n_steps": 1},
