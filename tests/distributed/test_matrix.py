@@ -44,7 +44,7 @@ QUICK = {
     (2, "compute", "exception"),
     (1, "arrays", "exception"), (1, "gradient", "oom"), (2, "digest", "oom"), (1, "digest", "sigterm"),
     (3, "compute", "sigterm"),
-    (2, "barrier", "slow"),
+    (2, "barrier", "slow"), (2, "gradient", "hang"),
 }  # fmt: skip
 """What every run of the tests does; the others are marked slow."""
 
