@@ -126,7 +126,7 @@ class Run:
         tables = partial(of_piece, store)
         found = findings.find(plan, store.read("predict", "means"), job.weights, tables)
         if self.world.first and job.statistics:
-            found.doubt(plan.n_folds, job.targets.labels(plan.work.outputs))
+            found.doubt(plan.n_folds, job.targets.labels(plan.work.outputs, plan.shapes.n_outputs))
         if job.attributor.raw:
             found = replace(found, centre=replace(found.centre, a=self._origin(int(found.pool[0]))))
         mean, order, classes = None, None, None

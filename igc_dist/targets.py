@@ -32,7 +32,8 @@ class Targets:
     an integer scalar y with a model of several outputs is a label. `names`: labels of the selected outputs in the
     store, in their order. `n_others`: for one-hot targets, take gradients at each path point for the label's own output
     and for this number of other outputs, which are drawn, instead of for all. `classes`: the names of all outputs of
-    the model, in their order, if the data set has them.
+    the model, in their order, if they are known. `supposed`: a data set of another package calls its labels so; names
+    that are not as many as the outputs are then left out.
 
     `each`: every sample is explained for outputs of its own, in place of the same ones for all: "own", that of its
     label; "predicted", the largest; "top:k", the k largest in their order, of equal ones the first. Then "output"
@@ -47,14 +48,14 @@ class Targets:
     n_others: int | None = None
     classes: Sequence[str] | None = None
     each: str | None = None
+    supposed: bool = False
 
     def __post_init__(self) -> None:
         self._check_each()
         n = self.n_others
         if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
             raise ConfigError(
-                f"target.n_others={n!r}: give the number of outputs to draw beside the label's, at least 1, or null "
-                "for all"
+                f"target.n_others={n!r}: give how many outputs to draw beside the label's, 1 or more, or null for all"
             )
         called = [str(name) for name in self.names or ()]
         if doubled := sorted({name for name in called if called.count(name) > 1}):
@@ -88,7 +89,9 @@ class Targets:
         if isinstance(self.outputs, str) and (said := _BY_LABELS.fullmatch(self.outputs.replace(" ", ""))):
             return replace(self, outputs=self._occurring(said, labels))
         wished = [self.outputs] if isinstance(self.outputs, str) else self.outputs
-        return replace(self, outputs=[self._number(k) if isinstance(k, str) else int(k) for k in wished])
+        numbers = [self._number(k) if isinstance(k, str) else int(k) for k in wished]
+        by_name = [f"{k}" for k in wished] != [f"{k}" for k in numbers]  # then classes have to be the outputs
+        return replace(self, outputs=numbers, supposed=self.supposed and not by_name)
 
     def _number(self, name: str) -> int:
         if name.isdecimal():
@@ -151,17 +154,9 @@ class Targets:
 
         Raises `ConfigError` for an output out of range, or if `names` or `classes` do not fit.
         """
-        known = self.classes
-        if known is not None and len(known) != n_outputs and (len(known), n_outputs) != (2, 1):
-            some = f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
-            raise ConfigError(
-                f"the data has {len(known)} classes ({some}), but the model has {n_outputs} outputs: name all outputs, "
-                "in the model's order (data.classes, a list, or a file with one on each line)"
-            )
+        self.called(n_outputs)
         if self.n_each > n_outputs:
-            raise ConfigError(
-                f"target={self.each}, but the model has {n_outputs} outputs: give top:{n_outputs} at most"
-            )
+            raise ConfigError(f"target={self.each}: the model has {n_outputs} outputs, give top:{n_outputs} at most")
         if self.each is not None:
             return list(range(self.n_each))
         chosen = list(range(n_outputs)) if self.outputs is None else [int(k) for k in self.outputs]
@@ -208,23 +203,32 @@ class Targets:
         if flat.shape[1] != n_outputs:
             raise DataError(
                 f"y has {flat.shape[1]} values per sample (shape {tuple(y.shape[1:])}), but the model has {n_outputs} "
-                "outputs: "
-                "they must match, or y must be an integer label with target=one_hot (say so if some labels are missing)"
+                "outputs: they must match, or y must be a label, with target=one_hot (say so if some are missing)"
             )
         return flat.double()
 
-    def labels(self, chosen: Sequence[int]) -> np.ndarray:
+    def called(self, n_outputs: int) -> Sequence[str] | None:
+        """The names of all outputs of a model with `n_outputs`. Raises `ConfigError` for another number of them."""
+        known = self.classes
+        if known is None or (len(known), n_outputs) in ((n_outputs, n_outputs), (2, 1)):
+            return known
+        if self.supposed:
+            return None
+        raise ConfigError(
+            f"the data has {len(known)} classes ({', '.join(known[:5])}{', ...' * (len(known) > 5)}), but the model "
+            f"has {n_outputs} outputs: name all outputs, in their order (data.classes, a list or a file)"
+        )
+
+    def labels(self, chosen: Sequence[int], n_outputs: int) -> np.ndarray:
         """The coordinate of the dimension `output`: the names, else the classes, else the indices of the outputs."""
-        names, known = self.names, self.classes
+        names, known = self.names, self.called(n_outputs)
         if self.each is not None:
             names = [f"top {k + 1}" for k in chosen] if self.each.startswith("top") else [self.each]
         if names is None and known is not None and (len(known) != 2 or len(chosen) > 1):  # else it may be one for both
             names = [known[k] for k in chosen]
-        return (
-            np.asarray(chosen, dtype=np.int64)
-            if names is None
-            else np.asarray([str(name) for name in names], dtype=object)
-        )
+        if names is None:
+            return np.asarray(chosen, dtype=np.int64)
+        return np.asarray([str(name) for name in names], dtype=object)
 
 
 _BY_LABELS = re.compile(r"present|top:(?P<top>\d+)|positives>=(?P<least>\d+)")

@@ -17,7 +17,7 @@ from igc_dist.model import AUTO, PARALLEL, Model, Parts, Unfilled, Vision, filla
 from igc_dist.paths import ensure_design, ensure_rule
 from igc_dist.records import ConfigError
 from igc_dist.statistics import Statistic
-from igc_dist.targets import Targets
+from igc_dist.targets import Targets, class_names
 
 OF_INPUTS = ("embedding", "embedding_kwargs", "n_categorical", "categories")
 """The settings of a model that say what its inputs are, beside `layer`."""
@@ -37,7 +37,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     model = _model(c, allow)
     quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps, c.quadrature.tol)
     source = data.ensure(
-        building.build(_fitted(c.data.build, model.module), allow),
+        building.build(_fitted(c, model.module), allow),
         c.data.num_workers,
         c.data.stage,
         c.data.prefetch,
@@ -56,7 +56,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
         inputs=inputs.ensure(model, _layers(c.model.layer), **{name: getattr(c.model, name) for name in OF_INPUTS}),
         source=source,
         targets=named(
-            Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others, each=c.target.each),
+            Targets(c.target.outputs, c.target.one_hot, c.target.names, c.target.n_others, _classes(c), c.target.each),
             model,
             source,
         ),
@@ -163,9 +163,14 @@ def _parts(c: schemas.Config, allow: Sequence[str]) -> Parts:
     return Parts(c.fabric.data_parallel_size, c.fabric.tensor_parallel_size, how)
 
 
-def _fitted(build: Mapping[str, Any], module: Any) -> dict[str, Any]:
+def _classes(c: schemas.Config) -> list[str] | None:
+    """The names of the outputs that the user gives."""
+    return class_names(c.model.classes if c.data.classes == AUTO else c.data.classes)
+
+
+def _fitted(c: schemas.Config, module: Any) -> dict[str, Any]:
     """What builds the data set, with what the model takes in place of `AUTO`."""
-    takes = {"size": 224, "resize": None, "interpolation": "bicubic", "classes": None}
+    takes = {"size": 224, "resize": None, "interpolation": "bicubic", "classes": class_names(c.model.classes)}
     if isinstance(module, Vision):
         takes |= module.takes
-    return {key: takes.get(key) if value == AUTO else value for key, value in build.items()}
+    return {key: takes.get(key) if value == AUTO else value for key, value in c.data.build.items()}

@@ -14,10 +14,12 @@ from .images import ImageFolder as ImageFolder
 from .label_maps import LabelMaps as LabelMaps
 from .label_maps import loaded as loaded
 from .label_maps import maps_in as maps_in
+from .labelled import Labelled as Labelled
 from .manifest import Manifest as Manifest
 from .source import Source as Source
 from .source import ensure as ensure
 from .source import input_names as input_names
 from .states import random_states_kept as random_states_kept
 from .stored import StoredArrays as StoredArrays
+from .subsets import whole as whole
 from .tar import TarFolder as TarFolder

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, default_collat
 
 from igc_dist.arrays import entries, is_array, tensor
 from igc_dist.data.label_maps import LabelMaps
-from igc_dist.data.labelled import Labelled
 from igc_dist.data.loaders import chosen, loader_of, one_data_set
 from igc_dist.data.pairs import in_memory, paired
 from igc_dist.data.reading import READING, Loader, Read, Reading, of_worker, read_ahead
@@ -159,9 +158,10 @@ class Source:
 
     @property
     def classes(self) -> list[str] | None:
-        """The names of the outputs, in their order, if the data set is one of ours that has them."""
-        own = whole(self.dataset)
-        return own.classes if isinstance(own, Labelled) else None
+        """The names of the labels, in their order, if the data set has them as `classes`, as torchvision's have."""
+        found = getattr(whole(self.dataset), "classes", None)
+        names = list(map(str, found)) if isinstance(found, list | tuple) else []
+        return names if names and list(found or ()) == names and len({*names}) == len(names) else None
 
     def title(self, index: int) -> str:
         """A sample by its index and, if the data set tells it, its path."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from igc_dist.data import Source, labels
+from igc_dist.data import Labelled, Source, labels, whole
 from igc_dist.model import Model
 from igc_dist.planning import Limits
 from igc_dist.records import ConfigError, near
@@ -24,9 +24,13 @@ def skipping(on_nonfinite: str) -> bool:
 
 
 def named(targets: Targets, model: Model, source: Source) -> Targets:
-    """The targets with the names of the classes, of the data or of the model, and with numbers for chosen outputs."""
-    classes = targets.classes or source.classes or getattr(model.module, "classes", None)
-    return replace(targets, classes=classes).resolved(labels(source))
+    """The targets with the names of the classes, and with numbers for chosen outputs.
+
+    Names are the user's, else those of our data sets or of the model, else what another data set calls its labels.
+    """
+    own = source.classes if isinstance(whole(source.dataset), Labelled) else None
+    sure = targets.classes or own or getattr(model.module, "classes", None)
+    return replace(targets, classes=sure or source.classes, supposed=not sure).resolved(labels(source))
 
 
 def limits_of(values: Mapping[str, Any], others: Sequence[str] = ()) -> Limits:

@@ -164,6 +164,7 @@ def _asked(model: Model, source: sources.Source, wish: targets.Targets, baseline
     y, f = [], []
     shape: tuple[int, ...] = ()
     chosen: list[int] = []
+    named = np.empty(0)
     for batch in source.batches(range(len(source)), 64):
         if len(batch.inputs) != 1 or not batch.inputs[0].is_floating_point():
             raise DataError("samples have several inputs, or no numbers: metrics take models of one input of numbers")
@@ -171,12 +172,13 @@ def _asked(model: Model, source: sources.Source, wish: targets.Targets, baseline
         said = model.predict((x,)).double().cpu()
         if not chosen:
             shape, chosen = tuple(x.shape[1:]), wish.select(said.shape[1])
+            named = wish.labels(chosen, said.shape[1])
         y.append(wish.encode(batch.target.cpu(), said.shape[1])[:, chosen].numpy())
         f.append(said[:, chosen].numpy())
     start = baselines(baseline, len(source), shape)
     assert start is not None
     kept = start[:1] if np.size(baseline) <= np.prod(shape) else start
-    return _Asked(model, source, kept, shape, chosen, wish.labels(chosen), np.concatenate(y), np.concatenate(f))
+    return _Asked(model, source, kept, shape, chosen, named, np.concatenate(y), np.concatenate(f))
 
 
 def _ranks(values: Any, name: str, asked: _Asked) -> Int32[Tensor, "J S"]:

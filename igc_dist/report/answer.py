@@ -102,7 +102,8 @@ def _sure(tree: xr.DataTree, judged: Sequence[Standing]) -> str:
     verdict = [f"{of}{counts[TRUST]} of {len(judged)} outputs can be trusted as they are"]
     verdict += [f"{counts[LOOK]} should be looked at"] if counts[LOOK] else []
     verdict += [f"{counts[AVOID]} should not be used"] if counts[AVOID] else []
-    return f"{width}{', '.join(verdict)}."
+    said = f"{width}{', '.join(verdict)}."
+    return said[0].upper() + said[1:]
 
 
 def command_of(tree: xr.DataTree, folder: Path) -> str | None:

@@ -79,7 +79,7 @@ class Finalizer:
             return {}
         precise = audit.errors(self._exchange.audited(passed.walked["attribute"].mine))
         if isinstance(self.job, Job):  # a recorded job already passed the audit
-            self.job.audit.judge(self.job.model, precise, self.job.targets.labels(self.plan.work.outputs))
+            self.job.audit.judge(self.job.model, precise, _names(self.job, self.plan))
         return {name: [values] for name, values in precise.items()}
 
     def _certificate(self) -> dict[str, list[np.ndarray]]:
@@ -192,9 +192,13 @@ def _create_maps(store: Store, world: World, maps: Iterable[tuple[Array, np.ndar
         store.create_results(Array.read(array) for array in named)
 
 
+def _names(job: Job | Recorded, plan: Plan) -> np.ndarray:
+    return job.targets.labels(plan.work.outputs, plan.shapes.n_outputs)
+
+
 def _write_tables(job: Job | Recorded, plan: Plan, store: Store, found: Findings, tables: Tables) -> None:
     """Write the results that are not maps, the coordinates, and the tables of the samples."""
-    tables["output"] = (("output",), job.targets.labels(plan.work.outputs))
+    tables["output"] = (("output",), _names(job, plan))
     if job.slices is not None and len(job.slices.labels) > 1:
         labels = job.slices.labels
         tables["slices/slice"] = (("slice",), labels.astype(object) if labels.dtype.kind in "US" else labels)

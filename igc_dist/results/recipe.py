@@ -64,7 +64,7 @@ class Recorded:
     def targets(self) -> Recorded:
         return self
 
-    def labels(self, chosen: Sequence[int]) -> np.ndarray:
+    def labels(self, chosen: Sequence[int], n_outputs: int) -> np.ndarray:
         """Coordinate of the dimension `output`."""
         return self.names
 
@@ -130,7 +130,7 @@ def document(job: Job | Recorded, plan: Plan, recipe: Recipe) -> dict[str, Any] 
             "work": plain(asdict(plan.work)),
         },
         "slices": _said(job.slices),
-        **({"classes": plain(job.targets.classes)} if plan.work.each else {}),
+        **({"classes": plain(job.targets.called(plan.shapes.n_outputs))} if plan.work.each else {}),
         "pooled": pooled,
         "folded": False,
     }

@@ -17,7 +17,7 @@ from igc_dist.records import ConfigError
 from igc_dist.statistics import TTest
 
 FOLDER = {"root", "table", "label", "classes", "size", "resize", "interpolation", "masks", "mask_names"}
-OF_DATA = {"classes"}
+OF_DATA = {"classes", "supposed"}
 """Fields of an object that its data set fills in."""
 
 SCHEMAS: dict[type, tuple[type, dict[str, str], set[str]]] = {

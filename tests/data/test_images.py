@@ -145,7 +145,7 @@ def test_names_of_classes_reach_the_results(photos: Path) -> None:
     np.testing.assert_array_equal(part["x/igc"].values, tree["x/igc"].values[[2, 0]])
     with pytest.raises(ConfigError, match=r"the data has 2 classes \(a, b\), but the model has 3 outputs: name all"):
         Targets(classes=("a", "b")).select(3)
-    assert Targets(classes=("a", "b")).labels([0]).tolist() == [0]  # perhaps the one output for both
+    assert Targets(classes=("a", "b")).labels([0], 1).tolist() == [0]  # perhaps the one output for both
 
 
 def test_a_folder_is_read_as_a_model_says(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +180,20 @@ def test_a_folder_by_the_command(photos: Path) -> None:
     assert isinstance(job.source.dataset, ImageFolder)
     assert job.source.look([0]).inputs[0].shape == (1, 3, 6, 8)
     assert (job.targets.classes, job.source.num_workers) == ([*CLASSES], 0)
+
+
+TEN = [*["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]]
+
+
+@pytest.mark.parametrize("setting", ["model.classes", "data.classes"])
+def test_names_are_given_to_any_model_and_data(setting: str, tmp_path: Path) -> None:
+    """As a list, or in a file."""
+    (tmp_path / "names.txt").write_text("\n".join(TEN))
+    for said in (f"{setting}={tmp_path / 'names.txt'}", f"{setting}=[{','.join(TEN)}]"):
+        targets = from_config(composed(said, "target.outputs=[Three,8]"), None).targets
+        assert targets.labels(targets.select(10), 10).tolist() == ["three", "eight"]
+    with pytest.raises(ConfigError, match=r"the data has 2 classes \(a, b\), but the model has 10 outputs"):
+        from_config(composed(f"{setting}=[a,b]"), None).targets.select(10)
 
 
 # -- files that change -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,23 @@ def test_selection() -> None:
     assert ensure(np.array([1, 2])).select(3) == ensure(torch.tensor([1, 2])).select(3) == [1, 2]
     mine = Targets(outputs=(1,), names=("one",))
     assert ensure(mine) is mine
-    assert mine.labels([1]).tolist() == ["one"]
-    assert ensure([2, 0]).labels([2, 0]).tolist() == [2, 0]
+    assert mine.labels([1], 3).tolist() == ["one"]
+    assert ensure([2, 0]).labels([2, 0], 3).tolist() == [2, 0]
+
+
+def test_what_data_call_their_labels_names_outputs_where_they_are_as_many() -> None:
+    """Names in `outputs` make them the names of the outputs, and then they have to fit."""
+    said = Targets(classes=("cat", "cup", "helmet"), supposed=True)
+    assert said.labels(said.select(3), 3).tolist() == ["cat", "cup", "helmet"]
+    assert said.labels(said.select(2), 2).tolist() == [0, 1]
+    for chosen in ("cup", ["cup"], [1], ["1"]):
+        one = replace(said, outputs=chosen).resolved(None)
+        assert one.labels(one.select(3), 3).tolist() == ["cup"]
+        if "cup" not in chosen:
+            assert one.labels(one.select(2), 2).tolist() == [1]
+            continue
+        with pytest.raises(ConfigError, match=r"the data has 3 classes \(cat, cup, helmet\), but .* 2 outputs"):
+            one.select(2)
 
 
 @pytest.mark.parametrize(

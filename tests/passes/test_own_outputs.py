@@ -160,7 +160,7 @@ def test_the_store_verifies_and_the_page_names_the_outputs(tmp_path: Path) -> No
     [
         ({"target": "own", "method": "igc"}, ConfigError, "'correlation' is of one output over all samples"),
         ({"target": "top:2", "final_layer": "head"}, ConfigError, "two ways to make many outputs cheap"),
-        ({"target": "top:6"}, ConfigError, "the model has 5 outputs: give top:5 at most"),
+        ({"target": "top:6"}, ConfigError, "the model has 5 outputs, give top:5 at most"),
         ({"target": "top:0"}, ConfigError, "'own', 'predicted' and 'top:k'"),
         ({"target": "own", "n_others": 2}, ConfigError, "target.n_others=2 with target.each=own"),
         ({"target": "predicted", "baseline": References(2, "top_k")}, ConfigError, "keeps those of each sample alone"),
