@@ -256,10 +256,10 @@ def _skipped(job: Job | Recorded, plan: Plan, store: Store) -> list[dict[str, An
         ({"index": int(plan.order[row]), "reason": BAD[int(bad[row])]} for row in rows),
         key=lambda entry: entry["index"],
     )
-    if isinstance(job, Job):  # a recorded job has no data
-        for entry in found:
-            path = job.source.path(entry["index"]) if entry["reason"] == BAD[UNREAD] else None
-            entry |= {} if path is None else {"path": path}
+    path_of = job.source.path if isinstance(job, Job) else job.paths.get
+    for entry in found:
+        path = path_of(entry["index"]) if entry["reason"] == BAD[UNREAD] else None
+        entry |= {} if path is None else {"path": path}
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class Recorded:
     """Which samples counted."""
     classes: Sequence[str] | None = None
     """The names of all outputs of the model, if each sample has outputs of its own and the data set has them."""
+    paths: Mapping[int, str] = field(default_factory=dict)
+    """Where the samples lie that could not be read, by their index, as the data told the run."""
 
     @property
     def model(self) -> Recorded:
@@ -84,8 +87,15 @@ class Recorded:
     def audited(self) -> int:
         return int(self.plan.work.audited)
 
-    def union(self, plan: Joined, recipe: Recipe, weights: np.ndarray | None, slices: Sliced | None) -> Recorded:
-        """The job over the united data, with a new recipe and all folds."""
+    def union(
+        self,
+        parts: Sequence[Recorded],
+        plan: Joined,
+        recipe: Recipe,
+        weights: np.ndarray | None,
+        slices: Sliced | None,
+    ) -> Recorded:
+        """The job over the united data of these parts, with a new recipe and all folds."""
         said = dict(self.document)
         said["plan"] = {
             **said["plan"],
@@ -94,7 +104,11 @@ class Recorded:
             "work": plain(asdict(plan.work)),
         }
         said |= {"slices": _said(slices), "folded": True}
-        return replace(self, document=said, plan=plan, recipe=recipe, weights=weights, slices=slices, budget=Budget())
+        starts = accumulate((part.plan.shapes.n_samples for part in parts), initial=0)
+        paths = {start + n: path for start, part in zip(starts, parts, strict=False) for n, path in part.paths.items()}
+        return replace(
+            self, document=said, plan=plan, recipe=recipe, weights=weights, slices=slices, budget=Budget(), paths=paths
+        )
 
 
 def document(job: Job | Recorded, plan: Plan, recipe: Recipe) -> dict[str, Any] | None:
@@ -162,6 +176,7 @@ def recorded(found: Mapping[str, Any], about: Mapping[str, Any], names: np.ndarr
         recipe = Recipe(statistics, labels, cells, bool(found["complete"]), bool(found["residuals"]))
         budget = Budget(**about.get("budget", {}).get("wish", {}))
         slices = found["slices"] and _slices(found["slices"], plan.work.n_slices)
+        paths = {entry["index"]: entry["path"] for entry in about.get("skipped", ()) if "path" in entry}
         return Recorded(
             dict(found),
             plan,
@@ -174,6 +189,7 @@ def recorded(found: Mapping[str, Any], about: Mapping[str, Any], names: np.ndarr
             metrics=dict(about.get("metrics", {})),
             filter=dict(about.get("filter") or {}).get("filter"),
             classes=found.get("classes"),
+            paths=paths,
         )
 
 

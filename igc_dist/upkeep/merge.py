@@ -250,7 +250,7 @@ def _joined(parts: Sequence[Part]) -> Recorded:
         if first.weights is None
         else np.concatenate([part.job.weights for part in parts if part.job.weights is not None])
     )
-    return first.union(plan, recipe, weights, slices)
+    return first.union([part.job for part in parts], plan, recipe, weights, slices)
 
 
 def _mover(part: Part, job: Recorded, centre: Centre) -> Callable[[str, int, int], Mapping[str, np.ndarray]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from igc_dist.store import Store
 from igc_dist.upkeep import merge, verify
 from igc_dist.upkeep.verify import Verdict
 from tests.problems import Rest
-from tests.ranks import Net, arrays, attribute, files, rewrite
+from tests.ranks import Net, Rows, arrays, attribute, files, rewrite
 
 Made = Callable[..., Path]
 
@@ -63,6 +64,31 @@ def test_disjoint_data_give_what_one_run_over_all_would(naive: bool, made: Made)
         len(igc_dist.open(made(name, naive))["convergence/fold"]) for name in "abc"
     )
     assert verify(out) == Verdict([])
+
+
+class Files(Rows):
+    """Samples with paths, of which one cannot be read."""
+
+    def __init__(self, n: int, folder: str, broken: int) -> None:
+        super().__init__(n)
+        self.samples, self.broken = [(f"{folder}/{i}.jpg", 0) for i in range(n)], broken
+
+    def __getitem__(self, index: int) -> Any:
+        if index == self.broken:
+            raise OSError("image file is truncated")
+        return super().__getitem__(index)
+
+
+def test_samples_that_could_not_be_read_keep_their_paths(tmp_path: Path) -> None:
+    """By their index in all data; also where a merged store is merged again, and where it is verified."""
+    common = {"n_steps": 1, "n_folds": 2, "on_bad_sample": "skip"}
+    for n, name, broken in ((12, "a", 3), (11, "b", 7), (10, "c", 0)):
+        igc_dist.attribute(Net(), Files(n, name, broken), store=tmp_path / name, **common)
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "ab", overlap=True)
+    merge([tmp_path / "ab", tmp_path / "c"], tmp_path / "abc", overlap=True)
+    skipped = igc_dist.open(tmp_path / "abc").attrs["skipped"]
+    assert [(each["index"], each["path"]) for each in skipped] == [(3, "a/3.jpg"), (19, "b/7.jpg"), (23, "c/0.jpg")]
+    assert verify(tmp_path / "abc") == Verdict([])
 
 
 def test_standard_errors_are_over_the_folds_of_all(made: Made) -> None:
