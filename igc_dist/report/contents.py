@@ -51,6 +51,14 @@ TITLES = {
     "naive_ttest": "p-value of the naive t-test",
     "naive_ttest_t": "t of the naive t-test",
 }
+UNITS = {
+    "naive_.*": "",
+    "area": "part of the image",
+    "igac|autocorrelation": "part of the prediction's variance",
+    "ig2?c|idgic|bsc|correlation": "part of the correlation",
+    "": "unit of the output",
+}
+"""What the numbers of an array are counted in, by the end of its name; the first that fits."""
 SUM = "igc_sum"
 """The name used for the sum of the map over all features, whatever name the method gives it."""
 
@@ -111,6 +119,18 @@ def title_of(name: str) -> str:
     if name.endswith("_se"):
         return f"standard error of {title_of(name.removesuffix('_se'))}"
     return TITLES.get(name, printable(name.replace("_", " ")))
+
+
+def unit_of(name: str) -> str:
+    """What the numbers of an array are counted in; "" for correlations, p values and t."""
+    name, per, _ = name.removesuffix("_se").removesuffix("_between").partition("_per_area")
+    unit = next(unit for ends, unit in UNITS.items() if re.search(f"({ends})$", name))
+    return f"{unit} for each unit of area" if per else unit
+
+
+def scale_of(name: str) -> str:
+    """The text of an axis or a scale: the title of an array, and its unit."""
+    return ", ".join(filter(None, [title_of(name), unit_of(name)]))
 
 
 def labels(tree: xr.DataTree) -> list[str]:

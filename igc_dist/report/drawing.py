@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from igc_dist.report.contents import title_of
+from igc_dist.report.contents import scale_of
 from igc_dist.report.maps import Maps, NewFigure
 from igc_dist.report.panels import (
     WIDTH,
@@ -40,7 +40,7 @@ def draw_maps(maps: Maps, new: NewFigure = Figure, *, beside: bool = True) -> Fi
 
     `beside`: images are beside their standard errors.
 
-    Units: IGC and correlations have none; means and deviations of IG carry the unit of the model's output.
+    Units (`unit_of`): IGC is a part of the correlation; means and deviations of IG have that of the model's output.
     """
     if maps.values.ndim == 3:
         return draw_images(maps, new, beside=beside)
@@ -54,7 +54,7 @@ def draw_images(maps: Maps, new: NewFigure = Figure, *, beside: bool = True) -> 
     """
     count, height, width = maps.values.shape
     aspect = float(np.clip(height / width, 0.25, 2.0))
-    layers = [(maps.values, *value_scale(maps), title_of(maps.name))]
+    layers = [(maps.values, *value_scale(maps), scale_of(maps.name))]
     if maps.errors is not None and beside:
         layers.append((maps.errors, positive_norm(maps.errors), colours("Purples"), "standard error"))
     columns = maps.columns or min(max(count, 1), (8 if aspect >= 0.5 else 4) // len(layers))
@@ -106,7 +106,7 @@ def draw_bars(maps: Maps, new: NewFigure = Figure) -> Figure:
         axes = axes_at(figure, side + slot * width, 0.1 + row * line + 0.25, width - 0.15, line - 0.4)
         axes.tick_params(labelsize=8, labelbottom=index + columns >= count, labelleft=slot == 0)
         draw_bar_panel(axes, maps, index)
-        axes.set_ylabel(title_of(maps.name) if slot == 0 else "")
+        axes.set_ylabel(two_lines(maps.name) if slot == 0 else "", fontsize=8)
         axes.set_xlabel(axes.get_xlabel() if index + columns >= count else "")
         entitle(axes, heading(maps.labels[index]))
         axes.set_label(MAP)
@@ -140,7 +140,12 @@ def draw_scalar_bars(axes: Axes, maps: Maps) -> None:
     rotation = 90 if any(len(label) > 4 for label in maps.labels) else 0
     names = [short(label) for label in maps.labels]
     axes.set_xticks(range(len(names)), labels=names, fontsize=8, rotation=rotation, parse_math=False)
-    axes.set_ylabel(title_of(maps.name), fontsize=9)
+    axes.set_ylabel(two_lines(maps.name), fontsize=9)
+
+
+def two_lines(name: str) -> str:
+    """The name of a vertical axis: its unit below its title."""
+    return scale_of(name).replace(", ", "\n", 1)
 
 
 def bar_limits(maps: Maps) -> tuple[float, float]:
@@ -167,7 +172,7 @@ def draw_on(panels: Sequence[Axes], maps: Maps) -> None:
                 outline(axes, sure[index])
         else:
             draw_bar_panel(axes, maps, index)
-            axes.set_ylabel(title_of(maps.name))
+            axes.set_ylabel(two_lines(maps.name))
         entitle(axes, whole_heading(maps.labels[index]))
     if maps.values.ndim == 3:
-        scale_beside(panels, norm, cmap, title_of(maps.name))
+        scale_beside(panels, norm, cmap, scale_of(maps.name))

@@ -18,7 +18,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from igc_dist.records import printable
-from igc_dist.report.contents import Floats, column, inputs, labels, main_map, title_of
+from igc_dist.report.contents import Floats, column, inputs, labels, main_map, scale_of, title_of
 from igc_dist.report.intervals import interval, quantile
 from igc_dist.report.maps import Maps, read_maps
 
@@ -60,6 +60,7 @@ def explored(tree: xr.DataTree, groups: Iterable[str]) -> dict[str, Any]:
         maps.append(
             {
                 "title": f"{title_of(name)} of {printable(group)}" if len(mains) > 1 else title_of(name),
+                "unit": scale_of(name),
                 "shape": part.values.shape[1:],
                 "signed": part.signed,
                 "patch": patch,

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from igc_dist.records import ConfigError, printable
-from igc_dist.report.contents import Floats, inputs, labels, title_of
+from igc_dist.report.contents import Floats, inputs, labels, scale_of
 from igc_dist.report.intervals import quantile
 from igc_dist.report.maps import NewFigure, fold_features
 from igc_dist.report.panels import NEGATIVE, POSITIVE, WIDTH, entitle, short, whole_heading
@@ -60,7 +60,7 @@ def read_ranked(
         chosen = chosen[np.argsort(-values[place][chosen], kind="stable")]
         left = f" ({len(chosen)} of {len(features)} drawn)" if len(chosen) < len(features) else ""
         title, shown = whole_heading(label) + left, [features[each] for each in chosen]
-        found.append(Ranked(title, title_of(name), shown, values[place][chosen], reach[place][chosen]))
+        found.append(Ranked(title, scale_of(name), shown, values[place][chosen], reach[place][chosen]))
     return found
 
 

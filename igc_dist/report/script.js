@@ -102,6 +102,8 @@
   const sure = labelled("Pale where the interval holds 0", make("input", { type: "checkbox", id: "sure" }), tools);
   const outlined = labelled("Outline what differs from 0 (FDR 5 %)", make("input", { type: "checkbox", id: "outline", checked: true }), tools);
   const canvas = viewer.querySelector("canvas");
+  const legend = make("p", { id: "legend" });
+  canvas.before(legend);
   const told = viewer.querySelector("#told");
   const bytes = (text) => {
     const binary = atob(text);
@@ -155,7 +157,7 @@
     const each = data.maps[state.map];
     const [height, width] = shape(each);
     const drawn = state.chosen < each.count;
-    canvas.hidden = !drawn;
+    canvas.hidden = legend.hidden = !drawn;
     if (!drawn) {
       told.textContent = `The page holds the maps of the first ${each.count} outputs: igc-dist report STORE --outputs "${data.outputs[state.chosen]}" draws this one.`;
       return;
@@ -226,6 +228,9 @@
     const wide = widths && !Number.isNaN(widths[state.cell])
       ? ` (95 %: ${number(value - widths[state.cell])} to ${number(value + widths[state.cell])})` : "";
     told.textContent = `${data.outputs[state.chosen]}, ${name}${size}: ${Number.isNaN(value) ? "undefined" : number(value) + wide}. Scale: ${signed ? "-" + number(limit) + " (blue) to " : "0 to "}${number(limit)}${signed ? " (red)" : ""}.`;
+    const ramp = bars ? "to" : make("span", { className: `ramp ${signed ? "signed" : "plain"}` });
+    legend.replaceChildren(`${bars ? "Axis from " : ""}${signed ? "-" + number(limit) : "0"} `, ramp,
+      ` ${number(limit)} (${wide_map ? "half of the 95 % interval of " : ""}${each.unit})`);
     canvas.setAttribute("aria-label", `${each.title} of ${data.outputs[state.chosen]}: arrow keys read its cells`);
   };
   const choose = (place) => {

@@ -210,7 +210,8 @@ def test_half_widths_of_intervals_are_on_demand(page: Path) -> None:
         """
         pick("#output", "7"); pick("#outline", false);
         seen.before = [pixel(2 * 48 + 24, 48 + 20), pixel(24, 20)]; seen.scale = text("#told").split("Scale")[1];
-        pick("#shows", "width");
+        seen.legend = text("#legend");
+        pick("#shows", "width"); seen.wide_legend = text("#legend");
         seen.widths = [pixel(2 * 48 + 24, 48 + 20), pixel(24, 20)]; seen.wide = text("#told").split("Scale")[1];
         """,
     )
@@ -219,6 +220,8 @@ def test_half_widths_of_intervals_are_on_demand(page: Path) -> None:
     assert [each[:3] for each in found["widths"]] == [[153, 52, 4], [255, 255, 255]]
     assert "(blue)" in found["scale"]
     assert found["wide"].startswith(": 0 to 2.06")
+    assert found["legend"] == "-8.00  8.00 (IGC, part of the correlation)"
+    assert found["wide_legend"] == "0  2.06 (half of the 95 % interval of IGC, part of the correlation)"
 
 
 def test_samples_and_clusters_are_folded_and_printed_whole(tmp_path: Path) -> None:

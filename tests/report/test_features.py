@@ -79,7 +79,7 @@ def test_bars_say_what_they_are_and_how_sure() -> None:
     """Names of both axes; whiskers are 95 % intervals with Student's t of the folds."""
     maps = read_maps(segmented(), "x", "igc", 2)
     axes = draw_maps(maps).axes
-    assert (axes[0].get_ylabel(), axes[0].get_xlabel()) == ("IGC", "segment")
+    assert (axes[0].get_ylabel(), axes[0].get_xlabel()) == ("IGC\npart of the correlation", "segment")
     assert axes[1].get_ylabel() == ""
     ends = np.stack([segment[:, 1] for segment in axes[1].collections[0].get_segments()])
     assert maps.errors is not None
