@@ -44,6 +44,7 @@ def grouped(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(model: Any, data: Any, *rest: Any, **given: Any) -> R:
         model, data, flat = config.flattened(model, data, given)
+        config.check_kinds(function, flat)
         with Model(model, precision=flat.get("precision", "32-true")).reserved():
             return function(model, data, *rest, **flat)
 
@@ -157,7 +158,7 @@ def attribute(
     """
     skip = skipping(on_nonfinite)
     # `grouped` has already split group objects into keywords
-    assert isinstance(method, str)
+    assert not isinstance(method, config.Method)
     assert isinstance(precision, str)
     assert not isinstance(quadrature, config.Rule)
     assert not isinstance(design, config.Design)
@@ -190,7 +191,7 @@ def attribute(
         targets=named(_targets(target, n_others), lent, source),
         baseline=start,
         attributor=method_of,
-        statistics=named_statistics(wish.statistics if statistics is None else list(statistics)),
+        statistics=named_statistics(wish.statistics if statistics is None else statistics),
         audit=Audit(precision_audit, precision_tol, precision_on_error),
         limits=limits_of(limits, list(inspect.signature(attribute).parameters)),
         samples=samples or wish.samples,

@@ -67,7 +67,11 @@ class Targets:
                 f"target.outputs={self.outputs!r} of type {type(self.outputs).__name__}: give a list of numbers or "
                 "names, present, top:20 or positives>=30"
             )
-        if isinstance(self.outputs, str) or any(isinstance(k, str) for k in self.outputs):
+        if isinstance(self.outputs, str):
+            return
+        if wrong := [k for k in self.outputs if not isinstance(k, str) and np.asarray(k).dtype.kind not in "iu"]:
+            raise ConfigError(f"target.outputs has {wrong[0]!r}: give numbers or names of outputs")
+        if any(isinstance(k, str) for k in self.outputs):
             return  # `resolved` makes numbers of them
         chosen = [int(k) for k in self.outputs]
         if not chosen:

@@ -25,6 +25,7 @@ from .groups import Rule as Rule
 from .groups import Statistic as Statistic
 from .groups import Store as Store
 from .groups import flattened as flattened
+from .kinds import check_kinds as check_kinds
 from .permitted import ALLOWED as ALLOWED
 from .permitted import TRUST as TRUST
 from .permitted import is_allowed as is_allowed

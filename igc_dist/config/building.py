@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,11 +16,12 @@ from igc_dist.paths import Auto, Design, Grid, Quadrature
 from igc_dist.records import ConfigError, IgcError
 
 
-def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
+def build(node: Any, allow: Sequence[str] = (), group: str = "", **extra: Any) -> Any:
     """Instantiate a node with `_target_`, after checking every `_target_` in it against the allow-list.
 
-    Raises `ConfigError` for a target outside the list, or the error of ours that the object raises. A configuration is
-    data, and Hydra's own block list still permits `torch.load`, `torch.hub.load` or `pathlib.Path.unlink`.
+    `group`: that of the node, for what an error names. Raises `ConfigError` for a target outside the list, and for an
+    argument that must be given; or the error of ours that the object raises. A configuration is data, and Hydra's own
+    block list still permits `torch.load`, `torch.hub.load` or `pathlib.Path.unlink`.
     """
     try:
         plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
@@ -36,7 +38,19 @@ def build(node: Any, allow: Sequence[str] = (), **extra: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, IgcError):
             raise cause from error
+        if lacking := _lacking(plain):
+            places = " and ".join(f"{group}.{name}" if group else name for name in lacking)
+            raise ConfigError(f"{places} must be given: {plain['_target_']} needs it") from error
         raise ConfigError(f"{plain['_target_']} could not be built: {type(cause).__name__}: {cause}") from error
+
+
+def _lacking(node: Mapping[Any, Any]) -> list[str]:
+    """The arguments without a default that are null."""
+    try:
+        wanted = inspect.signature(get_object(node["_target_"])).parameters
+    except Exception:  # a name that is not there is said by itself
+        return []
+    return [n for n, p in wanted.items() if n in node and node[n] is None and p.default is inspect.Parameter.empty]
 
 
 def build_attributor(

@@ -37,7 +37,7 @@ def from_config(cfg: Any, store: str | Path | None, allow: Sequence[str] = ()) -
     model = _model(c, allow)
     quadrature = ensure_rule(c.quadrature.name, c.quadrature.n_steps, c.quadrature.tol)
     source = data.ensure(
-        building.build(_fitted(c, model.module), allow),
+        building.build(_fitted(c, model.module), allow, "data"),
         c.data.num_workers,
         c.data.stage,
         c.data.prefetch,
@@ -112,7 +112,7 @@ def _model(c: schemas.Config, allow: Sequence[str]) -> Model:
         assert path is not None
         waiting = Unfilled.of(module, os.path.expanduser(path))
     else:
-        module = building.build(c.model.build, allow)
+        module = building.build(c.model.build, allow, "model")
         if path is not None:
             load(module, path, trust=TRUST in allow)
     made = Model(
@@ -140,7 +140,7 @@ def _without_weights(c: schemas.Config, parts: Parts, allow: Sequence[str]) -> A
     if not os.path.isfile(path):  # which `load` tells
         return None
     with without_weights():
-        module = building.build(c.model.build, allow)
+        module = building.build(c.model.build, allow, "model")
     return module if not isinstance(module, Vision) and fillable(module) else None
 
 

@@ -17,6 +17,12 @@ AUTO = "auto"
 """As `igc_dist.model.AUTO`, which loads torch."""
 
 
+def at_least(least: int, key: str, value: int) -> None:
+    """Raise `ConfigError` for a number below the least."""
+    if value < least:
+        raise ConfigError(f"{key}={value}: give an integer of at least {least}")
+
+
 @dataclass
 class ModelConfig:
     """The model: how to build it, its weights, how to call it, its output and final layer, and categorical inputs.
@@ -153,6 +159,10 @@ class FabricConfig:
     loggers: list[str] = field(default_factory=lambda: ["csv"])
     rates: Rates = field(default_factory=Rates)
 
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes", "data_parallel_size", "tensor_parallel_size"):
+            at_least(1, f"fabric.{name}", getattr(self, name))
+
 
 @dataclass
 class StoreConfig:
@@ -174,6 +184,10 @@ class ReportConfig:
     max_outputs: int = 32
     images: Any = True
     thumbnails: int = 64
+
+    def __post_init__(self) -> None:
+        at_least(1, "report.max_outputs", self.max_outputs)
+        at_least(0, "report.thumbnails", self.thumbnails)
 
 
 @dataclass

@@ -37,7 +37,7 @@ class Filter:
     above p, as the study of arXiv:2409.09043 filters (p = 0.8). "confident(p, predicted)": the largest probability is
     above p, also where it is not the label's, as PAIR's information curves do. Both compare strictly, and take outputs
     as logits unless every row is a distribution. "COLUMN==VALUE": a column of the data set. "indices FILE": the numbers
-    in a text file; in Python also an array of numbers.
+    in a text file; in Python also an array of numbers, or one value of true or false for each sample.
 
     `kept`: decided before the model is called; None: decided by pass 1.
     """
@@ -123,9 +123,13 @@ def _listed(path: str) -> list[int]:
 
 def _of_indices(given: Sequence[int] | Any, text: str, n: int) -> Filter:
     found, _ = numbers(given, "filter", ConfigError)
+    if found.dtype == bool and found.shape == (n,):
+        found, text = np.flatnonzero(found), f"{int(found.sum())} indices"
+    if not found.size:
+        raise ConfigError("filter keeps no sample: give different numbers of samples, at least one")
     if found.dtype.kind not in "iu" or found.ndim != 1:
         raise ConfigError(f"filter of type {found.dtype} and shape {found.shape}: give {FORMS}, or indices of samples")
-    if not len(found) or found.min() < 0 or found.max() >= n or len(np.unique(found)) < len(found):
+    if found.min() < 0 or found.max() >= n or len(np.unique(found)) < len(found):
         raise ConfigError(f"filter={text}: give different numbers from 0 to {n - 1}, at least one")
     kept = np.zeros(n, bool)
     kept[found] = True

@@ -49,6 +49,7 @@ def joined(
             f"strategy={strategy!r}: several ranks hold one model on the command line alone, which builds the model "
             f"(igc-dist fabric.strategy={PARALLEL} ...): take strategy='auto' here"
         )
+    _check(timeout, lease, threads, loggers)
     found = environment()
     size = 1 if found is None else int(found.world_size())
     if accelerator == "auto":  # not MPS, which lacks float64 for the sums
@@ -87,6 +88,21 @@ def joined(
         world.part()
         counted.close()
         world.leave()
+
+
+def _check(timeout: Any, lease: Any, threads: Any, loggers: Any) -> None:
+    """Raise `ConfigError` for numbers that are none, and for loggers that cannot log."""
+    for name, seconds in (("timeout", timeout), ("lease", lease)):
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < float("inf")
+        if not number and not (seconds is None and name == "lease"):
+            raise ConfigError(f"fabric.{name}={seconds!r}: give a number of seconds above 0")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ConfigError(f"fabric.threads={threads!r}: give a number of at least 1, or null for that of the process")
+    if isinstance(loggers, str) or not all(hasattr(logger, "log_metrics") for logger in loggers):
+        raise ConfigError(
+            f"loggers={loggers!r}: give a list of loggers of Lightning, such as [CSVLogger('logs')]; names are for the "
+            "command line"
+        )
 
 
 def _device(found: Any, accelerator: str, strategy: str, size: int) -> torch.device:

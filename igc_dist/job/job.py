@@ -24,6 +24,7 @@ from igc_dist.model import Model
 from igc_dist.paths import Pairs
 from igc_dist.planning import Audit, Budget, Limits, Plan
 from igc_dist.statistics import STATISTICS, Cells, Statistic, feature_terms
+from igc_dist.store import located
 from igc_dist.targets import Targets
 
 
@@ -67,6 +68,8 @@ class Job:
     """First looks at model and data, which the pilot and the plan of one run share (`planned`)."""
 
     def __post_init__(self) -> None:
+        if self.store is not None:
+            located(self.store)  # raises for what is no place
         object.__setattr__(self, "inputs", in_basis(self.inputs, features.basis_of(self.reduce)))
         masks = features.masks_of(self.reduce)
         if masks is not None:

@@ -62,6 +62,12 @@ NOISE = ", so its noise would pass for a property of the model"
 
 RULES = (
     Rule(
+        lambda job: not -(2**63) <= job.seed < 2**63,
+        "seed={seed} has more than 64 bits",
+        "give a smaller one",
+        lambda job: {"seed": str(job.seed)},
+    ),
+    Rule(
         lambda job: job.targets.each is not None and bool(job.statistics),
         "target={target} explains each sample for outputs of its own, and the statistic {statistic} is of one output "
         "over all samples",

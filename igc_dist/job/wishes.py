@@ -48,6 +48,8 @@ def limits_of(values: Mapping[str, Any], others: Sequence[str] = ()) -> Limits:
 
 def named_statistics(wishes: Sequence[str | Statistic], **settings: Mapping[str, Any]) -> tuple[Statistic, ...]:
     """Statistics from names or objects, each once. `settings` are by name. Raises `ConfigError` for an unknown name."""
+    if isinstance(wishes, str):
+        raise ConfigError(f"statistics={wishes!r}: give a list, [{wishes!r}]")
     found: dict[str, Statistic] = {}
     for wish in wishes:
         if isinstance(wish, Statistic):

@@ -18,15 +18,18 @@ _CRUSHED = re.compile(rf"({'|'.join(SCHEMES)}):/[^/]")
 def located(path: str | Path) -> str | Path:
     """A URL, checked, or the path of a folder, with ``~`` as in a shell.
 
-    Raises `ConfigError` for a URL that cannot be used.
+    Raises `ConfigError` for a URL that cannot be used, and for what is no name.
     """
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise ConfigError(f"store.path={path!r}: give the name of a folder or a URL, or null")
     if "://" in str(path):
         return check_url(str(path))
     if _CRUSHED.match(str(path)):
         raise ConfigError(
             f"store.path={path}: a URL has two slashes, which pathlib.Path makes one of: give it as a string"
         )
-    return Path(os.path.expanduser(path))
+    where = Path(os.path.expanduser(path))
+    return where if where.name not in ("", "..") else where.resolve()
 
 
 def check_place(path: str | Path) -> None:

@@ -22,6 +22,7 @@ from igc_dist.statistics import ControlledCorrelation, TTest
 from tests.commands import ROOT
 
 CASES: tuple[dict[str, Any], ...] = (
+    {"seed": 2**63},
     {"target": "own"},
     {"target": "top:2", "statistics": [], "samples": True, "final_layer": "2"},
     {"target": "predicted", "statistics": [], "samples": True, "baseline": References(2, "top_k")},

@@ -57,6 +57,13 @@ def test_wrong_outputs(target: object, text: str) -> None:
         ensure(target).select(3)
 
 
+@pytest.mark.parametrize("outputs", [[0, 1.5], ["cat", 1.5], [True, False], np.array([True, False])])
+def test_outputs_that_are_no_numbers(outputs: object) -> None:
+    """As the command line makes them: a fraction, a mask."""
+    with pytest.raises(ConfigError, match=r"target.outputs has .*(1\.5|True).*: give numbers or names of outputs"):
+        Targets(outputs)
+
+
 @pytest.mark.parametrize("target", [True, 1.5, {"k": 1}, "onehot", [0.5], [True]])
 def test_wrong_kinds(target: object) -> None:
     """What cannot name outputs is refused with the value and what would."""

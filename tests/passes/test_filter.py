@@ -130,6 +130,15 @@ def test_another_filter_is_another_run(tmp_path: Path) -> None:
         run("site==south", store=tmp_path / "s.zarr")
 
 
+def test_a_mask_of_samples_keeps_those_that_are_true() -> None:
+    kept = np.arange(N) % 3 != 1
+    tree, same = run(kept), run(np.flatnonzero(kept))
+    assert tree["samples/x/attribution"].identical(same["samples/x/attribution"])
+    assert tree.attrs["spec_hash"] == same.attrs["spec_hash"]
+    with pytest.raises(ConfigError, match="keeps no sample"):
+        run(np.zeros(N, bool))
+
+
 @pytest.mark.parametrize(
     ("filter", "error", "said"),
     [

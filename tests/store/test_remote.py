@@ -289,6 +289,7 @@ def test_the_page_of_a_store_lies_in_a_folder() -> None:
     """Beside a folder as ever; of a URL in the run's folder, or here."""
     assert beside("a/store.zarr") == beside("a/store.zarr", Path("run")) == Path("a")
     assert beside("a/b.zarr") == Path("a/b.zarr.run")
+    assert beside(".") == Path(f"{Path.cwd()}.run")
     assert (beside("s3://bucket/a/b.zarr/"), beside("s3://bucket/a", Path("run"))) == (Path("b.zarr.run"), Path("run"))
 
 
