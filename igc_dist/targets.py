@@ -70,7 +70,7 @@ class Targets:
         if isinstance(self.outputs, str):
             return
         if wrong := [k for k in self.outputs if not isinstance(k, str) and np.asarray(k).dtype.kind not in "iu"]:
-            raise ConfigError(f"target.outputs has {wrong[0]!r}: give numbers or names of outputs")
+            raise ConfigError(f"target.outputs has {wrong[0]!r}: give integers or names of outputs")
         if any(isinstance(k, str) for k in self.outputs):
             return  # `resolved` makes numbers of them
         chosen = [int(k) for k in self.outputs]
@@ -78,8 +78,7 @@ class Targets:
             raise ConfigError("target.outputs is empty: select at least one output, or null for all")
         if min(chosen) < 0:
             raise ConfigError(f"target.outputs has {min(chosen)}: outputs count from 0")
-        if len(set(chosen)) < len(chosen):
-            twice = sorted({k for k in chosen if chosen.count(k) > 1})
+        if twice := sorted({k for k in chosen if chosen.count(k) > 1}):
             raise ConfigError(f"target.outputs has {twice} more than once: give each output once")
 
     def resolved(self, labels: Tensor | None) -> Targets:
@@ -298,7 +297,4 @@ def ensure(target: Any) -> Targets:
         )
     if isinstance(target, int | np.integer):
         return Targets(outputs=(int(target),))
-    chosen = [k.item() if hasattr(k, "item") else k for k in target]
-    if any(isinstance(k, bool) or not isinstance(k, int | str) for k in chosen):
-        raise ConfigError(f"target={target!r}: outputs are selected by integers, or names of classes")
-    return Targets(outputs=tuple(chosen))
+    return Targets(outputs=tuple(k.item() if hasattr(k, "item") else k for k in target))

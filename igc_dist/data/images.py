@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,13 @@ class ImageFolder(Labelled):
 
     def _by_folder(self) -> tuple[list[str], np.ndarray]:
         """The path and the class of each image: the folder in `root` that holds it."""
-        found = sorted(
-            str(file.relative_to(self.root).as_posix())
-            for file in self.root.rglob("*")
-            if file.suffix.lower() in KINDS and not file.name.startswith(".") and file.is_file()
-        )
+        images = sorted(file for file in _below(self.root) if file.lower().endswith(KINDS))
+        if lost := [file for file in images if not (self.root / file).exists()]:
+            raise DataError(
+                f"data: {self.root / lost[0]} is a link to a file that is not there ({len(lost)} such links): mend or "
+                "remove it"
+            )
+        found = [file for file in images if (self.root / file).is_file()]
         if not found:
             raise DataError(f"data: no image below {self.root}: images end with {', '.join(KINDS)}")
         if loose := [file for file in found if "/" not in file]:
@@ -142,3 +144,18 @@ def _read(table: Path) -> Any:
     except (OSError, ValueError, ImportError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"data: the table {table} cannot be read ({why}): give a CSV or Parquet file") from error
+
+
+def _below(root: Path) -> Iterator[str]:
+    """The files below a folder, also through links to folders, by their names from there; without hidden ones."""
+    for folder, inside, names in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith(".")
+            and not f"{here}/".startswith(f"{os.path.realpath(os.path.join(folder, name))}/")
+        ]  # a link to what holds it has no end
+        for name in names:
+            if not name.startswith("."):
+                yield Path(os.path.relpath(os.path.join(folder, name), root)).as_posix()

@@ -47,6 +47,20 @@ class Net(nn.Module):
         return (x - 0.4).mean((2, 3)) ** 2 * 30
 
 
+def test_links_are_followed_and_hidden_folders_are_not(photos: Path, tmp_path: Path) -> None:
+    """A class that is a link to a folder counts; one that leads back ends; one to nothing is named."""
+    (photos / "emu").rename(tmp_path / "elsewhere")
+    (photos / "emu").symlink_to(tmp_path / "elsewhere")
+    (photos / "cat" / "back").symlink_to(photos)
+    (photos / ".cache").mkdir()
+    Image.new("RGB", (2, 2)).save(photos / ".cache" / "0.png")
+    found = ImageFolder(photos, size=4)
+    assert (list(found.classes), len(found)) == (list(CLASSES), 12)
+    (photos / "dog" / "lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(DataError, match=r"dog/lost\.jpg is a link to a file that is not there \(1 such"):
+        ImageFolder(photos, size=4)
+
+
 def table(tmp_path: Path, text: str) -> Path:
     (tmp_path / "table.csv").write_text(text)
     return tmp_path / "table.csv"

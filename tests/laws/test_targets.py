@@ -60,7 +60,7 @@ def test_wrong_outputs(target: object, text: str) -> None:
 @pytest.mark.parametrize("outputs", [[0, 1.5], ["cat", 1.5], [True, False], np.array([True, False])])
 def test_outputs_that_are_no_numbers(outputs: object) -> None:
     """As the command line makes them: a fraction, a mask."""
-    with pytest.raises(ConfigError, match=r"target.outputs has .*(1\.5|True).*: give numbers or names of outputs"):
+    with pytest.raises(ConfigError, match=r"target.outputs has .*(1\.5|True).*: give integers or names of outputs"):
         Targets(outputs)
 
 
