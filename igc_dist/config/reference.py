@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, get_args, get_type_hints
+
+from omegaconf import OmegaConf
 
 from igc_dist.config.schemas import Config, folder
 
@@ -166,9 +169,7 @@ def page() -> str:
     ]
     for key, kind, default in settings():
         if "." not in key and kind in ("group", "settings", "settings or null"):
-            choices = sorted(path.stem for path in (folder() / key).glob("*.yaml"))
-            lines += ["", f"## {key}", "", MEANINGS[key]]
-            lines += ["", "Choices: " + ", ".join(f"`{choice}`" for choice in choices) + "."] if choices else []
+            lines += ["", f"## {key}", "", MEANINGS[key], *_choices(key, kind != "group")]
             lines += ["", "| key | type | default | meaning |", "|---|---|---|---|"] if kind == "group" else []
         elif "." in key and kind != "group":
             lines.append(_row(key, kind, default))
@@ -178,7 +179,36 @@ def page() -> str:
         for each in settings()
         if "." not in each[0] and "group" not in each[1] and "settings" not in each[1]
     ]
+    lines += ["", "## experiment", "", "A whole command under one name.", *_choices("experiment", own=False)]
     return "\n".join(lines) + "\n"
+
+
+def _choices(group: str, own: bool) -> list[str]:
+    """The files of a group, with the comments at their tops; with their own settings, where the group has none."""
+    rows = ["", "| choice | meaning |" + " settings |" * own, "|---|---|" + "---|" * own]
+    for path in sorted((folder() / group).glob("*.yaml")):
+        top = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        lines = [line[2:] for line in top if "@package" not in line]
+        # indented lines are commands
+        said = " ".join(f"`{line.strip()}`" if line.startswith(" ") else line for line in lines).replace("|", "\\|")
+        found = dict(_leaves(OmegaConf.to_container(OmegaConf.load(path)), group)) if own else {}
+        given = ", ".join(f"`{key}={_word(value)}`" for key, value in found.items())
+        rows.append(f"| `{path.stem}` | {said} |" + f" {given} |" * own)
+    return rows if len(rows) > 3 else []
+
+
+def _word(value: Any) -> str:
+    """A value as on the command line."""
+    return json.dumps(value, separators=(",", ":")).replace('"', "")
+
+
+def _leaves(node: Any, above: str) -> Iterator[tuple[str, Any]]:
+    """The settings in a file by their keys, without those of Hydra."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}.{key}")
+        elif key not in ("_target_", "_partial_", "defaults", above):
+            yield f"{above}.{key}", value
 
 
 def _row(key: str, kind: str, default: Any) -> str:
