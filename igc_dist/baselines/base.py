@@ -62,6 +62,18 @@ class Baseline(ABC):
     def draw(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
         """Baselines `block` of each sample, per input: (len(block), n, *P), or (len(block), 1, *P) if shared."""
 
+    def drawn(self, batch: Batch, block: range, around: Surroundings) -> Tensors:
+        """What `draw` gives. Raises `ConfigError` unless it is of these shapes."""
+        found, head = self.draw(batch, block, around), (len(block), 1 if self.shared else len(batch.index))
+        told = [tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__ for x in found]
+        expected = [(*head, *x.shape[1:]) for x in batch.inputs]
+        if told != expected:
+            raise ConfigError(
+                f"{type(self).__name__}.draw gave {told}, expected tensors of shapes {expected}: baselines, samples (1 "
+                "where they are shared), and features of each input"
+            )
+        return found
+
 
 def rows_of(source: Source, rows: Int64[np.ndarray, "B n"]) -> Tensors:
     """The given rows of the data, (B, n, *P) per input. Each row is read once."""

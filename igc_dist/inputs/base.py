@@ -58,6 +58,8 @@ class Inputs(ABC):
         """
         dtype, m = self.model.dtype(raw), self.n_categorical(raw)
         for name, x in zip(input_names(len(raw)), raw[: len(raw) - m], strict=False):
+            if 0 in x.shape[1:]:
+                raise DataError(f"{what} {name} has no features (shape {tuple(x.shape[1:])}): leave it out")
             if x.is_complex():
                 raise DataError(
                     f"{what} {name} is complex ({x.dtype}), and a path needs real numbers: give its parts, such as "

@@ -180,7 +180,7 @@ class Engine:
             baselines, predictions = self._shared[shard.baselines]
         else:
             baselines = self.inputs.take(
-                self.baseline.draw(batch, shard.baselines, self.around), self.device, "baseline of input"
+                self.baseline.drawn(batch, shard.baselines, self.around), self.device, "baseline of input"
             )
             if self.attributor.own_baseline:
                 predictions = torch.zeros(1, self.plan.shapes.n_outputs, dtype=torch.float64, device=self.device)

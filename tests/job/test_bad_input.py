@@ -54,6 +54,7 @@ BEFORE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "target of another kind": ({"target": 1.5}, ConfigError, "1.5.*float.*int"),
     "more samples than data": ({"baseline": N + 1}, ConfigError, f"k={N + 1}.*{N} usable.*at most {N}"),
     "more resampled than data": ({"baseline": baselines.Resampled(N + 1)}, ConfigError, f"k={N + 1}.*at most {N}"),
+    "inputs without features": ({"data": (torch.zeros(N, 0), target())}, DataError, r"x has no features.*leave it out"),
     "baseline 0": ({"baseline": 0}, ConfigError, r"baseline=0.*float \(0.0\)"),
     "baseline of another shape": ({"baseline": torch.zeros(4)}, ConfigError, r"\(4,\): expected \(3,\)"),
     "baseline of text": ({"baseline": np.array(["a", "b", "c"])}, ConfigError, "baseline holds text"),

@@ -13,6 +13,7 @@ from igc_dist.baselines import Baseline, Surroundings, ensure
 from igc_dist.data import Source
 from igc_dist.data import ensure as source_of
 from igc_dist.records import ConfigError
+from igc_dist.tensors import Batch
 
 N, FEATURES = 10, ((3,), (2, 4, 4))
 
@@ -86,6 +87,19 @@ def test_drawn_by_address(name: str) -> None:
             for found, expected in zip(draw(name, rows, cut), whole, strict=True):
                 assert torch.equal(found, expected[list(cut)][:, rows])
                 assert found.dtype is torch.float64
+
+
+@pytest.mark.parametrize(("shared", "made"), [(True, (3, 2, 3)), (False, (3, 1, 3)), (False, (2, 3)), (False, None)])
+def test_what_a_baseline_of_others_draws_is_checked(shared: bool, made: tuple[int, ...] | None) -> None:
+    class Own(Baseline):
+        def draw(self, batch: Batch, block: range, around: Surroundings) -> Any:
+            return (np.zeros((3, 2, 3)) if made is None else torch.zeros(made),)
+
+    own = Own()
+    own.shared = shared  # type: ignore[misc]
+    batch = Batch(np.arange(2), (torch.zeros(2, 3),), torch.zeros(2))
+    with pytest.raises(ConfigError, match=rf"Own\.draw gave .*expected .*\[\(3, {1 if shared else 2}, 3\)\]"):
+        own.drawn(batch, range(3), Surroundings(source(), np.arange(N), 0))
 
 
 @pytest.mark.parametrize("name", ["samples", "resampled", "noise"])

@@ -55,6 +55,14 @@ def test_drawn_nodes_are_judged_by_the_noise_that_the_standard_error_holds() -> 
     assert "draw more nodes (n_steps, n_draws)" in next(judged(tree))[1]
 
 
+def test_results_without_any_correlation_are_told() -> None:
+    both = tree_of(quadrature_error=[np.nan] * 2, correlation=[np.nan] * 2, constant=[1, 2])
+    assert next(judged(both)) == (
+        "warning", "No output has a correlation, so maps are NaN: output 0 has a constant target."
+    )  # fmt: skip
+    assert list(judged(tree_of(quadrature_error=[np.nan, 0.0], correlation=[np.nan, 0.5], constant=[1, 0]))) == []
+
+
 def test_without_a_correlation_the_residuals_are_judged() -> None:
     tree = tree_of(completeness_error=[0.2, 0.01], prediction_std=[1.0, 1.0])
     assert coarse_outputs(tree) == [True, False]
