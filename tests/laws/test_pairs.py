@@ -420,7 +420,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"design": "stratified", "n_draws": 3, "baseline": 2},
         "n_draws=3 with design 'stratified': an input has 2 baselines",
     ),
-    ({"n_others": 0}, "n_others=0: give the number"),
+    ({"n_others": 0}, "n_others=0: give how many outputs"),
     ({"n_others": 1, "statistics": ["correlation", "moments"]}, "draws its nodes, or its outputs.*'moments'"),
     ({"n_others": 1, "attributor": GradientXInput()}, "it is for Integrated Gradients"),
     ({"n_others": 1, "reduce": [np.abs]}, "a function, which need not be linear"),
