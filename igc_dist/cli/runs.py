@@ -277,7 +277,10 @@ def _recovered(stores: Mapping[str, Path], masks: Mapping[str, np.ndarray]) -> I
 
 
 def _images(source: Any, indices: list[int]) -> Any:
-    """The first input of some samples; NaN for a sample that cannot be read."""
-    with source.opened():
-        (batch,) = source.batches(indices, len(indices))
-    return batch.inputs[0].double().cpu().numpy()
+    """The first input of some samples, read one by one in this process; NaN for a sample that cannot be read."""
+    found = []
+    for i in indices:
+        batch = source.look([i])
+        image = batch.inputs[0][0].double().cpu().numpy()
+        found.append(np.full_like(image, np.nan) if batch.unread else image)
+    return np.stack(found)

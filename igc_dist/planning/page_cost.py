@@ -22,6 +22,17 @@ PER_ARRAY = 48 * 2**10
 PER_PANEL = 512 * 2**10
 """Memory of a panel of a figure: axes, ticks, texts, and its part of the canvas."""
 
+CELLS, CLUSTERED, VALUES = 2**22, 500, 2**24
+"""Samples times outputs up to which a page names the samples that carry an output; samples that it clusters at most,
+and their attributions together (`report.evidence`)."""
+
+KEPT, PER_CELL, OF_SAMPLES = 20, 48, 32
+"""Bytes of a sample and output: weight, target and prediction, as read; and with their copies in the order of the data;
+more of stored samples, whose attributions are summed."""
+
+AT_ONCE, FETCHED = 64, 2**24
+"""Samples that are read together for their pictures, and their bytes, at most (`report.rows`)."""
+
 
 @dataclass(frozen=True)
 class PageCost:
@@ -52,12 +63,29 @@ class PageCost:
 
     def memory(self) -> int:
         """Bytes beside what the process holds: the maps of a figure, as read and masked, and a chunk of them, as
-        stored, decoded and copied; and its panels."""
+        stored, decoded and copied; and its panels. Before that, what its samples are chosen from, and their pictures:
+        those that are read together, one as it is read, and a sum of them."""
         if not self.work.page:
             return 0
         largest = 8 * max(map(prod, self.shapes.features))
         read = (2 * self.rows + 3 * min(self.chunk, len(self.work.outputs))) * largest
-        return DRAWING + PER_ARRAY * self.n_arrays + PER_PANEL * self.rows + read
+        sample = 8 * prod((self.shapes.raw or self.shapes.walk or self.shapes.features)[0])
+        fetched = max(min(FETCHED, AT_ONCE * sample), sample) + 3 * sample
+        drawn = PER_PANEL * self.rows + read + KEPT * self.cells + fetched
+        return DRAWING + PER_ARRAY * self.n_arrays + max(drawn, self.evidence())
+
+    @property
+    def cells(self) -> int:
+        """Samples times outputs, of which a page names the samples that carry an output; 0 if there are too many."""
+        cells = self.shapes.n_samples * len(self.work.outputs)
+        return 0 if self.work.each or cells > CELLS else cells
+
+    def evidence(self) -> int:
+        """Bytes while samples are chosen: tables of all of them, and the attributions of those that are clustered as
+        stored, in float64 and weighed."""
+        tables = (PER_CELL + OF_SAMPLES * self.work.samples) * self.cells
+        clustered = min(CLUSTERED, self.shapes.n_samples, VALUES // self.shapes.n_features) * self.work.samples
+        return tables + (self.shapes.itemsize + 2 * 8) * clustered * self.shapes.n_features * (self.cells > 0)
 
     def seconds(self, machine: Machine) -> float:
         """Seconds until the page is there."""

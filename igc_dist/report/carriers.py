@@ -14,9 +14,9 @@ from igc_dist.report.contents import Floats, inputs, labels, number
 from igc_dist.report.evidence import SAMPLES, Evidence
 from igc_dist.report.maps import fold_features
 from igc_dist.report.panels import whole_heading
-from igc_dist.report.pictures import jpeg, strip
+from igc_dist.report.pictures import as_bytes, framed, jpeg, strip
 from igc_dist.report.ranked import names_of
-from igc_dist.report.rows import AT_ONCE, Fetch, first_group, known_confidence
+from igc_dist.report.rows import Fetch, fetched, first_group, known_confidence
 from igc_dist.report.thumbnails import pictured
 from igc_dist.secrets import masked_text
 
@@ -36,7 +36,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Shown:
-    """The samples that `evidence` names, from the opened store `tree`: their images, attributions and confidences."""
+    """The samples that `evidence` names, from the opened store `tree`: their images as small pictures (`framed`),
+    attributions and confidences."""
 
     tree: xr.DataTree
     images: dict[int, np.ndarray]
@@ -45,12 +46,8 @@ class Shown:
     @classmethod
     def of(cls, tree: xr.DataTree, evidence: Evidence, fetch: Fetch | None) -> Shown:
         """With the images that `fetch` has, of pictures."""
-        images, wanted = dict[int, np.ndarray](), evidence.samples
-        for start in range(0, len(wanted) if fetch is not None else 0, AT_ONCE):
-            part = wanted[start : start + AT_ONCE]
-            assert fetch is not None
-            found = zip(part, list(fetch(part)), strict=True)
-            images |= {i: image for i, image in found if image is not None and pictured(image)}
+        found = zip(evidence.samples, fetched(fetch, evidence.samples), strict=True)
+        images = {i: framed(as_bytes(image)) for i, image in found if image is not None and pictured(image)}
         return cls(tree, images, known_confidence(tree))
 
     def attribution(self, place: int, index: int) -> tuple[Floats | None, list[str]]:

@@ -50,15 +50,16 @@ UNKNOWN = 208
 """The grey of a cell that is not defined."""
 
 
-def strip(image: np.ndarray | None, values: Floats | None, *, one: bool = False) -> np.ndarray | None:
+def strip(seen: np.ndarray | None, values: Floats | None, *, one: bool = False) -> np.ndarray | None:
     """Sample, map and overlay side by side as pixels (H, W, 3), as many of them as are known; of `one` the last.
 
-    `image` as the model got it; `values` (height, width), others are not drawn. Colours end at the 99th percentile.
+    `seen`: the sample as pixels, `framed`; `values` (height, width), others are not drawn. Colours end at the 99th
+    percentile.
     """
-    panels = [] if image is None else [framed(as_bytes(image))]
+    panels = [] if seen is None else [seen]
     if values is not None and values.ndim == 2:
         panels.append(framed(mapped(values)))
-        panels += [] if image is None else [overlaid(panels[0], values)]
+        panels += [] if seen is None else [overlaid(seen, values)]
     if not panels:
         return None
     panels = panels[-1:] if one else panels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ from igc_dist.secrets import masked
 Fetch = Callable[[list[int]], "np.ndarray | list[np.ndarray | None]"]
 """The first input of the samples with given indices, (n, *P), or a list; NaN or None where it cannot be read."""
 
-AT_ONCE = 64
-"""How many samples are fetched together."""
+AT_ONCE, HELD = 64, 2**24
+"""How many samples are fetched together, and bytes that they may take: 13 photographs of 224 x 224 in float64."""
 
 
 @dataclass(frozen=True)
@@ -72,29 +72,38 @@ def rows_of(tree: xr.DataTree, fetch: Fetch | None, most: int | None = None) -> 
     names, complete = labels(tree), bool(tree.attrs.get("sums_to_prediction"))
     confidence = known_confidence(tree)
     index = samples["index"].values[:most].tolist()
-    for start in range(0, len(index), AT_ONCE):
-        part = index[start : start + AT_ONCE]
+    for row, (i, image) in enumerate(zip(index, fetched(fetch, index), strict=True)):
+        its = samples.isel(sample=row)
+        target = np.asarray(its["target"].values, np.float64)
+        place = int(np.nan_to_num(target, nan=-np.inf).argmax())
+        own = names
+        if "explained_name" in its:
+            own = [printable(name) for name in masked(list(map(str, its["explained_name"].values)))]
+        attribution = arrays["attribution"].isel(sample=row).isel(output=place, drop=True)
+        seen = image is not None and bool(np.isfinite(image).any())
+        yield Row(
+            index=int(i),
+            place=place,
+            names=own,
+            target=float(target[place]),
+            predictions=np.asarray(its["prediction"].values, np.float64),
+            confidence=confidence.get(int(i), probability(its["prediction"].values)),
+            residual=float(its["delta"].values[place]) if complete else None,
+            attribution=attribution,
+            image=image if seen else None,
+        )
+
+
+def fetched(fetch: Fetch | None, index: Sequence[int]) -> Iterator[np.ndarray | None]:
+    """The samples with these indices in turn: as many are held as were small enough before, the first one alone."""
+    start, most = 0, 1
+    while start < len(index):
+        part = list(index[start : start + most])
         images = [None] * len(part) if fetch is None else list(fetch(part))
-        for row, (i, image) in enumerate(zip(part, images, strict=True), start):
-            its = samples.isel(sample=row)
-            target = np.asarray(its["target"].values, np.float64)
-            place = int(np.nan_to_num(target, nan=-np.inf).argmax())
-            own = names
-            if "explained_name" in its:
-                own = [printable(name) for name in masked(list(map(str, its["explained_name"].values)))]
-            attribution = arrays["attribution"].isel(sample=row).isel(output=place, drop=True)
-            seen = image is not None and bool(np.isfinite(image).any())
-            yield Row(
-                index=int(i),
-                place=place,
-                names=own,
-                target=float(target[place]),
-                predictions=np.asarray(its["prediction"].values, np.float64),
-                confidence=confidence.get(int(i), probability(its["prediction"].values)),
-                residual=float(its["delta"].values[place]) if complete else None,
-                attribution=attribution,
-                image=image if seen else None,
-            )
+        yield from images
+        start += len(part)
+        largest = max((image.nbytes for image in images if image is not None), default=0)
+        most = min(AT_ONCE, max(1, HELD // max(largest, 1)))
 
 
 def probability(predictions: np.ndarray) -> float | None:

@@ -20,7 +20,7 @@ import xarray as xr
 from igc_dist import files
 from igc_dist.report.contents import Floats, labels
 from igc_dist.report.pictures import as_bytes
-from igc_dist.report.rows import AT_ONCE, Fetch
+from igc_dist.report.rows import Fetch, fetched
 
 SIDE = 224
 """The longest side of a thumbnail in pixels; larger pictures are averaged over squares."""
@@ -87,12 +87,10 @@ def keep_thumbnails(
     folder, written = files.folder(files.folder(beside) / "thumbnails"), 0
     first = np.asarray(tree["samples/index"].values)[:most].tolist() if "samples" in tree.children else []
     index = [*dict.fromkeys([*named, *first])][:most]
-    for start in range(0, len(index), AT_ONCE):
-        part = index[start : start + AT_ONCE]
-        for i, image in zip(part, list(fetch(part)), strict=True):
-            if image is not None and pictured(image):
-                files.write(folder / f"{i}.jpg", jpeg(image))
-                written += 1
+    for i, image in zip(index, fetched(fetch, index), strict=True):
+        if image is not None and pictured(image):
+            files.write(folder / f"{i}.jpg", jpeg(image))
+            written += 1
     means: list[list[Any]] = []
     for place, (name, mean) in enumerate(means_of(tree, fetch, max_outputs).items()):
         files.write(folder / f"mean-{place:04d}.jpg", jpeg(np.moveaxis(mean.image, -1, 0)))
@@ -125,10 +123,13 @@ def means_of(tree: xr.DataTree, fetch: Fetch, max_outputs: int) -> dict[str, Mea
         if not share:
             continue
         chosen = above[np.linspace(0, above.size - 1, share).astype(int)].tolist()
-        images = [image for image in fetch(chosen) if image is not None and pictured(image)]
-        if not images:
+        total, n = np.zeros(()), 0  # a sum: 512 photographs of 224 x 224 are 617 MB
+        for image in fetched(fetch, chosen):
+            if image is not None and pictured(image):
+                total, n = total + image, n + 1
+        if not n:
             break
-        found[name] = Mean(as_bytes(np.mean(np.stack(images), 0)) / 255, len(images), int(above.size))
+        found[name] = Mean(smaller(as_bytes(total / n)) / 255, n, int(above.size))
     return found
 
 
@@ -139,12 +140,17 @@ def pictured(image: np.ndarray) -> bool:
     return flat and min(shape[-2:]) > 3 and bool(np.isfinite(image).all())
 
 
+def smaller(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (H, W, 3) of bytes, of at most `SIDE` on a side: averages of squares."""
+    if (times := -(-max(pixels.shape[:2]) // SIDE)) == 1:
+        return pixels
+    height, width = (side // times for side in pixels.shape[:2])
+    cut = pixels[: height * times, : width * times].reshape(height, times, width, times, 3)
+    return np.rint(cut.mean((1, 3))).astype(np.uint8)
+
+
 def jpeg(image: np.ndarray) -> bytes:
-    pixels = as_bytes(image)
-    if (times := -(-max(pixels.shape[:2]) // SIDE)) > 1:
-        height, width = (side // times for side in pixels.shape[:2])
-        cut = pixels[: height * times, : width * times].reshape(height, times, width, times, 3)
-        pixels = np.rint(cut.mean((1, 3))).astype(np.uint8)
+    pixels = smaller(as_bytes(image))
     times = -(-LEAST // min(pixels.shape[:2]))
     held, large = io.BytesIO(), np.ascontiguousarray(pixels.repeat(times, 0).repeat(times, 1))
     matplotlib.image.imsave(held, large, format="jpeg", pil_kwargs={"quality": QUALITY})

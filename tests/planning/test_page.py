@@ -44,3 +44,22 @@ def test_a_page_that_takes_the_most_is_the_peak() -> None:
     assert small.memory()["host"] > replace(small, work=replace(small.work, page=0)).memory()["host"]
     large = plan(100, 1)
     assert large.memory() == replace(large, work=replace(large.work, page=0)).memory()
+
+
+def test_what_samples_are_chosen_from_is_held() -> None:
+    """Tables of samples and outputs, of at most 2^22 cells; and the attributions of 500 samples, if stored."""
+    small, cells = plan(2, 32), 2**20
+    many = replace(small, shapes=replace(small.shapes, n_samples=cells // 2))
+    assert 0 < many.page_cost.memory() - 96 * MIB - many.page_cost.evidence() < MIB
+    assert many.page_cost.evidence() == 48 * cells
+    kept = replace(many, work=replace(many.work, samples=True)).page_cost.evidence()
+    assert kept == 80 * cells + 500 * 3 * 64 * 64 * 20
+    more = replace(many, shapes=replace(many.shapes, n_samples=5 * cells))
+    assert more.page_cost.evidence() == 0
+
+
+def test_pictures_are_held_a_few_at_a_time() -> None:
+    """Of photographs of 1,024 x 1,024 one, as it is read, and a sum: not 64."""
+    large, one = plan(2, 1, side=1024), 3 * 1024**2 * 8
+    maps, held = (2 * 1 + 3 * large.finalize_outputs) * one, 4 * one
+    assert 0 < large.page_cost.memory() - 96 * MIB - maps - held < 2 * MIB

@@ -15,7 +15,7 @@ import igc_dist
 from igc_dist.report import Beside, gather, keep_thumbnails, write_report
 from igc_dist.report.carriers import gap_of
 from igc_dist.report.evidence import EACH, EXAMPLES, MOST
-from igc_dist.report.pictures import SIDE, SPACE, UNKNOWN, framed, jpeg, strip
+from igc_dist.report.pictures import SIDE, SPACE, UNKNOWN, as_bytes, framed, jpeg, strip
 from igc_dist.results import Grouping, samples_in, strategies
 from tests.report.test_report import SCRIPT, Page
 
@@ -133,7 +133,7 @@ def test_pictures_are_kept_of_those_that_are_named(tree: xr.DataTree, tmp_path: 
 def test_a_strip_has_sample_map_and_overlay() -> None:
     """The map in the page's colours, enlarged; what is not defined is grey. Large pictures are averaged."""
     values = np.array([[1.0, -1.0], [0.0, np.nan]])
-    drawn = strip(np.linspace(0, 1, 16).reshape(4, 4), values)
+    drawn = strip(framed(as_bytes(np.linspace(0, 1, 16).reshape(4, 4))), values)
     assert drawn is not None
     assert drawn.shape == (SIDE, 3 * SIDE + 2 * SPACE, 3)
     cell = {at: drawn[SIDE * at[0] // 2 + 9, SIDE + SPACE + SIDE * at[1] // 2 + 9].tolist() for at in np.ndindex(2, 2)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import matplotlib.image
@@ -19,6 +20,7 @@ import igc_dist
 from igc_dist.__main__ import main
 from igc_dist.report import Beside, Thumbnails, forget_thumbnails, keep_thumbnails, means_of, write_report
 from igc_dist.report.overlays import Overlay, draw_overlay
+from igc_dist.report.rows import fetched
 from igc_dist.report.thumbnails import LEAST, SIDE, jpeg
 from tests.commands import command
 
@@ -81,6 +83,23 @@ def test_means_are_of_the_class(tree: xr.DataTree, tmp_path: Path) -> None:
             np.testing.assert_allclose(mean.image[::times, ::times], wanted, atol=close)
             assert (mean.n, mean.of) == (10, 10)
     assert [*means_of(tree, fetch, 2)] == ["0", "1"]
+
+
+def test_large_samples_are_read_a_few_at_a_time() -> None:
+    """The first one alone, then as many as take 16 MiB, at most 64; and each in its turn."""
+    sizes: list[int] = []
+
+    def read(side: int, index: list[int]) -> np.ndarray:
+        sizes.append(len(index))
+        return np.zeros((len(index), side, side)) + np.array(index)[:, None, None]
+
+    for side, most in ((8, 64), (512, 8), (2048, 1)):
+        sizes.clear()
+        found = [int(image[0, 0]) for image in fetched(partial(read, side), range(20)) if image is not None]
+        assert found == [*range(20)]
+        assert sizes[0] == 1
+        assert max(sizes) == min(most, 19)
+    assert [*fetched(None, [3, 1])] == [None, None]
 
 
 def test_sizes_are_bounded() -> None:
