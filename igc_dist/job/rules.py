@@ -112,13 +112,13 @@ RULES = (
     ),
     Rule(
         lambda job: job.targets.n_others is not None and job.pairs,
-        "target.n_others with design=pairs",
-        "where y is a label, pairs ask for the outputs of both labels only",
+        "target.n_others with design=pairs, and where y is a label, pairs ask for the outputs of both labels only",
+        "leave target.n_others null",
     ),
     Rule(
         lambda job: job.targets.n_others is not None and not isinstance(job.attributor, PathIntegral),
-        "target.n_others with attributor {attributor}",
-        "it is for Integrated Gradients, leave it null",
+        "target.n_others with attributor {attributor}, and it is for Integrated Gradients",
+        "leave it null",
         lambda job: {"attributor": repr(job.attributor.name)},
     ),
     Rule(
@@ -135,8 +135,8 @@ RULES = (
     ),
     Rule(
         lambda job: job.pairs and job.slices is not None,
-        "design=pairs with slices",
-        "a pair of two slices would be in neither. Take design=stratified",
+        "design=pairs with slices, and a pair of two slices would be in neither",
+        "take design=stratified",
     ),
     Rule(
         lambda job: job.samples and job.budget.limited,
@@ -214,14 +214,14 @@ RULES = (
     ),
     Rule(
         lambda job: len(_grouped(job)) > 1,
-        "statistics {statistics} each part the samples",
-        "one run can have one of them",
+        "statistics {statistics} each divide the samples into groups of their own",
+        "take one of them in a run",
         lambda job: {"statistics": ", ".join(_grouped(job))},
     ),
     Rule(
         lambda job: _controlled(job) and not _has_control(job),
         "controlled_correlation needs floating point inputs, and baselines that are drawn for each of them",
-        "baseline=resampled or noise, without pairs or target.n_others, and an attributor that walks from them",
+        "take baseline=resampled or noise, without pairs or target.n_others, and an attributor that walks from them",
     ),
     Rule(
         lambda job: job.weights is not None and any(map(_unweighted, job.statistics)),
@@ -231,13 +231,14 @@ RULES = (
     ),
     Rule(
         lambda job: job.limits.mode == "forward" and job.drawn,
-        "plan.mode=forward is not possible",
-        "draws are folded one by one. Set plan.mode to auto or reverse",
+        "plan.mode=forward is not possible with {what}, whose draws are folded one by one",
+        "set plan.mode to auto or reverse",
+        _drawn_by,
     ),
     Rule(
         lambda job: job.limits.mode == "forward" and "z" in job.terms,
-        "plan.mode=forward is not possible",
-        "a control variate is of all features. Set plan.mode to auto or reverse",
+        "plan.mode=forward is not possible with controlled_correlation, whose control variate is of all features",
+        "set plan.mode to auto or reverse",
     ),
     *TOGETHER,
 )
