@@ -22,7 +22,7 @@ from igc_dist import report as report_of
 from igc_dist import run as composition
 from igc_dist.attributors import IDG, IDGI, GuidedIG
 from igc_dist.features import Patches
-from igc_dist.metrics import Insertion, Lossy, MuFidelity, Sic
+from igc_dist.metrics import Insertion, Lossy, MuFidelity, SensitivityN, Sic
 from igc_dist.model import resident
 from igc_dist.planning import Plan
 from tests.benchmarks.measure import ROOT, Report, report
@@ -128,11 +128,15 @@ CASES = {
     ),
     "lossy": Case("linear", 128, outputs=20, side=96, arguments={"n_folds": 2, "metrics": [Lossy(qualities=(75,))]}),
     "mufidelity": Case("linear", 32, outputs=8, side=96, arguments={"n_folds": 2, "metrics": [MuFidelity()]}),
+    "subsets_of_few_features": Case(
+        "tiny", 2000, outputs=20, n_steps=1, arguments={"n_folds": 4, "metrics": [SensitivityN()]}
+    ),
     "many_inputs": Case("inputs", 64, outputs=4, arguments={"n_folds": 8}),
     "page_of_many_inputs": Case("inputs", 16, outputs=4, page=32, arguments={"n_folds": 4}),
     "page_of_images": Case("linear", 8, outputs=32, side=224, n_steps=1, page=32, arguments={"n_folds": 4}),
     "page_of_many_outputs": Case("linear", 16, outputs=1000, side=32, n_steps=1, page=32, arguments={"n_folds": 4}),
     "page_of_samples": Case("tiny", 20_000, outputs=100, n_steps=1, page=32, arguments={"n_folds": 2, "samples": True}),
+    "page_of_many_cells": Case("tiny", 40_000, outputs=100, n_steps=1, page=32, arguments={"n_folds": 4}),
     "many_patches": Case("patches", 5000, outputs=1000, side=14, n_steps=1, arguments={"final_layer": "3"}),
     "one_sample": Case("resnet64", 1),
     "two_samples": Case("resnet64", 2),
