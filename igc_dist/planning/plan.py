@@ -7,7 +7,7 @@ composition of a batch decides the rounding of its gradients. `cut.py` makes the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from typing import NamedTuple
@@ -279,14 +279,17 @@ class Plan:
     def check(self) -> None:
         """Raise `ConfigError` with the numbers if the plan does not fit its budget."""
         memory = self.memory()
+        paged = replace(self, work=replace(self.work, page=0)).memory()["host"] < memory["host"]
         for place in ("host", "device"):
             limit = getattr(self.limits, f"{place}_memory")
             if memory[place] > limit * GIB:
+                way = "lower plan.output_block, plan.micro_batch or plan.n_folds"
+                way = "set report.enabled=false, as the page takes the most" if paged and place == "host" else way
                 raise ConfigError(
                     f"projected peak {place} memory is {size(memory[place])} per rank, the budget plan.{place}_memory "
                     f"is {size(limit * GIB)} (held before the run: {size(self.shapes.reserved_bytes)}; micro-batch "
                     f"{self.samples_per_batch} samples x {self.points_per_batch} points, {self.output_block} outputs "
-                    "per shard): raise the budget, or lower plan.output_block, plan.micro_batch or plan.n_folds"
+                    f"per shard): raise the budget, or {way}"
                 )
         if self.limits.disk is not None or self.limits.files is not None:
             self.footprint.check(self.limits)

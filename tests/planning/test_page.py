@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from igc_dist.planning import Limits, Plan, Work, make_plan
-from igc_dist.records import Shapes
+from igc_dist.records import ConfigError, Shapes
 
 MIB = 2**20
 
@@ -63,3 +63,15 @@ def test_pictures_are_held_a_few_at_a_time() -> None:
     large, one = plan(2, 1, side=1024), 3 * 1024**2 * 8
     maps, held = (2 * 1 + 3 * large.finalize_outputs) * one, 4 * one
     assert 0 < large.page_cost.memory() - 96 * MIB - maps - held < 2 * MIB
+
+
+def test_a_page_that_does_not_fit_is_refused_by_its_name() -> None:
+    """Without it the plan fits; where the page is not what takes the most, the cut of the plan is named."""
+    cut = plan(2, 32, side=2)
+    without = replace(cut, work=replace(cut.work, page=0))
+    small = replace(cut.limits, host_memory=(without.memory()["host"] + MIB) / 2**30)
+    replace(without, limits=small).check()
+    with pytest.raises(ConfigError, match=r"raise the budget, or set report\.enabled=false"):
+        replace(cut, limits=small).check()
+    with pytest.raises(ConfigError, match=r"raise the budget, or lower plan\.output_block"):
+        replace(without, limits=replace(small, host_memory=0.01)).check()
