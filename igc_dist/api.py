@@ -203,7 +203,7 @@ def attribute(
         skip=skip,
         store=store,
         budget=budget or Budget(),
-        method=method if attributor is None else attributor.name,
+        method=method if attributor is None else getattr(attributor, "name", ""),
         weights=weighted(source, weights),
         slices=sliced(source, slices, on_unlabelled),
         filter=filtered(source, filter),

@@ -64,9 +64,9 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
                 "give another hydra.run.dir, or run from another folder"
             ) from error
         said = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
-        raise ConfigError(
-            f"the command line {[*arguments]} composes to no configuration ({said}): see igc-dist --help"
-        ) from error
+        own = any(one.lstrip("+").startswith(("reduce.", "reduce={")) for one in arguments)
+        way = "a reducer of yours is reduce=total reduce._target_=mypkg.Name" if own else "see igc-dist --help"
+        raise ConfigError(f"the command line {[*arguments]} composes to no configuration ({said}): {way}") from error
     except SystemExit as leaving:
         if leaving.code not in (0, None):
             raise ConfigError("the command line does not parse: see igc-dist --help") from leaving

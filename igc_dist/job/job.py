@@ -19,6 +19,7 @@ from igc_dist.features import Masks, Reduction
 from igc_dist.inputs import Inputs, in_basis
 from igc_dist.job.rules import RULES
 from igc_dist.job.spec import describe, digest
+from igc_dist.job.wishes import check_member
 from igc_dist.metrics import Metric
 from igc_dist.model import Model
 from igc_dist.paths import Pairs
@@ -68,6 +69,8 @@ class Job:
     """First looks at model and data, which the pilot and the plan of one run share (`planned`)."""
 
     def __post_init__(self) -> None:
+        for member in (self.attributor, *self.statistics, self.baseline, *self.metrics.values()):
+            check_member(member)
         if self.store is not None:
             located(self.store)  # raises for what is no place
         object.__setattr__(self, "inputs", in_basis(self.inputs, features.basis_of(self.reduce)))

@@ -61,3 +61,11 @@ def named_statistics(wishes: Sequence[str | Statistic], **settings: Mapping[str,
                 f"statistic {wish!r} is unknown{near(str(wish), list(STATISTICS))}: choose from {', '.join(STATISTICS)}"
             )
     return tuple(found.values())
+
+
+def check_member(member: object) -> None:
+    """Raise `ConfigError` for an object whose class leaves out what its family asks of every class, such as a name."""
+    declared = [item for base in type(member).__mro__ for item in vars(base).get("__annotations__", {}).items()]
+    lacking = [name for name, kind in declared if "ClassVar" in str(kind) and not hasattr(member, name)]
+    if lacking:
+        raise ConfigError(f"the class {type(member).__name__} has no {', '.join(lacking)}: give it what others have")

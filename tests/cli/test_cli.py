@@ -213,6 +213,7 @@ MANY = (
          ["the model failed on inputs of shapes", "It is DigitsCNN, the demo's"]),
         (("data=image_folder",), 2, ["data.root must be given"]),
         (("plan", "model=transformers"), 2, ["model.name must be given"]),
+        (("reduce._target_=mypkg.Half",), 2, ["reduce=total reduce._target_="]),
         (("model=module",), 2, ["model.build.module._target_ must be given", "--allow-target mypkg model.build"]),
         (("verify", "nowhere.zarr"), 2, ["nowhere.zarr", "there is nothing"]),
         (("verify",), 2, ["igc-dist verify takes a store"]),

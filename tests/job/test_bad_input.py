@@ -15,6 +15,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 import igc_dist
 from igc_dist import baselines
+from igc_dist.attributors import Gradients
+from igc_dist.metrics import Metric
 from igc_dist.model import Probability
 from igc_dist.records import ConfigError, DataError, ModelError, NonFiniteError, StoreError
 from igc_dist.store import Store
@@ -375,3 +377,22 @@ def test_the_model_is_handed_back_after_an_error() -> None:
         run(model, (x, target()))
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
+
+
+class Nameless(Gradients):
+    pass
+
+
+class Metrical(Metric):
+    def __call__(self, predict: Any, maps: Any) -> dict[str, Any]:
+        return {}
+
+
+def test_classes_that_leave_out_what_their_family_asks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a metric in a list, which is called by its name, and of one that is given a name."""
+    for metrics in ([Metrical()], {"mine": Metrical()}):
+        with pytest.raises(ConfigError, match="the class Metrical has no name"):
+            run(metrics=metrics)
+    monkeypatch.delattr(Gradients, "name")
+    with pytest.raises(ConfigError, match="the class Nameless has no name: give it what others have"):
+        run(attributor=Nameless(), statistics=[])
