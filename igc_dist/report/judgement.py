@@ -43,7 +43,16 @@ def coarse_outputs(tree: xr.DataTree) -> list[bool]:
 
 def judged(tree: xr.DataTree) -> Iterator[tuple[str, str]]:
     """What a reader must know about the errors, as (kind, sentence). A kind is 'warning' or 'note'."""
-    wrong, names = np.flatnonzero(coarse_outputs(tree)).tolist(), labels(tree)
+    wrong, names, sums = np.flatnonzero(coarse_outputs(tree)).tolist(), labels(tree), column(tree, "igc_sum")
+    flat = [] if sums is None else [k for k in wrong if sums[k] == 0]
+    if flat:
+        yield (
+            "warning",
+            f"The map of {len(flat)} of {len(names)} outputs ({_listed(tree, flat)}) is 0, though the prediction "
+            "changes: no gradient reaches it from the inputs (a step such as argmax or round, or a detached part). "
+            "Explain what is before the step, or take a method without gradients (method=bsc).",
+        )
+    wrong = [k for k in wrong if k not in flat]
     if wrong:
         yield (
             "warning",

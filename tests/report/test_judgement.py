@@ -55,6 +55,14 @@ def test_drawn_nodes_are_judged_by_the_noise_that_the_standard_error_holds() -> 
     assert "draw more nodes (n_steps, n_draws)" in next(judged(tree))[1]
 
 
+def test_outputs_that_no_gradient_reaches_are_told_apart() -> None:
+    tree = tree_of(quadrature_error=[-0.7, 0.2], correlation=[0.7, 0.6], igc_sum_se=[0.0, 0.1], igc_sum=[0.0, 0.8])
+    flat, coarse = (text for _, text in judged(tree))
+    assert "The map of 1 of 2 outputs (0: sum of map 0," in flat
+    assert "no gradient reaches it" in flat
+    assert "1 of 2 outputs (1: sum of map 0.8000" in coarse
+
+
 def test_results_without_any_correlation_are_told() -> None:
     both = tree_of(quadrature_error=[np.nan] * 2, correlation=[np.nan] * 2, constant=[1, 2])
     assert next(judged(both)) == (
