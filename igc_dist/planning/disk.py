@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from igc_dist.planning.limits import GIB, LARGE, Limits
+from igc_dist.planning.limits import GIB, LARGE
 from igc_dist.planning.limits import size as human
 from igc_dist.planning.precision import TERMS
 from igc_dist.records import ConfigError
@@ -42,6 +42,15 @@ OUTPUTS, RUNNING = 32, 8
 """Result arrays of outputs, and their courses over the folds; at most, apart from slices."""
 
 
+SHARDS, RESULTS, SAMPLES = "states of folds", "results", "rows of samples"
+WAYS = {
+    SHARDS: "lower plan.n_folds, take fewer outputs or slices, or sum features by reduce=",
+    RESULTS: "take fewer outputs, slices or statistics, or sum features by reduce=",
+    SAMPLES: "leave store.samples and metrics off, or sum features by reduce=",
+}
+"""The parts of a store, and what makes each smaller."""
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Bytes in whole blocks, files and folders."""
@@ -52,20 +61,6 @@ class Footprint:
 
     def __str__(self) -> str:
         return f"{human(self.size)} in {self.files:,} files and {self.folders:,} folders"
-
-    def check(self, limits: Limits) -> None:
-        """Raise `ConfigError` with the numbers if it is over its budget of disk or files."""
-        way = "raise it, lower plan.n_folds, or leave store.samples off"
-        if limits.disk is not None and self.size > limits.disk * GIB:
-            raise ConfigError(
-                f"the store needs up to {human(self.size)} on disk, the budget plan.disk is "
-                f"{human(limits.disk * GIB)}: {way}"
-            )
-        if limits.files is not None and self.files + self.folders > limits.files:
-            raise ConfigError(
-                f"the store needs up to {self.files:,} files and {self.folders:,} folders, the budget plan.files is "
-                f"{limits.files:,}: {way}"
-            )
 
     def __add__(self, other: Footprint) -> Footprint:
         return Footprint(self.size + other.size, self.files + other.files, self.folders + other.folders)
@@ -87,12 +82,35 @@ GROUP = files(1, 0) + Footprint(BLOCK, 0, 1)
 
 def footprint(plan: Plan) -> Footprint:
     """What the store takes at most."""
-    arrays = [array(n, n_bytes) for n, n_bytes in (*_results(plan), *_samples(plan))]
-    n_inputs = len(plan.shapes.input_names)
+    return sum(parts(plan).values(), Footprint())
+
+
+def parts(plan: Plan) -> dict[str, Footprint]:
+    """What its parts take at most, by the names of `WAYS`."""
+    found = {name: [array(*of) for of in by(plan)] for name, by in ((RESULTS, _results), (SAMPLES, _samples))}
+    n_inputs, n_arrays = len(plan.shapes.input_names), sum(map(len, found.values()))
     groups = 10 + n_inputs * (1 + (plan.work.n_slices > 1) + plan.work.samples)
-    found = [*_shards(plan), *arrays, *[GROUP] * groups]
     layout = RUN + PART * (2 * n_inputs + 16)  # the group of the shards has a copy
-    return sum(found, files(1, layout + RESULT * len(arrays)) + files(1, layout))
+    found[RESULTS] += [*[GROUP] * groups, files(1, layout + RESULT * n_arrays), files(1, layout)]
+    found[SHARDS] = [*_shards(plan)]
+    return {name: sum(each, Footprint()) for name, each in found.items()}
+
+
+def check(plan: Plan) -> None:
+    """Raise `ConfigError` if the store is over its budget of disk or files: the numbers, and what most of it is."""
+    limits, whole, found = plan.limits, plan.footprint, parts(plan)
+    if limits.disk is not None and whole.size > limits.disk * GIB:
+        most = max(found, key=lambda name: found[name].size)
+        raise ConfigError(
+            f"the store needs up to {human(whole.size)} on disk, the budget plan.disk is {human(limits.disk * GIB)}: "
+            f"{human(found[most].size)} of it are {most}, {WAYS[most]}, or raise the budget"
+        )
+    if limits.files is not None and whole.files + whole.folders > limits.files:
+        most = max(found, key=lambda name: found[name].files + found[name].folders)
+        raise ConfigError(
+            f"the store needs up to {whole.files:,} files and {whole.folders:,} folders, the budget plan.files is "
+            f"{limits.files:,}: {found[most].files:,} of the files are {most}, {WAYS[most]}, or raise the budget"
+        )
 
 
 def _shards(plan: Plan) -> Iterator[Footprint]:

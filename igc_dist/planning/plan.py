@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from igc_dist import seeds
+from igc_dist.planning import disk
 from igc_dist.planning.cost import LAZY, Cost, Work
-from igc_dist.planning.disk import Footprint, footprint
+from igc_dist.planning.disk import Footprint
 from igc_dist.planning.limits import GIB, KEPT, Limits, size
 from igc_dist.planning.page_cost import PageCost
 from igc_dist.planning.table_cost import TABLE, TableCost
@@ -226,7 +227,7 @@ class Plan:
     @cached_property
     def footprint(self) -> Footprint:
         """What the store takes on disk, at most."""
-        return footprint(self)
+        return disk.footprint(self)
 
     def disk(self) -> int:
         """Bytes of the store on disk, at most, as a file system counts them."""
@@ -292,4 +293,4 @@ class Plan:
                     f"per shard): raise the budget, or {way}"
                 )
         if self.limits.disk is not None or self.limits.files is not None:
-            self.footprint.check(self.limits)
+            disk.check(self)

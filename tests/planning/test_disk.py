@@ -77,11 +77,34 @@ def test_a_shard_is_one_file(tmp_path: Path) -> None:
     assert taken(tmp_path / "store.zarr")[2] < 50
 
 
-def test_files_over_the_budget_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"up to [\d,]+ files and [\d,]+ folders, the budget plan\.files is 100: raise"
-    ):
-        run(tmp_path / "store.zarr", 12, [(5,)], {"plan": Limits(files=100)})
-    assert not (tmp_path / "store.zarr").exists()
+@pytest.mark.parametrize(
+    ("n", "shapes", "settings", "over", "most", "better"),
+    [
+        (150, [(5,)], {"n_folds": 150}, {"files": 350}, "states of folds, lower plan.n_folds", {"n_folds": 6}),
+        (
+            12, [(3,)] * 8, {"n_folds": 2, "slices": [0, 1] * 6}, {"files": 290},
+            "results, take fewer outputs, slices or statistics", {"slices": None},
+        ),
+        (
+            200, [(30, 30)], {"n_folds": 2, "samples": True}, {"disk": 2 / 1024},
+            "rows of samples, leave store.samples and metrics off", {"samples": False},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_over_the_budget_is_refused_with_its_largest_part(
+    n: int, shapes: list[tuple[int, ...]], settings: dict[str, Any], over: dict[str, Any], most: str,
+    better: dict[str, Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    """And what the words say makes it fit."""
+    (name, limit), path = *over.items(), tmp_path / "store.zarr"  # type: ignore[misc]
+    with pytest.raises(ConfigError, match=rf"the store needs up to .*, the budget plan\.{name} is .* are {most}"):
+        run(path, n, shapes, {**settings, name: limit})
+    assert not path.exists()
+    run(path, n, shapes, {**settings, **better, name: limit})
+    size, files, folders = taken(path)
+    assert (size <= limit * 2**30) if name == "disk" else (files + folders <= limit)
+
+
+def test_a_budget_of_no_files_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"plan\.files=0: give an integer of at least 1, or null for no limit"):
         Limits(files=0)

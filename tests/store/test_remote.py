@@ -424,9 +424,10 @@ def test_a_killed_rank_resumes_with_other_ranks(s3: str, tmp_path: Path) -> None
         name: value for name, value in os.environ.items() if name.startswith("AWS_")
     }  # ranks fork from what may be older
     whole = attribute(tmp_path / "a", **settings)
-    for turn, (fault, world, then) in enumerate((("write:1:7", 2, 3), ("write:0:30", 2, 1))):
+    for turn, (fault, world, then) in enumerate((("write:1:3", 2, 3), ("write:0:30", 2, 1))):
         url = f"{s3}.{turn}"
-        ended = run_ranks(world, _run, url, settings, IGC_FAULT=fault, **service)
+        # the other rank is slow, so that this one gets shards
+        ended = run_ranks(world, _run, url, {**settings, "slow": [1 - int(fault[6])]}, IGC_FAULT=fault, **service)
         assert ended[int(fault.split(":")[1])].code == -signal.SIGKILL
         for end in run_ranks(then, _run, url, settings, **service):
             assert (end.code, end.value) == (0, whole), end.trace
