@@ -90,13 +90,19 @@ class Guarded(ZarrStore):
         return None if found is None else prototype.buffer.from_bytes(found)
 
     def chunk(self, key: str) -> bytes | None:
-        """The decoded bytes of a chunk; None for one that is not there, and for what is no chunk of an array."""
+        """The decoded bytes of a chunk; None for one that is not there, and for what is no chunk of an array.
+
+        Raises `StoreError` for a chunk of a result that the root says is there: it would be read as NaN.
+        """
         path = array_of(key)
         bound = self.bounds.get(path)
         if bound is None or not bound.has(key):
             return None
         if path not in self.packed:
-            return self._decoded(bound, key)
+            found = self._decoded(bound, key)
+            if found is None and key in self.about.get("digests", {}):
+                raise StoreError(f"store {self} is damaged, {key} is missing: run the same command again to repair it")
+            return found
         phase, name = self.packed[path]
         record = self._decoded(Bound.of(phase.mark), phase.digest_key(phase.number(name, bound.at(key))))
         return None if record is None else record[phase.places[name]]

@@ -164,6 +164,18 @@ DOCUMENTS = {
 }
 
 
+def test_a_result_that_is_missing_is_not_read_as_nan(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "s.zarr")
+    (lost,) = (tmp_path / "s.zarr" / "correlation").glob("c.*")
+    lost.unlink()
+    tree = igc_dist.open(tmp_path / "s.zarr")
+    assert np.isfinite(tree["igc_sum"].values).all()
+    with pytest.raises(
+        StoreError, match=r"s\.zarr is damaged, correlation/c\.0 is missing: run the same command again"
+    ):
+        _ = tree["correlation"].values
+
+
 @pytest.mark.parametrize("key", DOCUMENTS)
 def test_a_rerun_repairs_a_document_alone(key: str, whole: Path, tmp_path: Path) -> None:
     """Either copy of the spec, or the document of a group or an array, with all else healthy."""
