@@ -66,6 +66,8 @@ def _plan(cfg: Any, allow: Sequence[str]) -> None:
     more = {"budget": looks} if todo.budget.limited else {}
     more |= {"rule chosen": todo.labels["quadrature"]} if "quadrature" in todo.labels else {}
     more |= {"design": dear} if dear else {}
+    if n := todo.source.num_workers:
+        more["data workers"] = f"{n} {'process' if n == 1 else 'processes'} per rank, whose memory is not in its peak"
     for name, value in (plan.summary() | more).items():
         say(f"{name:<28} {value}")
     fabric = config.typed(cfg).fabric

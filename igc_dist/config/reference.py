@@ -34,7 +34,7 @@ MEANINGS = {
     "data": "The group: the data set and how it is read.",
     "data.build": "`_target_`, a class or function that returns a data set or LightningDataModule, and its arguments.",
     "data.stage": "Loader of a data module: train, val, test or predict.",
-    "data.num_workers": "Processes that read.",
+    "data.num_workers": "Processes that read, for each rank; the memory that `igc-dist plan` tells is without theirs.",
     "data.prefetch": "Whether a thread reads the next batch while one is walked.",
     "data.x": "Of samples that are dicts: the key of x, or a list of them.",
     "data.y": "Of samples that are dicts: the key of y.",

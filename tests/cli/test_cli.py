@@ -176,8 +176,8 @@ MANY = (
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ((*PLAN,), 0, ["shards", "gradient evaluations", "peak host memory per "
-"rank", "store on disk", "outlook 1 rank, each as fast"]),
+        ((*PLAN, "data.num_workers=1"), 0, ["shards", "gradient evaluations", "peak host memory per "
+"rank", "store on disk", "data workers 1 process per rank, whose memory", "outlook 1 rank, each as fast"]),
         (("plan", "target.outputs=[0,3]", "quadrature=auto", "quadrature.tol=0.5"), 0,
          ["rule chosen", "by a pilot of 57 samples, which leaves", "open (tol 50.0%)"]),
         (("plan", "design=stratified", "quadrature.n_steps=32"), 0, ["baselines x nodes 1 x 32",
