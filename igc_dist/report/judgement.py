@@ -60,7 +60,7 @@ def judged(tree: xr.DataTree) -> Iterator[tuple[str, str]]:
             f"their maps are not accurate: {_advice(tree)}.",
         )
     if column(tree, "quadrature_error") is not None and all(flagged := flags(tree)):
-        yield "warning", f"No output has a correlation, so maps are NaN: output {names[0]} has a {flagged[0]}."
+        yield "note", f"No output has a correlation, so maps are NaN: output {names[0]} has a {flagged[0]}."
     half = leaf(mapping_of(tree, "provenance").get("half_steps", ""))
     if half.replace(".", "", 1).isdecimal() and float(half) > SHARE:
         yield (

@@ -66,7 +66,7 @@ def test_outputs_that_no_gradient_reaches_are_told_apart() -> None:
 def test_results_without_any_correlation_are_told() -> None:
     both = tree_of(quadrature_error=[np.nan] * 2, correlation=[np.nan] * 2, constant=[1, 2])
     assert next(judged(both)) == (
-        "warning", "No output has a correlation, so maps are NaN: output 0 has a constant target."
+        "note", "No output has a correlation, so maps are NaN: output 0 has a constant target."
     )  # fmt: skip
     assert list(judged(tree_of(quadrature_error=[np.nan, 0.0], correlation=[np.nan, 0.5], constant=[1, 0]))) == []
 
