@@ -150,8 +150,11 @@ def root(objects: Objects, also: str = "zarr.json") -> dict[str, Any]:
     except OSError as error:  # for example a link to itself, or no right to read
         raise StoreError(f"{path} cannot be read: {error.strerror} (errno {error.errno})") from error
     if found is None:
-        way = "its root document is damaged, run again to repair it" if objects.names() else "there is nothing"
-        raise StoreError(f"{path} is not a readable igc-dist store: {way}")
+        names = objects.names()
+        way = f"it holds no zarr.json, but {names[0]}, ...: give the folder of a store (store.path)" if names else ""
+        if any(name == "zarr.json" or name.startswith("shards/") for name in names):
+            way = "its root document is damaged, run again to repair it"
+        raise StoreError(f"{path} is not a readable igc-dist store: {way or 'there is nothing'}")
     check_root(found["attributes"], path)
     return found
 
