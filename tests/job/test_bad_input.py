@@ -165,7 +165,7 @@ LOOK: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "baseline_block=1.*'moments'.*null",
     ),
     "memory": ({"host_memory": 0.001}, ConfigError, r"host_memory is 1\.0 MiB.*raise the budget"),
-    "disk": ({"disk": 1e-9}, ConfigError, r"plan\.disk.*raise it"),
+    "disk": ({"disk": 1e-9}, ConfigError, r"plan\.disk.*or raise the budget"),
 }
 
 
