@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from operator import itemgetter
-from pathlib import Path
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without it
 # of numpy and scipy: its threads spin for each other on matrices of any size, which several busy processes pay for:
@@ -45,24 +43,11 @@ def strict() -> Iterator[None]:
     assert torch.get_num_threads() == 1, "the test, or the code under test, changed the number of threads"
 
 
-def mixed(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Files that start ranks and commands between those that compute, as the former wait half of their time.
-
-    None of them begins in the last quarter: they are the longest.
-    """
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    waiting = [own for own in files.values() if any({"dist", "e2e"} & {*item.keywords} for item in own)]
-    computing = [own for own in files.values() if not any(own is other for other in waiting)]
-    step = 0.75 * len(computing) / max(1, len(waiting))
-    places = [(n * step, own) for n, own in enumerate(waiting)] + [(n + 0.5, own) for n, own in enumerate(computing)]
-    return [item for _, own in sorted(places, key=itemgetter(0)) for item in own]
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # those that start ranks and commands first: their files are the longest, and with several processes none should
+    # begin at the end
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items[:] = mixed(items)
+        items.sort(key=lambda item: not {"dist", "e2e"} & {*item.keywords})
     if not torch.cuda.is_available() and os.environ.get("IGC_DRY_CARD") != "1":  # see `tests/card.py`
         for item in items:
             if "gpu" in item.keywords:

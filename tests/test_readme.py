@@ -86,7 +86,9 @@ def commands() -> list[str]:
     return [part for part in parts if re.match(r"(igc-dist( |$)|torchrun |srun )", part) and "mypkg" not in part]
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=pytest.mark.slow if n % 3 else ()) for n, line in enumerate(commands())]
+)
 def test_a_command_composes(line: str) -> None:
     """Its overrides are settings that exist; the commands on stores are commands."""
     words = shlex.split(line)

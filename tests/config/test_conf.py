@@ -92,8 +92,11 @@ def test_the_groups_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    # half a second each: rules and metrics, which are built alike, in the slow set
-    [pytest.param(c, marks=pytest.mark.slow if c.startswith(("quadrature/", "metric/")) else ()) for c in CHOICES],
+    # half a second each; in the slow set those that are built alike, and methods, which other tests build
+    [
+        pytest.param(c, marks=pytest.mark.slow if c.startswith(("quadrature/", "metric/", "method/")) else ())
+        for c in CHOICES
+    ],
 )
 def test_every_file_composes_and_builds(choice: str) -> None:
     """With everything else as it is by default; the job it describes is complete, and its spec has a plan."""

@@ -40,7 +40,7 @@ CASES = [
     if kind != "kill" and ONLY.get(kind, point) == point
 ]  # fmt: skip
 QUICK = {
-    (1, "gradient", "nan"), (2, "gradient", "nan"), (1, "write", "enospc"), (2, "write", "enospc"),
+    (2, "gradient", "nan"), (2, "write", "enospc"),
     (2, "compute", "exception"),
     (1, "arrays", "exception"), (1, "gradient", "oom"), (2, "digest", "oom"), (1, "digest", "sigterm"),
     (3, "compute", "sigterm"),

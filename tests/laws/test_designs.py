@@ -64,7 +64,14 @@ def test_strata() -> None:
 
 
 @every
-@pytest.mark.parametrize("g", [lambda t: t**2, np.exp, lambda t: (t > 0.3) * 1.0], ids=["square", "exp", "step"])
+@pytest.mark.parametrize(
+    "g",
+    [
+        pytest.param(lambda t: t**2, id="square"),
+        pytest.param(np.exp, id="exp", marks=pytest.mark.slow),
+        pytest.param(lambda t: (t > 0.3) * 1.0, id="step"),
+    ],
+)
 def test_unbiased(name: str, g: Any) -> None:
     """The mean over 4,000 samples is the integral, within 4 standard errors; and the error of a stratified design is
     the smaller."""

@@ -67,7 +67,10 @@ def tiled(values: Any, times: int = 60) -> Any:
 
 
 @pytest.mark.parametrize("importance", [False, True])
-@pytest.mark.parametrize(("n", "s"), [(2, 3), (6, 1), (7, 3), (6, 8), (9, 20)])
+@pytest.mark.parametrize(
+    ("n", "s"),
+    [(2, 3), (6, 1), pytest.param(7, 3, marks=pytest.mark.slow), pytest.param(6, 8, marks=pytest.mark.slow), (9, 20)],
+)
 def test_draws_are_unbiased(importance: bool, n: int, s: int) -> None:
     """Every pair counts as often as any other, on average over 1,200 draws: groups odd and even, partners fewer and
     more than there are."""

@@ -564,7 +564,7 @@ def test_bars_share_one_symmetric_axis() -> None:
             )
 
 
-@pytest.mark.parametrize("length", [1, 63, 65, 300])
+@pytest.mark.parametrize("length", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (63, 65)), 300])
 def test_long_features_are_drawn(tmp_path: Path, length: int) -> None:
     """Bars, outlines and gaps of any length save without a warning."""
     tree = xr.DataTree.from_dict({"/": root(), "/x": maps(3, len(NAMES), {"time": length}).drop_vars("igc_se")})
