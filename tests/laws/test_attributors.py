@@ -221,7 +221,7 @@ def test_closed_forms() -> None:
 
 
 @every
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("size", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 7)), 3, 64])
 def test_batching_changes_nothing_but_rounding(attributor: Attributor, size: int) -> None:
     """Path points per forward pass, samples per batch and blocks of baselines only reorder the sum."""
     model, x, x0 = models.mlp(torch.nn.GELU), random(6, 3), random(3, 6, 3, seed=1)
