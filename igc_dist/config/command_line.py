@@ -63,9 +63,10 @@ def compose_and_call(task: Callable[[Any], None], arguments: Sequence[str], allo
                 f"{error.filename}, which is or leads to the folder of the run, cannot be written ({error.strerror}): "
                 "give another hydra.run.dir, or run from another folder"
             ) from error
-        said = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
-        own = any(one.lstrip("+").startswith(("reduce.", "reduce={")) for one in arguments)
-        way = "a reducer of yours is reduce=total reduce._target_=mypkg.Name" if own else "see igc-dist --help"
+        said, way = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0], "see igc-dist --help"
+        if any(one.lstrip("+").startswith("reduce.") for one in arguments):  # the one group whose default is null
+            said = "reduce is none, and nothing can be set in it"
+            way = "choose one first, reduce=patches reduce.size=4; yours is reduce=total reduce._target_=mypkg.Name"
         raise ConfigError(f"the command line {[*arguments]} composes to no configuration ({said}): {way}") from error
     except SystemExit as leaving:
         if leaving.code not in (0, None):

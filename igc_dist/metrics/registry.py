@@ -63,8 +63,8 @@ def labelled(metrics: Sequence[str | Metric] | Mapping[str, str | Metric]) -> di
             given = METRICS[given]()
         if not isinstance(given, Metric):
             raise ConfigError(f"metric {given!r}: choose from {', '.join(METRICS)}, or give a Metric")
-        if not label and not hasattr(given, "name"):
-            raise ConfigError(f"the class {type(given).__name__} has no name: give it one, or give metrics by names")
+        if not hasattr(given, "name"):
+            raise ConfigError(f"the class {type(given).__name__} has no name: give it one, as other metrics have")
         if label and not str(label).isidentifier():
             raise ConfigError(f"metrics: {label!r} is no name for scores, give letters, digits and underscores")
         if (label or given.name) in found:

@@ -22,7 +22,7 @@ PER_ARRAY = 48 * 2**10
 PER_PANEL = 512 * 2**10
 """Memory of a panel of a figure: axes, ticks, texts, and its part of the canvas."""
 
-CELLS, CLUSTERED, VALUES = 2**22, 500, 2**24
+CELLS, SAMPLES, VALUES = 2**22, 500, 2**24
 """Samples times outputs up to which a page names the samples that carry an output; samples that it clusters at most,
 and their attributions together (`report.evidence`)."""
 
@@ -30,7 +30,7 @@ KEPT, PER_CELL, OF_SAMPLES = 20, 48, 32
 """Bytes of a sample and output: weight, target and prediction, as read; and with their copies in the order of the data;
 more of stored samples, whose attributions are summed."""
 
-AT_ONCE, FETCHED = 64, 2**24
+AT_ONCE, HELD = 64, 2**24
 """Samples that are read together for their pictures, and their bytes, at most (`report.rows`)."""
 
 
@@ -70,7 +70,7 @@ class PageCost:
         largest = 8 * max(map(prod, self.shapes.features))
         read = (2 * self.rows + 3 * min(self.chunk, len(self.work.outputs))) * largest
         sample = 8 * prod((self.shapes.raw or self.shapes.walk or self.shapes.features)[0])
-        fetched = max(min(FETCHED, AT_ONCE * sample), sample) + 3 * sample
+        fetched = max(min(HELD, AT_ONCE * sample), sample) + 3 * sample
         drawn = PER_PANEL * self.rows + read + KEPT * self.cells + fetched
         return DRAWING + PER_ARRAY * self.n_arrays + max(drawn, self.evidence())
 
@@ -84,7 +84,7 @@ class PageCost:
         """Bytes while samples are chosen: tables of all of them, and the attributions of those that are clustered as
         stored, in float64 and weighed."""
         tables = (PER_CELL + OF_SAMPLES * self.work.samples) * self.cells
-        clustered = min(CLUSTERED, self.shapes.n_samples, VALUES // self.shapes.n_features) * self.work.samples
+        clustered = min(SAMPLES, self.shapes.n_samples, VALUES // self.shapes.n_features) * self.work.samples
         return tables + (self.shapes.itemsize + 2 * 8) * clustered * self.shapes.n_features * (self.cells > 0)
 
     def seconds(self, machine: Machine) -> float:

@@ -280,12 +280,12 @@ class Plan:
     def check(self) -> None:
         """Raise `ConfigError` with the numbers if the plan does not fit its budget."""
         memory = self.memory()
-        paged = replace(self, work=replace(self.work, page=0)).memory()["host"] < memory["host"]
         for place in ("host", "device"):
             limit = getattr(self.limits, f"{place}_memory")
             if memory[place] > limit * GIB:
+                bare = replace(self, work=replace(self.work, page=0)).memory()[place]
                 way = "lower plan.output_block, plan.micro_batch or plan.n_folds"
-                way = "set report.enabled=false, as the page takes the most" if paged and place == "host" else way
+                way = "set report.enabled=false, as the page takes the most" if bare < memory[place] else way
                 raise ConfigError(
                     f"projected peak {place} memory is {size(memory[place])} per rank, the budget plan.{place}_memory "
                     f"is {size(limit * GIB)} (held before the run: {size(self.shapes.reserved_bytes)}; micro-batch "

@@ -391,7 +391,7 @@ class Metrical(Metric):
 def test_classes_that_leave_out_what_their_family_asks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a metric in a list, which is called by its name, and of one that is given a name."""
     for metrics in ([Metrical()], {"mine": Metrical()}):
-        with pytest.raises(ConfigError, match="the class Metrical has no name"):
+        with pytest.raises(ConfigError, match="the class Metrical has no name: give it one, as other metrics have"):
             run(metrics=metrics)
     monkeypatch.delattr(Gradients, "name")
     with pytest.raises(ConfigError, match="the class Nameless has no name: give it what others have"):

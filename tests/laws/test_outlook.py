@@ -31,7 +31,7 @@ from igc_dist.planning import (
     told,
 )
 from igc_dist.records import ConfigError, Effort, Passes, Shapes, Tally
-from igc_dist.report import figures, samples
+from igc_dist.report import evidence, figures, rows, samples
 from tests.ranks import run_ranks, values
 
 SHAPES = Shapes(6400, 100, ("x",), ((3, 32, 32),), 4, 1000, 100_000, 2**28)
@@ -232,6 +232,8 @@ def test_a_page_draws_what_the_plan_counts() -> None:
         page_cost.MOST_MAPS,
         page_cost.MOST_SAMPLES,
     )
+    for name, at in (("CELLS", evidence), ("SAMPLES", evidence), ("VALUES", evidence), ("AT_ONCE", rows), ("HELD", rows)):
+        assert getattr(page_cost, name) == getattr(at, name), name
 
 
 def test_a_timed_model_takes_what_it_took() -> None:
