@@ -41,8 +41,8 @@ class Subsets(Metric):
 
     def spent(self, subject: Subject, n: int = 1) -> Effort:
         """Of n draws of subsets, one after the other: each is held for all maps, and once more in float64; and of each
-        subset the drop and the sum, both centred, a square and their product."""
-        subsets = self.subsets * ((1 + 8 + 1) * subject.n_positions + 6 * 8)
+        subset the prediction, in parts and as one, the drop and the sum, both centred, a square and their product."""
+        subsets = self.subsets * ((1 + 8 + 1) * subject.n_positions + 8 * 8)
         return Effort(n * (1 + self.subsets), held=FOUR * subject.size + subsets, row=8 * subject.size)
 
     def drops(
