@@ -232,7 +232,13 @@ def test_a_page_draws_what_the_plan_counts() -> None:
         page_cost.MOST_MAPS,
         page_cost.MOST_SAMPLES,
     )
-    for name, at in (("CELLS", evidence), ("SAMPLES", evidence), ("VALUES", evidence), ("AT_ONCE", rows), ("HELD", rows)):
+    for name, at in (
+        ("CELLS", evidence),
+        ("SAMPLES", evidence),
+        ("VALUES", evidence),
+        ("AT_ONCE", rows),
+        ("HELD", rows),
+    ):
         assert getattr(page_cost, name) == getattr(at, name), name
 
 
